@@ -1,0 +1,63 @@
+"""twolayer trains the two-layer network, Linear -> ReLU -> Linear, by plain gradient descent.
+
+The public names are imported when they are first used, so `import twolayer` costs nothing, and only what
+computes imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twolayer.config import Config
+    from twolayer.data import Data, load_data
+    from twolayer.errors import ConfigError, DataError, DeviceError, DivergedError, Problem, TwolayerError
+    from twolayer.history import Block
+    from twolayer.loading import load_config
+    from twolayer.model import build_model
+    from twolayer.training import Training, final_loss, fit, prepare, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Block",
+    "Config",
+    "ConfigError",
+    "Data",
+    "DataError",
+    "DeviceError",
+    "DivergedError",
+    "Problem",
+    "Training",
+    "TwolayerError",
+    "__version__",
+    "build_model",
+    "final_loss",
+    "fit",
+    "load_config",
+    "load_data",
+    "prepare",
+    "train",
+]
+
+_HOME = {
+    "config": ["Config"],
+    "data": ["Data", "load_data"],
+    "errors": ["ConfigError", "DataError", "DeviceError", "DivergedError", "Problem", "TwolayerError"],
+    "history": ["Block"],
+    "loading": ["load_config"],
+    "model": ["build_model"],
+    "training": ["Training", "final_loss", "fit", "prepare", "train"],
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'twolayer' has no attribute {name!r}")
+    return getattr(import_module(f"twolayer.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,30 @@
+"""The way in: `twolayer` and `python -m twolayer`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from types import FrameType
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    # Until a training runs there is nothing to close and nothing to lose, and an exception raised inside an
+    # import can surface as anything: Ctrl-C leaves at once. (Ignored signals, as under nohup, stay ignored.)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+    from twolayer.cli import run
+
+    code = run()
+    gc.freeze()  # else the interpreter's last collection walks all of torch: 0.4 s
+    return code
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    os._exit(128 + signum)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

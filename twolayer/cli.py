@@ -1,0 +1,241 @@
+"""The command line: the only user of typer, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import locale
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+
+import typer
+
+from twolayer import __version__, console, loading, memory
+from twolayer.config import flat, schema
+from twolayer.errors import ConfigError, Problem, TwolayerError
+
+if TYPE_CHECKING:
+    from twolayer import training
+
+app = typer.Typer(
+    name="twolayer",
+    help="Train the two-layer network, Linear -> ReLU -> Linear, by plain gradient descent.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: legible in forty columns, at a pipe and in any locale, and 50 ms sooner
+)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (`sys.argv`, unless given) and show what goes wrong; the exit code."""
+    _prepare_streams()
+    try:
+        code = app(arguments, prog_name="twolayer", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        console.error(error.format_message())
+        code = error.exit_code
+    except TwolayerError as error:
+        console.error(error)
+        code = error.exit_code
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        code = 0
+    except OSError as error:  # what the library reads and writes has its own errors: this is stdout or stderr
+        code = 1
+        _drop_output()
+        console.error(f"the output cannot be written: {error.strerror}")
+    return _flushed(code or 0)
+
+
+def _prepare_streams() -> None:
+    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
+    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
+    plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (>&-)
+            setattr(sys, name, Path(os.devnull).open("w"))
+        stream: TextIO = getattr(sys, name)
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
+
+
+def _flushed(code: int) -> int:
+    """Empty the streams now: what fails at the interpreter's exit can no longer be told well."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Send what stdout still holds to nowhere."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or a bundled config: default, scratch or modules.",
+        autocompletion=lambda: list(loading.bundled()),
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")]
+EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
+LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT", help="The step of gradient descent.")]
+SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
+EngineOption = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd or manual.")]
+ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
+LogEveryOption = Annotated[str | None, typer.Option("--log-every", metavar="INT", help="Show every so many iterations.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the config, such as H=200 or data.noise=0.5; repeatable."),
+]
+FormatOption = Annotated[console.Format, typer.Option("--format", help="How rows are printed.")]
+
+
+@app.callback(invoke_without_command=True)
+def _twolayer(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        console.say(f"twolayer {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(epilog="Example:  twolayer train scratch --epochs 1000 --set H=64")
+def train(
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    epochs: EpochsOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    engine: EngineOption = None,
+    threads: ThreadsOption = None,
+    log_every: LogEveryOption = None,
+    set_: SetOption = None,
+    form: FormatOption = "table",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the lines below the table alone.")] = False,
+) -> None:
+    """Train the network and print the loss of every iteration.
+
+    The loss in a row is the one before that iteration's update; the loss after the last update stands below.
+    """
+    if quiet and form != "table":
+        raise typer.BadParameter(f"--quiet leaves out the rows that --format {form} asks for; take one of them")
+    named = {"device": device, "epochs": epochs, "lr": lr, "seed": seed}
+    named |= {"engine": engine, "threads": threads, "log_every": log_every}
+    resolved = _resolve(config, set_, named)
+
+    training = _import_training()
+    full, data, model = training.prepare(resolved.config)
+    aside = form != "table"  # csv and jsonl have stdout to themselves
+    if not quiet:
+        if not aside:
+            console.say(str(model))
+        console.about(training.device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
+
+    seconds = 0.0
+    view = console.LossView(full.epochs, full.log_every, form, quiet=quiet)
+    try:
+        with view:
+            for block in training.fit(model, data, full):
+                seconds += block.seconds
+                view.show(block)
+    except KeyboardInterrupt:
+        console.note(f"interrupted after {view.done} of {full.epochs} iterations")
+        raise typer.Exit(128 + signal.SIGINT) from None
+    console.summary(training.final_loss(model, data, full), seconds, full.epochs, stderr=aside)
+
+
+@app.command(epilog="Example:  twolayer check my.yaml --set lr=1e-3")
+def check(
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    epochs: EpochsOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    engine: EngineOption = None,
+    threads: ThreadsOption = None,
+    log_every: LogEveryOption = None,
+    set_: SetOption = None,
+    form: FormatOption = "table",
+) -> None:
+    """Show the resolved config, or all that is wrong with it.
+
+    Every key stands there with its value and where that comes from: the default, a line of the file, the
+    environment or an option.
+    """
+    named = {"device": device, "epochs": epochs, "lr": lr, "seed": seed}
+    named |= {"engine": engine, "threads": threads, "log_every": log_every}
+    resolved = _resolve(config, set_, named)
+    rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
+    console.rows(("key", "value", "origin"), rows, form)
+
+
+@app.command(epilog="Example:  twolayer init my.yaml")
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path("twolayer.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented config to start from.
+
+    It is the rTorch book's network, with every key there is.
+    """
+    loading.write_starter(path, force=force)
+    console.note(f"wrote {path}; twolayer train {path} trains it")
+
+
+@app.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")
+def schema_command() -> None:
+    """Print the JSON Schema of a config.
+
+    Editors complete and check a config by it: its first line says where they find it.
+    """
+    console.json_document(schema())
+
+
+def _resolve(source: str, sets: Sequence[str] | None, named: dict[str, str | None]) -> loading.Resolved:
+    """The config with all that comes over it, known to fit into memory. Does not import torch."""
+    resolved = loading.resolve(source, overrides=_overrides(sets or [], named))
+    memory.check(resolved.config, source)
+    return resolved
+
+
+def _overrides(sets: Sequence[str], named: dict[str, str | None]) -> Iterator[loading.Override]:
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError([Problem(f"--set {text}", "", "must be KEY=VALUE, such as --set lr=1e-3")])
+        yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
+    for key, given in named.items():
+        if given is not None:
+            yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
+
+
+def _import_training() -> Any:
+    """Import what computes, and be ready for signals while it does."""
+    gc.disable()  # the second that `import torch` takes would be a tenth longer
+    from twolayer import training
+
+    gc.freeze()
+    gc.enable()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    return training
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)

@@ -1,0 +1,166 @@
+"""What a config is: its keys, what each may be, and what it means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+# The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
+_RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class RandomData(_Frozen):
+    """x and y are both standard normal, as in the rTorch book: there is nothing to learn but the rows themselves."""
+
+    source: Literal["random"] = "random"
+
+
+class LinearData(_Frozen):
+    """x is standard normal and y = x weights' + noise, as in torch for R."""
+
+    source: Literal["linear"]
+    weights: list[Finite] | list[list[Finite]] = Field(
+        description="what each input counts for: D_in numbers, or D_out lists of them"
+    )
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="the standard deviation of the normal noise on y"
+    )
+
+
+class Config(_Frozen):
+    """Everything a training depends on. Immutable; `config.model_copy(update=...)` makes a changed one."""
+
+    N: Count = Field(description="rows of data")
+    D_in: Count = Field(description="inputs, the columns of x")
+    H: Count = Field(description="hidden units")
+    D_out: Count = Field(description="outputs, the columns of y")
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        description="the step of gradient descent: p <- p - lr * gradient"
+    )
+    epochs: Count = Field(description="passes over the data, one iteration each")
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = Field(
+        default=0, description="draws the data and the initial weights"
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
+        default="cpu", description="where to compute; `auto` takes the first of cuda, mps and cpu that is there"
+    )
+    data: Annotated[RandomData | LinearData, Field(discriminator="source")] = Field(
+        default=RandomData(), description="where x and y come from"
+    )
+    init: Literal["default", "normal"] = Field(
+        default="default", description="initial weights: nn.Linear's own, or standard normal with zero biases"
+    )
+    loss: Literal["mse"] = Field(default="mse", description="the squared error")
+    reduction: Literal["sum", "mean"] = Field(default="sum", description="over the elements of y; the book's is `sum`")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="what is computed in")
+    engine: Literal["auto", "autograd", "manual"] = Field(
+        default="auto", description="who computes the gradients; `auto` takes the fastest that applies"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto", description="CPU threads; `auto` takes one for small iterations and all cores for large ones"
+    )
+    log_every: Count = Field(default=1, description="the table shows every so many iterations")
+
+    @field_validator("data")
+    @classmethod
+    def _weights_fit(cls, data: RandomData | LinearData, info: ValidationInfo) -> RandomData | LinearData:
+        shape = info.data.get("D_out"), info.data.get("D_in")
+        if not isinstance(data, LinearData) or None in shape:
+            return data
+        rows: list[Any] = data.weights if data.weights and isinstance(data.weights[0], list) else [data.weights]
+        lengths = sorted({len(row) for row in rows})
+        if (len(rows), *lengths) != shape:
+            given = f"{len(rows)} x {' or '.join(map(str, lengths))}"
+            raise ValueError(f"the weights must be D_out x D_in = {shape[0]} x {shape[1]} numbers, not {given}")
+        return data
+
+    @field_validator("dtype")
+    @classmethod
+    def _computable(cls, dtype: str, info: ValidationInfo) -> str:
+        if dtype == "float64" and info.data.get("device") == "mps":
+            raise ValueError("float64 is not to be had on mps; take float32, or another device")
+        smallest, largest = _RANGE[dtype]
+        if "lr" in info.data and not smallest <= info.data["lr"] <= largest:
+            raise ValueError(f"{dtype} cannot hold lr = {info.data['lr']:g}")
+        return dtype
+
+
+# What each key may be, in the words of an error: "<key>: must be <this>, not <that>".
+_COUNT = "a positive whole number"
+ALLOWED = {
+    "N": _COUNT,
+    "D_in": _COUNT,
+    "H": _COUNT,
+    "D_out": _COUNT,
+    "lr": "a positive number",
+    "epochs": _COUNT,
+    "seed": "a whole number from 0 to 2^64 - 1",
+    "device": "cpu, cuda, cuda:<n>, mps or auto",
+    "data": "a mapping with a source, such as {source: random}",
+    "data.source": "random or linear",
+    "data.weights": "a list of numbers, or of such lists",
+    "data.noise": "a number, 0 or more",
+    "init": "default or normal",
+    "loss": "mse",
+    "reduction": "sum or mean",
+    "dtype": "float32 or float64",
+    "engine": "auto, autograd or manual",
+    "threads": "auto, or a whole number from 1 to 1024",
+    "log_every": _COUNT,
+}
+KEYS = tuple(Config.model_fields)
+
+
+def flat(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every key and its value, in the order of the model; those inside `data` as `data.<key>`."""
+    for key, value in config:
+        if isinstance(value, BaseModel):
+            yield from ((f"{key}.{inner}", item) for inner, item in value)
+        else:
+            yield key, value
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a config file, by which editors complete and check one."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
+
+
+def show(value: Any) -> str:
+    """A value as YAML writes it, on one line, cut where it grows long."""
+    text = _flow(value, depth=0)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _flow(value: Any, depth: int) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float() if math.isnan(value):
+            return ".nan"
+        case float() if math.isinf(value):
+            return ".inf" if value > 0 else "-.inf"
+        case int() if abs(value) >= 10**20:
+            return f"a number of {int(math.log10(abs(value))) + 1} digits"
+        case str():
+            return repr(value[:100])
+        case list() | tuple() | dict() if depth > 2:
+            return "..."
+        case list() | tuple():
+            return "[" + ", ".join(_flow(item, depth + 1) for item in value[:20]) + "]"
+        case dict():
+            items = list(value.items())[:20]
+            return "{" + ", ".join(f"{key}: {_flow(item, depth + 1)}" for key, item in items) + "}"
+    return repr(value)

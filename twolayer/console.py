@@ -1,0 +1,199 @@
+"""What the user sees: the result on stdout, progress and messages on stderr. The only user of rich."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
+from rich.segment import ControlType, Segment
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from twolayer.errors import ConfigError, TwolayerError
+from twolayer.history import CSV_HEADER, Block, csv_row, jsonl_row
+
+Format = Literal["table", "csv", "jsonl"]
+
+_LOSS_WIDTH = 14
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:  # rich would exit with 1; the command line decides about that
+        raise BrokenPipeError
+
+
+@cache
+def out() -> Console:
+    """The console on stdout."""
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@cache
+def err() -> Console:
+    """The console on stderr."""
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
+
+
+def safe(text: object) -> str:
+    """The text with every character that a terminal could act on, or that cannot be seen, written as an escape.
+
+    Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
+    and lone surrogates: all that Python does not call printable.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def error(what: TwolayerError | str) -> None:
+    """One line on stderr; for a config, one line for each problem, led by its place as compilers do."""
+    if isinstance(what, ConfigError):
+        for problem in what.problems:
+            key = f"{safe(problem.key)}: " if problem.key else ""
+            _message(Text.assemble((safe(problem.place), "bold red"), "  ", (key, "bold"), safe(problem.message)))
+    else:
+        _message(Text.assemble(("error", "bold red"), f": {safe(what)}"))
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    _message(Text(safe(text)))
+
+
+def say(text: str) -> None:
+    """Text on stdout, line by line as it is."""
+    out().print(Text("\n".join(map(safe, text.split("\n")))))
+
+
+def _message(text: Text) -> None:
+    err().print(text)
+
+
+def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
+    """A small table on stdout: aligned columns, or csv, or JSON lines."""
+    if form == "csv":
+        writer = csv.writer(out().file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([safe(value) for value in row] for row in values)
+    elif form == "jsonl":
+        for row in values:
+            out().file.write(json.dumps(dict(zip(names, row, strict=True))) + "\n")
+    else:
+        table = Table(*names, box=None, pad_edge=False, header_style="bold")
+        for column in table.columns:
+            column.overflow = "fold"
+        for row in values:
+            table.add_row(*(Text(safe(value)) for value in row))
+        out().print(table, soft_wrap=False)
+
+
+def json_document(value: Any) -> None:
+    """A JSON document on stdout."""
+    out().file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class LossView:
+    """Shows a training while it runs: the rows on stdout, a progress bar on stderr while a terminal watches.
+
+    A context manager: entering prints the table's head, leaving takes the bar away and closes the table,
+    whatever ended the training.
+    """
+
+    def __init__(self, epochs: int, log_every: int, form: Format, *, quiet: bool = False) -> None:
+        self.epochs, self.log_every, self.form, self.quiet = epochs, log_every, form, quiet
+        self.width = max(len("iteration"), len(str(epochs)))
+        self.done = 0
+        self.has_bar = not quiet and sys.stderr.isatty() and not err().is_dumb_terminal
+
+    def __enter__(self) -> Self:
+        if self.quiet:
+            return self
+        if self.form == "table":
+            out().print(Text(f" {'iteration':>{self.width}} {'loss':>{_LOSS_WIDTH}}", "bold"))
+            self._rule()
+        elif self.form == "csv":
+            out().file.write(CSV_HEADER)
+        out().file.flush()
+        return self
+
+    def show(self, block: Block) -> None:
+        """Print the block's rows, and move the bar on."""
+        self.done = block.last
+        if self.quiet:
+            return
+        self._erase_bar()
+        if self.form == "table":
+            out().print(_Rows(block, self.log_every, self.width), end="")
+        else:
+            row = csv_row if self.form == "csv" else jsonl_row
+            out().file.write("".join(row(*item) for item in block.every(self.log_every)))
+        out().file.flush()
+        self._draw_bar(block.losses[-1])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._erase_bar()
+        if self.form == "table" and not self.quiet and not isinstance(error, OSError):
+            self._rule()
+
+    def _rule(self) -> None:
+        dash = "-" if out().options.ascii_only else "─"
+        out().print(Text(dash * (self.width + _LOSS_WIDTH + 2), "dim"))
+
+    def _erase_bar(self) -> None:
+        if self.has_bar:
+            err().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+
+    def _draw_bar(self, loss: float) -> None:
+        if not self.has_bar or self.done == self.epochs:
+            return
+        count = f" {self.done:>{len(str(self.epochs))}}/{self.epochs}  loss {loss:.6g}"
+        room = max(0, min(40, err().width - len(count) - 1))
+        full, dash = room * self.done // self.epochs, "-" if err().options.ascii_only else "━"
+        line = Text.assemble((dash * full, "green"), (dash * (room - full), "bright_black"), count)
+        line.truncate(err().width - 1)
+        err().print(line, end="", soft_wrap=False, no_wrap=True)
+
+
+class _Rows:
+    """A block's rows of the table, rendered at once: a `rich.table.Table` takes twenty times as long."""
+
+    def __init__(self, block: Block, log_every: int, width: int) -> None:
+        self.block, self.log_every, self.width = block, log_every, width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = f" {{:>{self.width}}} {{:>#{_LOSS_WIDTH}.6g}}\n".format
+        yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
+
+
+def about(device: str, engine: str, threads: int, seed: int, *, stderr: bool = False) -> None:
+    """The line on what computes."""
+    where = err() if stderr else out()
+    where.print(Text(safe(f"device {device}, engine {engine}, threads {threads}, seed {seed}")))
+
+
+def summary(loss: float, seconds: float, iterations: int, *, stderr: bool = False) -> None:
+    """The lines below the table."""
+    where = err() if stderr else out()
+    unit = "us" if where.options.ascii_only else "µs"
+    each = duration(seconds / iterations, unit)
+    where.print(Text(f"loss after the last update  {loss:#.6g}\ntime  {duration(seconds, unit)}, {each} an iteration"))
+
+
+def duration(seconds: float, micro: str = "µs") -> str:
+    """A time in the unit that suits it, to three digits."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} {micro}"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,64 @@
+"""Back-propagation written out, as in torch for R's "Neural network from scratch"; no autograd."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from twolayer.data import Data
+
+
+class ManualEngine:
+    """Gradient descent in tensor operations, every result in a buffer that is made once.
+
+    On the CPU each operation is the one that autograd's backward would run, in its order, so losses and
+    weights equal the autograd engine's bit for bit (docs/numerics.md says where PyTorch allows it).
+    """
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        self.x, self.y, self.lr = data.x, data.y, lr  # (N, D_in), (N, D_out)
+        self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
+        N, (H, D_in), D_out = len(self.x), self.w1.shape, len(self.w2)
+        self.reduce = torch.sum if reduction == "sum" else torch.mean
+        self.grad_scale = 2 if reduction == "sum" else 2 / (N * D_out)
+
+        self.h_relu = self.x.new_empty(N, H)
+        self.inactive = self.x.new_empty(N, H, dtype=torch.bool)
+        self.y_pred = self.x.new_empty(N, D_out)
+        self.squared = self.x.new_empty(N, D_out)
+        self.grad_h = self.x.new_empty(N, H)
+        self.grad_w1, self.grad_b1 = self.x.new_empty(H, D_in), self.x.new_empty(H)
+        self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def advance(self, iterations: int) -> Tensor:
+        """Do so many iterations; the loss before each update, shape (iterations,)."""
+        losses = self.x.new_empty(iterations)
+        x, y, w1, b1, w2, b2 = self.x, self.y, self.w1, self.b1, self.w2, self.b2
+        h_relu, inactive, y_pred, squared, grad_h = self.h_relu, self.inactive, self.y_pred, self.squared, self.grad_h
+        grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
+        w1_t, w2_t, grad_h_t, grad_y_t = w1.t(), w2.t(), grad_h.t(), y_pred.t()  # views: they follow the buffers
+        reduce, grad_scale, step = self.reduce, self.grad_scale, -self.lr
+
+        for loss in losses.unbind():
+            # Forward: the hidden layer, the prediction, and its residual in the same buffer.
+            torch.addmm(b1, x, w1_t, out=h_relu).clamp_(min=0)
+            residual = torch.addmm(b2, h_relu, w2_t, out=y_pred).sub_(y)
+            torch.mul(residual, residual, out=squared)
+            reduce(squared, (0, 1), out=loss)
+
+            # Backward: the gradients of the loss, from the output to the input.
+            grad_y = residual.mul_(grad_scale)
+            torch.mm(grad_y_t, h_relu, out=grad_w2)
+            torch.sum(grad_y, 0, out=grad_b2)
+            torch.mm(grad_y, w2, out=grad_h)
+            torch.le(h_relu, 0, out=inactive)
+            grad_h.masked_fill_(inactive, 0)
+            torch.mm(grad_h_t, x, out=grad_w1)
+            torch.sum(grad_h, 0, out=grad_b1)
+
+            w1.add_(grad_w1, alpha=step)
+            b1.add_(grad_b1, alpha=step)
+            w2.add_(grad_w2, alpha=step)
+            b2.add_(grad_b2, alpha=step)
+        return losses

@@ -1,0 +1,57 @@
+"""What twolayer raises: every expected failure is a `TwolayerError` that knows its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TwolayerError(Exception):
+    """Something that could not be done; the message says what, why, and what to do next."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config: where it stands, which key, and what to do about it."""
+
+    place: str  # "file:line:column", the name of an environment variable, or an option
+    key: str  # dotted; empty where the problem is not a key's
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}  {self.key}: {self.message}" if self.key else f"{self.place}  {self.message}"
+
+
+class ConfigError(TwolayerError):
+    """The config cannot be used; `problems` holds all that is wrong with it, in the order it stands there."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class DataError(TwolayerError):
+    """The data cannot be trained on."""
+
+
+class DeviceError(TwolayerError):
+    """The device cannot be had, or does not have the memory."""
+
+
+class DivergedError(TwolayerError):
+    """The loss is no longer a finite number.
+
+    `iteration` is the first one (counted from 1) whose loss is not finite; `loss` is that loss.
+    """
+
+    exit_code = 3
+
+    def __init__(self, iteration: int, loss: float, lr: float) -> None:
+        self.iteration, self.loss, self.lr = iteration, loss, lr
+        super().__init__(
+            f"the loss is {loss} at iteration {iteration}: lr {lr:g} is too large a step here; try --lr {lr / 10:g}"
+        )

@@ -1,0 +1,43 @@
+"""The loss history: blocks of consecutive losses, and the rows they are written as."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+CSV_HEADER = "iteration,loss\n"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The losses of consecutive iterations.
+
+    `first` is the number of the first of them, counted from 1; `losses[i]` is the loss before update
+    `first + i`; `seconds` is how long the computing of the block took.
+    """
+
+    first: int
+    losses: tuple[float, ...]
+    seconds: float
+
+    @property
+    def last(self) -> int:
+        """The number of the last iteration in the block."""
+        return self.first + len(self.losses) - 1
+
+    def every(self, step: int) -> Iterator[tuple[int, float]]:
+        """The iterations whose number is a multiple of `step`, each with its loss."""
+        start = -self.first % step
+        return zip(range(self.first + start, self.last + 1, step), self.losses[start::step], strict=True)
+
+
+def csv_row(iteration: int, loss: float) -> str:
+    """A row of csv; `float` reads back from it the very number."""
+    return f"{iteration},{loss!r}\n"
+
+
+def jsonl_row(iteration: int, loss: float) -> str:
+    """A row of JSON lines; a loss that JSON has no number for (nan, inf) is null."""
+    return json.dumps({"iteration": iteration, "loss": loss if math.isfinite(loss) else None}) + "\n"

@@ -1,0 +1,260 @@
+"""The way to a config: from a YAML file, the environment and the options to one `Config`, with every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from twolayer import yaml12
+from twolayer.config import ALLOWED, KEYS, Config, flat, show
+from twolayer.errors import ConfigError, Problem, TwolayerError
+from twolayer.yaml12 import Origin, Path
+
+MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
+ENVIRONMENT = "TWOLAYER_"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config, the name it goes by, and the origin of every value in it, by dotted key."""
+
+    config: Config
+    name: str
+    origins: Mapping[str, Origin]
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that comes over the file's: `path` leads to it, `text` is YAML, `origin` says who gave it."""
+
+    path: Path
+    text: str
+    origin: str
+
+
+def load_config(
+    source: str | os.PathLike[str] = "default", *, environment: Mapping[str, str] | None = None, **values: Any
+) -> Config:
+    """Read a config, by path or by the name of a bundled one.
+
+    The environment's `TWOLAYER_<KEY>` variables (`os.environ`, unless `environment` is given) come over the
+    file, and keyword arguments over both: `load_config("default", epochs=10)`. Raises ConfigError with every
+    problem at once.
+    """
+    given = [(Override((key,), "", f"{key}="), value) for key, value in values.items()]
+    return resolve(source, environment=environment, values=given).config
+
+
+def resolve(
+    source: str | os.PathLike[str] = "default",
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Iterable[Override] = (),
+    values: Iterable[tuple[Override, Any]] = (),
+) -> Resolved:
+    """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value."""
+    name, text = _read(source)
+    document = yaml12.parse(text, name)
+    if document.value is None and not document.problems:
+        raise ConfigError([Problem(name, "", "is empty; a config is a list of `key: value` lines")])
+    if not isinstance(document.value, dict):
+        place = document.origins[()].place
+        raise ConfigError([Problem(place, "", f"must be a mapping (`key: value` lines), not {show(document.value)}")])
+
+    layers = [*_environment(os.environ if environment is None else environment), *overrides]
+    parsed = [(layer, _parse_override(layer, document)) for layer in layers]
+    for layer, value in [*parsed, *values]:
+        _put(document, layer, value)
+    return _validate(document, name)
+
+
+def bundled() -> dict[str, FilePath]:
+    """The configs that come with twolayer, by name."""
+    here = FilePath(__file__).parent
+    folder = here / "configs"
+    if not folder.is_dir():  # a checkout: the wheel puts the folder inside the package
+        folder = here.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def write_starter(path: FilePath, *, force: bool = False) -> None:
+    """Write the bundled default config, which shows every key, as a file to start from.
+
+    Raises TwolayerError where there is a file already (unless `force`), or none can be written.
+    """
+    text = bundled()["default"].read_text(encoding="utf-8")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise TwolayerError(f"{path} is there already; --force overwrites it") from None
+    except (OSError, ValueError) as error:
+        raise TwolayerError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
+    """The name that stands in messages, and the text. Raises ConfigError."""
+    configs = bundled()
+    if (name := os.fspath(source)) in configs:  # ./default is a file of that name
+        path, name = configs[name], f"{name}.yaml"
+    else:
+        path = FilePath(name)
+
+    def refuse(message: str) -> ConfigError:
+        return ConfigError([Problem(name, "", message)])
+
+    try:
+        with path.open("rb") as file:  # never the whole: it may be /dev/zero
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(name, configs, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"bundled configs are {', '.join(configs)}"
+        raise refuse(f"no such file; {hint}") from None
+    except IsADirectoryError:
+        raise refuse("is a folder, not a file") from None
+    except (OSError, ValueError) as error:
+        raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) > MAX_BYTES:
+        raise refuse("is over 1 MiB, which no config is")
+    try:
+        return name, raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        lines = raw[: error.start].decode("utf-8-sig").split("\n")
+        place = Origin(name, len(lines), len(lines[-1]) + 1).place
+        message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
+        raise ConfigError([Problem(place, "", message)]) from None
+
+
+def _environment(variables: Mapping[str, str]) -> Iterator[Override]:
+    keys = {ENVIRONMENT + key.upper(): key for key in KEYS}
+    for name in sorted(variables):
+        if name in keys:
+            yield Override((keys[name],), variables[name], name)
+        elif name.startswith(ENVIRONMENT):
+            yield Override((name.removeprefix(ENVIRONMENT),), variables[name], name)
+
+
+def _parse_override(layer: Override, document: yaml12.Document) -> Any:
+    try:
+        parsed = yaml12.parse(layer.text, layer.origin, lines=False)
+    except ConfigError as error:
+        problems = [Problem(layer.origin, problem.key, problem.message) for problem in error.problems]
+        document.problems += [(layer.path, problem) for problem in problems]
+        return None
+    for path, problem in parsed.problems:
+        key = ".".join(map(str, layer.path + path))
+        document.problems.append((layer.path + path, Problem(layer.origin, key, problem.message)))
+    return parsed.value
+
+
+def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
+    """Set the value at a path, and forget the origins of all that it replaces."""
+    target: Any = document.value
+    for key in layer.path[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    target[layer.path[-1]] = value
+    depth = len(layer.path)
+    for origins in (document.origins, document.key_origins):
+        for path in [path for path in origins if path[:depth] == layer.path]:
+            del origins[path]
+        origins[layer.path] = Origin(layer.origin)
+    # What the file got wrong at this place no longer counts.
+    document.problems[:] = [
+        (path, problem)
+        for path, problem in document.problems
+        if path[:depth] != layer.path or problem.place == layer.origin
+    ]
+
+
+def _validate(document: yaml12.Document, name: str) -> Resolved:
+    found = list(document.problems)
+    broken = {path for path, _ in found}
+    known = {key: value for key, value in document.value.items() if key in KEYS}
+    for key in document.value:
+        if key not in KEYS and (key,) not in broken:
+            found.append(((key,), _unknown(document, name, (key,))))
+    try:
+        config = Config.model_validate(known)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            path, problem = _problem(details, document, name)
+            if not any(path[: len(other)] == other for other, _ in found):
+                found.append((path, problem))
+    if found:
+        raise ConfigError([problem for _, problem in sorted(found, key=lambda item: _order(item[0], document))])
+    return Resolved(config, FilePath(name).stem, _by_key(config, document))
+
+
+def _order(path: Path, document: yaml12.Document) -> tuple[int, int, int]:
+    """Where in the list of problems one stands: by line and column, then the variables and options, then the rest."""
+    origin = document.key_origins.get(path) or _nearest(path, document)
+    if origin is None:
+        return 2, 0, 0
+    return (0, origin.line, origin.column) if origin.line else (1, 0, 0)
+
+
+def _nearest(path: Path, document: yaml12.Document) -> Origin | None:
+    """The origin of the value at a path, or of the innermost one around it that has one."""
+    for length in range(len(path), 0, -1):
+        if origin := document.origins.get(path[:length]):
+            return origin
+    return None
+
+
+def _problem(details: ErrorDetails, document: yaml12.Document, name: str) -> tuple[Path, Problem]:
+    """One of pydantic's errors in our words: the key, what is allowed, what was given, and where."""
+    kind, value = details["type"], document.value
+    path: Path = ()
+    location = details["loc"] + (("source",) if kind.startswith("union_tag") else ())
+    for step in location:  # names of union members stand in there as well; they are no part of the way
+        if isinstance(value, dict) and step in value:
+            value, path = value[step], (*path, step)
+    if kind in ("missing", "union_tag_not_found") and path[-1:] != location[-1:]:
+        path = (*path, location[-1])
+    origin = _nearest(path, document)
+    place = origin.place if origin else name
+    key = ".".join(map(str, path))
+    if kind == "extra_forbidden":
+        return path, _unknown(document, name, path)
+    if kind == "value_error":
+        return path, Problem(place, key, str(details["ctx"]["error"]))
+    if kind in ("missing", "union_tag_not_found"):
+        return path, Problem(place, key, f"is missing; it must be {ALLOWED[key]}")
+    return path, Problem(place, key, f"must be {ALLOWED[key]}, not {show(value)}")
+
+
+def _unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
+    *inside, key = map(str, path)
+    names = [k.removeprefix("data.") for k in ALLOWED if k.startswith("data.")] if inside else list(KEYS)
+    lowered = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
+    hint = f"did you mean {lowered[near[0]]}?" if near else f"known keys are {', '.join(names)}"
+    origin = document.key_origins.get(path) or _nearest(path, document)
+    return Problem(origin.place if origin else name, ".".join([*inside, key[:80]]), f"unknown key; {hint}")
+
+
+def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
+    origins = {}
+    for key, _ in flat(config):
+        path = tuple(key.split("."))
+        set_here = path in document.origins or (path[0],) in document.origins and _has(document.value, path)
+        origin = _nearest(path, document) if set_here else None
+        origins[key] = origin or Origin("default")
+    return origins
+
+
+def _has(value: Any, path: Path) -> bool:
+    for step in path:
+        if not isinstance(value, dict) or step not in value:
+            return False
+        value = value[step]
+    return True

@@ -1,0 +1,80 @@
+"""The device and the model."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+from twolayer.config import Config
+from twolayer.errors import DeviceError
+
+
+def resolve_device(device: str, dtype: str = "float32") -> str:
+    """The device that computes: `auto` becomes the first of cuda, mps and cpu that is there, `cuda` a `cuda:<n>`.
+
+    Raises DeviceError, with the reason, where the device cannot be had; it never falls back to another.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return resolve_device("cuda")
+        return "mps" if torch.backends.mps.is_available() and dtype != "float64" else "cpu"
+    if device == "mps" and not torch.backends.mps.is_available():
+        built = torch.backends.mps.is_built()
+        reason = "this machine has no Metal GPU" if built else f"PyTorch {torch.__version__} is built without it"
+        raise DeviceError(f"no device mps: {reason}; take --device cpu")
+    if device.startswith("cuda"):
+        _, _, number = device.partition(":")
+        if reason := _why_no_cuda(int(number) if number else None):
+            raise DeviceError(f"no device {device}: {reason}")
+        return device if number else f"cuda:{torch.cuda.current_device()}"
+    return device
+
+
+def _why_no_cuda(ordinal: int | None) -> str:
+    """Why there is no such GPU, and what to do about it; empty where there is one."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or take --device cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
+    if count == 0 and visible is not None:
+        return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or take --device cpu"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # no driver, or one too old: torch says which
+        return f"{str(error).splitlines()[0].split('. ')[0].rstrip('.')}; install the driver, or take --device cpu"
+    if ordinal is not None and ordinal >= count:
+        names = ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count))
+        return f"there is {names}{hidden}"
+    return ""
+
+
+def device_name(device: str) -> str:
+    """The device as people know it: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+
+
+def build_model(config: Config, generator: torch.Generator | None = None) -> nn.Sequential:
+    """`nn.Sequential(Linear(D_in, H), ReLU(), Linear(H, D_out))` with its initial weights, on `config.device`.
+
+    The weights come from the generator (one seeded with `config.seed`, unless given): to get the weights that
+    `train` starts from, hand over the generator that `load_data` has drawn from. They are drawn in float32 on
+    the CPU, then converted and moved; torch's global generator is left as it was.
+    """
+    generator = generator or torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: lend it ours
+        torch.set_rng_state(generator.get_state())
+        model = nn.Sequential(
+            nn.Linear(config.D_in, config.H),
+            nn.ReLU(),
+            nn.Linear(config.H, config.D_out),
+        )
+        if config.init == "default":
+            generator.set_state(torch.get_rng_state())
+    if config.init == "normal":
+        for layer in (model[0], model[2]):
+            nn.init.normal_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+    return model.to(config.device, getattr(torch, config.dtype))

@@ -1,0 +1,138 @@
+"""Training: from a config to a trained model, and the loop in between."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from twolayer import memory
+from twolayer.config import Config
+from twolayer.data import Data, load_data
+from twolayer.engines import choose_engine, make_engine
+from twolayer.errors import DeviceError, DivergedError
+from twolayer.history import Block
+from twolayer.model import build_model, device_name, resolve_device
+
+BLOCK_SECONDS = 0.05
+
+# Multiply-adds in an iteration, times two, below which one thread computes it (docs/numerics.md, "Threads and bits").
+ONE_THREAD_BELOW = 50_000_000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: the config with every `auto` resolved, the trained model, its data, and the losses.
+
+    `losses[i]` is the loss before update i + 1, `final_loss` the one after the last update, and `seconds` the
+    time that the iterations took.
+    """
+
+    config: Config
+    model: nn.Sequential
+    data: Data
+    losses: tuple[float, ...]
+    final_loss: float
+    seconds: float
+
+
+def train(config: Config) -> Training:
+    """Train the network that a config describes, from the drawing of the data to the last update.
+
+    Raises ConfigError (it does not fit into memory), DataError, DeviceError or DivergedError.
+    """
+    config, data, model = prepare(config)
+    blocks = list(fit(model, data, config))
+    losses = tuple(loss for block in blocks for loss in block.losses)
+    seconds = sum(block.seconds for block in blocks)
+    return Training(config, model, data, losses, final_loss(model, data, config), seconds)
+
+
+def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
+    """The config with device, engine and threads resolved, and its data and initial model on the device."""
+    memory.check(config)
+    config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
+    config = config.model_copy(update={"engine": choose_engine(config), "threads": choose_threads(config)})
+    generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
+    with _threads(config), _memory_errors(config):
+        return config, load_data(config, generator), build_model(config, generator)
+
+
+def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
+    """Train the model in place; yield its losses, a block of consecutive iterations at a time.
+
+    Of the config, `epochs`, `lr`, `reduction`, `engine` and `threads` count here. A block is about 50 ms of
+    work, so that printing, disk and device synchronisation stay out of the hot loop; the results do not depend
+    on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
+    block that ends with the first loss that is not finite.
+    """
+    with _memory_errors(config):
+        engine = make_engine(model, data, config)
+    first, size = 1, 1
+    while first <= config.epochs:
+        size = min(size, config.epochs - first + 1)
+        start = time.perf_counter()
+        with _threads(config), _memory_errors(config):
+            losses = tuple(engine.advance(size).tolist())  # the one place that waits for the device
+        seconds = time.perf_counter() - start
+        if not all(map(math.isfinite, losses)):
+            bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+            yield Block(first, losses[: bad + 1], seconds)
+            raise DivergedError(first + bad, losses[bad], config.lr)
+        yield Block(first, losses, seconds)
+        first += size
+        size = max(1, min(4 * size, int(size * BLOCK_SECONDS / max(seconds, 1e-9))))
+
+
+def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
+    """The loss after the last update. Raises DivergedError where it is not finite."""
+    loss_fn = nn.MSELoss(reduction=config.reduction)
+    with torch.no_grad(), _threads(config), _memory_errors(config):
+        loss = float(loss_fn(model(data.x), data.y))
+    if not math.isfinite(loss):
+        raise DivergedError(config.epochs + 1, loss, config.lr)
+    return loss
+
+
+def choose_threads(config: Config) -> int:
+    """The number of CPU threads; `auto` is one for small iterations and all that PyTorch would take for large ones."""
+    if config.threads != "auto":
+        return config.threads
+    return 1 if operations(config) < ONE_THREAD_BELOW else torch.get_num_threads()
+
+
+def operations(config: Config) -> int:
+    """The floating point operations in the matrix products of one iteration: two with W1, three with W2."""
+    N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
+    return 4 * N * D_in * H + 6 * N * H * D_out
+
+
+@contextmanager
+def _threads(config: Config) -> Iterator[None]:
+    """Compute with the config's threads inside; the number is the process's own, so it is put back."""
+    before, wanted = torch.get_num_threads(), choose_threads(config)
+    if wanted == before:
+        yield
+        return
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    """Turn torch's out-of-memory errors, which differ by device, into a DeviceError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            need = memory.size(memory.needed(config))
+            raise DeviceError(f"out of memory on {config.device}: the training needs at least {need}") from None
+        raise

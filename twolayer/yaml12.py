@@ -1,0 +1,191 @@
+"""Reads YAML 1.2 (core schema) into plain values that remember the line and column they stood at.
+
+PyYAML parses; the values are composed here from its events, because its own loaders follow YAML 1.1 (where
+`010` is eight, `yes` is true and `1e-4` is a string), expand aliases, and recurse without a bound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from twolayer.errors import ConfigError, Problem
+
+MAX_DEPTH = 32
+MAX_PROBLEMS = 20  # past this many, a file is not nearly right, and the rest would only bury the first ones
+
+Path = tuple[str | int, ...]  # the keys and indices that lead from the top to a value
+
+# libyaml where the wheel has it, as all of PyYAML's own do: the pure Python parser is 20 times slower.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# The complement of YAML 1.2's c-printable (production 1); it holds the lone surrogates as well.
+_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+
+# YAML 1.2.2, section 10.3.2, table "core schema tag resolution".
+_NULL = re.compile(r"(?:null|Null|NULL|~|)")
+_TRUE, _FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
+_INT = re.compile(r"(?P<dec>[-+]?[0-9]+)|0o(?P<oct>[0-7]+)|0x(?P<hex>[0-9a-fA-F]+)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_INF, _NAN = re.compile(r"[-+]?\.(?:inf|Inf|INF)"), re.compile(r"\.(?:nan|NaN|NAN)")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from: a file with a line and a column (from 1), a variable, an option, or the default."""
+
+    name: str
+    line: int = 0  # 0: the place has no lines
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.line}" if self.line else self.name
+
+    @property
+    def place(self) -> str:
+        """The origin to the column, as compilers and editors write it."""
+        return f"{self}:{self.column}" if self.line else self.name
+
+
+@dataclass
+class Document:
+    """A parsed document: its value, the origin of every value and key in it, and what is wrong with it."""
+
+    value: Any = None
+    origins: dict[Path, Origin] = field(default_factory=dict)
+    key_origins: dict[Path, Origin] = field(default_factory=dict)
+    problems: list[tuple[Path, Problem]] = field(default_factory=list)
+
+
+def parse(text: str, name: str, *, lines: bool = True) -> Document:
+    """Parse one YAML document.
+
+    `name` stands in every origin; `lines=False` leaves lines and columns out (a variable, an option).
+    What is against our rules but still understood (a duplicate key, an alias, a tag) goes into
+    `Document.problems`; what cannot be parsed any further raises `ConfigError`.
+    """
+    if found := _NOT_PRINTABLE.search(text):
+        before = _LINE_BREAK.split(text[: found.start()])
+        origin = Origin(name, len(before), len(before[-1]) + 1) if lines else Origin(name)
+        raise _fatal(origin, f"the character U+{ord(found[0]):04X} is not allowed in YAML")
+    return _Composer(text, name, lines).document()
+
+
+def resolve(text: str) -> Any:
+    """The value of a plain scalar under the core schema: None, a bool, an int, a float, or the text itself.
+
+    Raises ValueError for a whole number of more digits than Python converts (4300).
+    """
+    if _NULL.fullmatch(text):
+        return None
+    if _TRUE.fullmatch(text):
+        return True
+    if _FALSE.fullmatch(text):
+        return False
+    if found := _INT.fullmatch(text):
+        base = {"dec": 10, "oct": 8, "hex": 16}[str(found.lastgroup)]
+        return int(found[str(found.lastgroup)], base)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _INF.fullmatch(text):
+        return float("-inf") if text.startswith("-") else float("inf")
+    return float("nan") if _NAN.fullmatch(text) else text
+
+
+def _fatal(origin: Origin, message: str) -> ConfigError:
+    return ConfigError([Problem(origin.place, "", message)])
+
+
+class _Composer:
+    """Builds one `Document` from a stream of events, which it pulls one at a time and never looks ahead."""
+
+    def __init__(self, text: str, name: str, lines: bool) -> None:
+        self.name, self.lines, self.result = name, lines, Document()
+        self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
+
+    def document(self) -> Document:
+        try:
+            next(self.events)  # StreamStart
+            event = next(self.events)
+            if isinstance(event, yaml.DocumentStartEvent):
+                self.result.value = self.compose(next(self.events), ())
+                next(self.events)  # DocumentEnd
+                event = next(self.events)
+            if isinstance(event, yaml.DocumentStartEvent):
+                raise _fatal(self.origin(event), "a second document starts here; a config is one document")
+        except yaml.MarkedYAMLError as error:
+            what = " ".join(part for part in (error.context, error.problem) if part)
+            raise _fatal(self.mark(error.problem_mark or error.context_mark), f"not YAML: {what}") from None
+        except yaml.YAMLError as error:
+            raise _fatal(Origin(self.name), f"not YAML: {error}") from None
+        return self.result
+
+    def mark(self, mark: Any) -> Origin:
+        if not self.lines or mark is None:
+            return Origin(self.name)
+        return Origin(self.name, mark.line + 1, mark.column + 1)
+
+    def origin(self, event: Any) -> Origin:
+        return self.mark(event.start_mark)
+
+    def problem(self, event: Any, path: Path, message: str) -> None:
+        key = ".".join(map(str, path))
+        self.result.problems.append((path, Problem(self.origin(event).place, key, message)))
+        if len(self.result.problems) >= MAX_PROBLEMS:
+            raise ConfigError([problem for _, problem in self.result.problems])
+
+    def compose(self, event: Any, path: Path) -> Any:
+        """The value that starts with `event`, with all that belongs to it taken from the stream."""
+        self.result.origins[path] = self.origin(event)
+        if isinstance(event, yaml.AliasEvent):
+            self.problem(event, path, f"aliases are not supported (*{event.anchor}); write the value out")
+            return None
+        if event.anchor is not None:
+            self.problem(event, path, f"anchors are not supported (&{event.anchor}); write the value out")
+        if event.tag is not None:
+            self.problem(event, path, f"tags are not supported ({event.tag}); write the value alone")
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event, path)
+        if len(path) >= MAX_DEPTH:
+            raise _fatal(self.origin(event), f"nested more than {MAX_DEPTH} deep")
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(path)
+        return self.mapping(path)
+
+    def scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
+        if event.style:  # quoted, literal or folded: text, whatever it looks like
+            return event.value
+        try:
+            return resolve(event.value)
+        except ValueError:
+            self.problem(event, path, f"a number of {len(event.value)} digits is too long")
+            return None
+
+    def sequence(self, path: Path) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.compose(event, (*path, len(items))))
+        return items
+
+    def mapping(self, path: Path) -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise _fatal(self.origin(event), "a key must be a plain word")
+            key, at = event.value, (*path, event.value)
+            if event.anchor is not None or event.tag is not None:
+                self.problem(event, at, "a key takes no anchor and no tag")
+            if key == "<<" and not event.style:
+                self.problem(event, at, "merge keys are not supported; write the keys out")
+            elif key in items:
+                first = self.result.key_origins[at]
+                self.problem(event, at, f"given twice; the first is at {first.place}")
+            else:
+                self.result.key_origins[at] = self.origin(event)
+            items[key] = self.compose(next(self.events), at)
+        return items
