@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twolayer.config import Config
     from twolayer.data import Data, load_data
-    from twolayer.errors import ConfigError, DataError, DeviceError, DivergedError, Problem, TwolayerError
+    from twolayer.errors import ConfigError, DataError, DeviceError, DivergedError, Origin, Problem, TwolayerError
     from twolayer.history import Block
     from twolayer.loading import load_config
     from twolayer.model import build_model
@@ -28,6 +28,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DivergedError",
+    "Origin",
     "Problem",
     "Training",
     "TwolayerError",
@@ -44,7 +45,7 @@ __all__ = [
 _HOME = {
     "config": ["Config"],
     "data": ["Data", "load_data"],
-    "errors": ["ConfigError", "DataError", "DeviceError", "DivergedError", "Problem", "TwolayerError"],
+    "errors": ["ConfigError", "DataError", "DeviceError", "DivergedError", "Origin", "Problem", "TwolayerError"],
     "history": ["Block"],
     "loading": ["load_config"],
     "model": ["build_model"],

@@ -11,16 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 from twolayer import __version__, console, loading, memory
 from twolayer.config import flat, schema
-from twolayer.errors import ConfigError, Problem, TwolayerError
-
-if TYPE_CHECKING:
-    from twolayer import training
+from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 
 app = typer.Typer(
     name="twolayer",
@@ -58,7 +55,7 @@ def _prepare_streams() -> None:
     plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell (>&-)
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open
         stream: TextIO = getattr(sys, name)
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
@@ -89,16 +86,24 @@ ConfigArgument = Annotated[
         show_default=False,
     ),
 ]
-DeviceOption = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")
+]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
 LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT", help="The step of gradient descent.")]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
 EngineOption = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd or manual.")]
 ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
-LogEveryOption = Annotated[str | None, typer.Option("--log-every", metavar="INT", help="Show every so many iterations.")]
+LogEveryOption = Annotated[
+    str | None, typer.Option("--log-every", metavar="INT", help="Show every so many iterations.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the config, such as H=200 or data.noise=0.5; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the config, such as H=200 or data.noise=0.5; repeatable.",
+    ),
 ]
 FormatOption = Annotated[console.Format, typer.Option("--format", help="How rows are printed.")]
 
@@ -138,13 +143,16 @@ def train(
     named |= {"engine": engine, "threads": threads, "log_every": log_every}
     resolved = _resolve(config, set_, named)
 
-    training = _import_training()
+    from twolayer import training  # a second, nearly all of it torch
+    from twolayer.model import device_name
+
+    _start_computing()
     full, data, model = training.prepare(resolved.config)
     aside = form != "table"  # csv and jsonl have stdout to themselves
     if not quiet:
         if not aside:
             console.say(str(model))
-        console.about(training.device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
+        console.about(device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
 
     seconds = 0.0
     view = console.LossView(full.epochs, full.log_every, form, quiet=quiet)
@@ -217,24 +225,20 @@ def _overrides(sets: Sequence[str], named: dict[str, str | None]) -> Iterator[lo
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError([Problem(f"--set {text}", "", "must be KEY=VALUE, such as --set lr=1e-3")])
+            raise ConfigError([Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")])
         yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
     for key, given in named.items():
         if given is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
 
 
-def _import_training() -> Any:
-    """Import what computes, and be ready for signals while it does."""
-    gc.disable()  # the second that `import torch` takes would be a tenth longer
-    from twolayer import training
-
+def _start_computing() -> None:
+    """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
     gc.freeze()
     gc.enable()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
-    return training
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
 _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
@@ -37,6 +38,13 @@ class LinearData(_Frozen):
         default=1.0, description="the standard deviation of the normal noise on y"
     )
 
+    @property
+    def rows(self) -> list[list[float]]:
+        """The weights as D_out lists, also where they were given as one list of numbers."""
+        return [row for row in self.weights if isinstance(row, list)] or [
+            [weight for weight in self.weights if not isinstance(weight, list)]
+        ]
+
 
 class Config(_Frozen):
     """Everything a training depends on. Immutable; `config.model_copy(update=...)` makes a changed one."""
@@ -53,7 +61,8 @@ class Config(_Frozen):
         default=0, description="draws the data and the initial weights"
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
-        default="cpu", description="where to compute; `auto` takes the first of cuda, mps and cpu that is there"
+        default="cpu",
+        description="where to compute; `auto` takes the first of cuda, mps and cpu that is there",
     )
     data: Annotated[RandomData | LinearData, Field(discriminator="source")] = Field(
         default=RandomData(), description="where x and y come from"
@@ -68,32 +77,31 @@ class Config(_Frozen):
         default="auto", description="who computes the gradients; `auto` takes the fastest that applies"
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        default="auto", description="CPU threads; `auto` takes one for small iterations and all cores for large ones"
+        default="auto",
+        description="CPU threads; `auto` takes one for small iterations and all cores for large ones",
     )
     log_every: Count = Field(default=1, description="the table shows every so many iterations")
 
-    @field_validator("data")
-    @classmethod
-    def _weights_fit(cls, data: RandomData | LinearData, info: ValidationInfo) -> RandomData | LinearData:
-        shape = info.data.get("D_out"), info.data.get("D_in")
-        if not isinstance(data, LinearData) or None in shape:
-            return data
-        rows: list[Any] = data.weights if data.weights and isinstance(data.weights[0], list) else [data.weights]
-        lengths = sorted({len(row) for row in rows})
-        if (len(rows), *lengths) != shape:
-            given = f"{len(rows)} x {' or '.join(map(str, lengths))}"
-            raise ValueError(f"the weights must be D_out x D_in = {shape[0]} x {shape[1]} numbers, not {given}")
-        return data
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if conflicts := list(self._conflicts()):
+            message = "; ".join(f"{key}: {what}" for key, what in conflicts)
+            raise PydanticCustomError("conflicts", "{message}", {"message": message, "conflicts": conflicts})
+        return self
 
-    @field_validator("dtype")
-    @classmethod
-    def _computable(cls, dtype: str, info: ValidationInfo) -> str:
-        if dtype == "float64" and info.data.get("device") == "mps":
-            raise ValueError("float64 is not to be had on mps; take float32, or another device")
-        smallest, largest = _RANGE[dtype]
-        if "lr" in info.data and not smallest <= info.data["lr"] <= largest:
-            raise ValueError(f"{dtype} cannot hold lr = {info.data['lr']:g}")
-        return dtype
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
+        """The keys that are right by themselves and wrong together with others, and what is wrong."""
+        if isinstance(self.data, LinearData):
+            rows = self.data.rows
+            lengths = sorted({len(row) for row in rows})
+            if (len(rows), *lengths) != (self.D_out, self.D_in):
+                shape = f"{len(rows)} x {' or '.join(map(str, lengths))}"
+                yield "data.weights", f"must be D_out x D_in = {self.D_out} x {self.D_in} numbers, not {shape}"
+        if self.dtype == "float64" and self.device == "mps":
+            yield "dtype", "float64 is not to be had on mps; take float32, or another device"
+        smallest, largest = _RANGE[self.dtype]
+        if not smallest <= self.lr <= largest:
+            yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
 
 
 # What each key may be, in the words of an error: "<key>: must be <this>, not <that>".
@@ -120,6 +128,7 @@ ALLOWED = {
     "log_every": _COUNT,
 }
 KEYS = tuple(Config.model_fields)
+SOURCES: dict[str, type[BaseModel]] = {"random": RandomData, "linear": LinearData}
 
 
 def flat(config: Config) -> Iterator[tuple[str, Any]]:
@@ -153,7 +162,7 @@ def _flow(value: Any, depth: int) -> str:
         case float() if math.isinf(value):
             return ".inf" if value > 0 else "-.inf"
         case int() if abs(value) >= 10**20:
-            return f"a number of {int(math.log10(abs(value))) + 1} digits"
+            return f"a number of {len(str(abs(value)))} digits"
         case str():
             return repr(value[:100])
         case list() | tuple() | dict() if depth > 2:

@@ -56,7 +56,9 @@ def error(what: TwolayerError | str) -> None:
     if isinstance(what, ConfigError):
         for problem in what.problems:
             key = f"{safe(problem.key)}: " if problem.key else ""
-            _message(Text.assemble((safe(problem.place), "bold red"), "  ", (key, "bold"), safe(problem.message)))
+            _message(
+                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
+            )
     else:
         _message(Text.assemble(("error", "bold red"), f": {safe(what)}"))
 
@@ -173,7 +175,7 @@ class _Rows:
         yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
 
 
-def about(device: str, engine: str, threads: int, seed: int, *, stderr: bool = False) -> None:
+def about(device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
     """The line on what computes."""
     where = err() if stderr else out()
     where.print(Text(safe(f"device {device}, engine {engine}, threads {threads}, seed {seed}")))

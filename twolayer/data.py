@@ -31,7 +31,7 @@ def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
     x = torch.randn(config.N, config.D_in, generator=generator)
     y = torch.randn(config.N, config.D_out, generator=generator)  # the target, or its noise
     if isinstance(config.data, LinearData):
-        weights = torch.tensor(config.data.weights).reshape(config.D_out, config.D_in)
+        weights = torch.tensor(config.data.rows)  # (D_out, D_in)
         y = torch.addmm(y, x, weights.t(), beta=config.data.noise)
         if not torch.isfinite(y).all():
             raise DataError("data: the targets are too large for float32; take smaller weights or less noise")

@@ -13,15 +13,33 @@ class TwolayerError(Exception):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a value came from: a file with a line and a column (from 1), a variable, an option, or the default."""
+
+    name: str
+    line: int = 0  # 0: the place has no lines
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.line}" if self.line else self.name
+
+    @property
+    def place(self) -> str:
+        """The origin to the column, as compilers and editors write it."""
+        return f"{self}:{self.column}" if self.line else self.name
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a config: where it stands, which key, and what to do about it."""
 
-    place: str  # "file:line:column", the name of an environment variable, or an option
+    origin: Origin
     key: str  # dotted; empty where the problem is not a key's
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}  {self.key}: {self.message}" if self.key else f"{self.place}  {self.message}"
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.origin.place}  {key}{self.message}"
 
 
 class ConfigError(TwolayerError):

@@ -1,4 +1,4 @@
-"""The way to a config: from a YAML file, the environment and the options to one `Config`, with every problem at once."""
+"""The way to a config: from a YAML file, the environment and the options to one `Config`, or to all that is wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from twolayer import yaml12
-from twolayer.config import ALLOWED, KEYS, Config, flat, show
-from twolayer.errors import ConfigError, Problem, TwolayerError
-from twolayer.yaml12 import Origin, Path
+from twolayer.config import ALLOWED, KEYS, SOURCES, Config, flat, show
+from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
+from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
@@ -63,10 +63,11 @@ def resolve(
     name, text = _read(source)
     document = yaml12.parse(text, name)
     if document.value is None and not document.problems:
-        raise ConfigError([Problem(name, "", "is empty; a config is a list of `key: value` lines")])
+        raise ConfigError([Problem(Origin(name), "", "is empty; a config is a list of `key: value` lines")])
     if not isinstance(document.value, dict):
-        place = document.origins[()].place
-        raise ConfigError([Problem(place, "", f"must be a mapping (`key: value` lines), not {show(document.value)}")])
+        raise ConfigError(
+            [Problem(document.origins[()], "", f"must be a mapping (`key: value` lines), not {show(document.value)}")]
+        )
 
     layers = [*_environment(os.environ if environment is None else environment), *overrides]
     parsed = [(layer, _parse_override(layer, document)) for layer in layers]
@@ -108,7 +109,7 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
         path = FilePath(name)
 
     def refuse(message: str) -> ConfigError:
-        return ConfigError([Problem(name, "", message)])
+        return ConfigError([Problem(Origin(name), "", message)])
 
     try:
         with path.open("rb") as file:  # never the whole: it may be /dev/zero
@@ -127,7 +128,7 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
         return name, raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         lines = raw[: error.start].decode("utf-8-sig").split("\n")
-        place = Origin(name, len(lines), len(lines[-1]) + 1).place
+        place = Origin(name, len(lines), len(lines[-1]) + 1)
         message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
         raise ConfigError([Problem(place, "", message)]) from None
 
@@ -145,12 +146,12 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)
     except ConfigError as error:
-        problems = [Problem(layer.origin, problem.key, problem.message) for problem in error.problems]
+        problems = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
         document.problems += [(layer.path, problem) for problem in problems]
         return None
     for path, problem in parsed.problems:
         key = ".".join(map(str, layer.path + path))
-        document.problems.append((layer.path + path, Problem(layer.origin, key, problem.message)))
+        document.problems.append((layer.path + path, Problem(Origin(layer.origin), key, problem.message)))
     return parsed.value
 
 
@@ -171,7 +172,7 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
     document.problems[:] = [
         (path, problem)
         for path, problem in document.problems
-        if path[:depth] != layer.path or problem.place == layer.origin
+        if path[:depth] != layer.path or problem.origin.name == layer.origin
     ]
 
 
@@ -179,27 +180,26 @@ def _validate(document: yaml12.Document, name: str) -> Resolved:
     found = list(document.problems)
     broken = {path for path, _ in found}
     known = {key: value for key, value in document.value.items() if key in KEYS}
-    for key in document.value:
-        if key not in KEYS and (key,) not in broken:
-            found.append(((key,), _unknown(document, name, (key,))))
+    unknown = [key for key in document.value if key not in KEYS and (key,) not in broken]
+    found += [((key,), _unknown(document, name, (key,))) for key in unknown[:MAX_PROBLEMS]]
     try:
         config = Config.model_validate(known)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            path, problem = _problem(details, document, name)
+        for path, problem in (item for details in error.errors() for item in _problems(details, document, name)):
             if not any(path[: len(other)] == other for other, _ in found):
                 found.append((path, problem))
     if found:
-        raise ConfigError([problem for _, problem in sorted(found, key=lambda item: _order(item[0], document))])
+        problems = sorted((problem for _, problem in found), key=lambda problem: _order(problem, name))
+        if (more := len(unknown[MAX_PROBLEMS:])) > 0:
+            problems.append(Problem(Origin(name), "", f"and {more} more unknown keys"))
+        raise ConfigError(problems)
     return Resolved(config, FilePath(name).stem, _by_key(config, document))
 
 
-def _order(path: Path, document: yaml12.Document) -> tuple[int, int, int]:
-    """Where in the list of problems one stands: by line and column, then the variables and options, then the rest."""
-    origin = document.key_origins.get(path) or _nearest(path, document)
-    if origin is None:
-        return 2, 0, 0
-    return (0, origin.line, origin.column) if origin.line else (1, 0, 0)
+def _order(problem: Problem, name: str) -> tuple[int, int, int]:
+    """By line and column; then the variables and options; then what is missing from the file."""
+    origin = problem.origin
+    return (0 if origin.line else 2 if origin.name == name else 1), origin.line, origin.column
 
 
 def _nearest(path: Path, document: yaml12.Document) -> Origin | None:
@@ -210,43 +210,45 @@ def _nearest(path: Path, document: yaml12.Document) -> Origin | None:
     return None
 
 
-def _problem(details: ErrorDetails, document: yaml12.Document, name: str) -> tuple[Path, Problem]:
+def _problems(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
     """One of pydantic's errors in our words: the key, what is allowed, what was given, and where."""
     kind, value = details["type"], document.value
-    path: Path = ()
-    location = details["loc"] + (("source",) if kind.startswith("union_tag") else ())
+    if kind == "conflicts":
+        for key, message in details["ctx"]["conflicts"]:
+            path = tuple(key.split("."))
+            yield path, Problem(_nearest(path, document) or Origin(name), key, message)
+        return
+    location = (*details["loc"], "source") if kind.startswith("union_tag") else details["loc"]
+    path = ()
     for step in location:  # names of union members stand in there as well; they are no part of the way
         if isinstance(value, dict) and step in value:
             value, path = value[step], (*path, step)
-    if kind in ("missing", "union_tag_not_found") and path[-1:] != location[-1:]:
-        path = (*path, location[-1])
-    origin = _nearest(path, document)
-    place = origin.place if origin else name
-    key = ".".join(map(str, path))
-    if kind == "extra_forbidden":
-        return path, _unknown(document, name, path)
-    if kind == "value_error":
-        return path, Problem(place, key, str(details["ctx"]["error"]))
     if kind in ("missing", "union_tag_not_found"):
-        return path, Problem(place, key, f"is missing; it must be {ALLOWED[key]}")
-    return path, Problem(place, key, f"must be {ALLOWED[key]}, not {show(value)}")
+        path = (*path, location[-1])
+        message = f"is missing; it must be {ALLOWED['.'.join(map(str, path))]}"
+    elif kind == "extra_forbidden":
+        yield path, _unknown(document, name, path)
+        return
+    else:
+        message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
+    yield path, Problem(_nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
 
 
 def _unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
     *inside, key = map(str, path)
-    names = [k.removeprefix("data.") for k in ALLOWED if k.startswith("data.")] if inside else list(KEYS)
+    names = list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS)
     lowered = {known.lower(): known for known in names}
     near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
     hint = f"did you mean {lowered[near[0]]}?" if near else f"known keys are {', '.join(names)}"
     origin = document.key_origins.get(path) or _nearest(path, document)
-    return Problem(origin.place if origin else name, ".".join([*inside, key[:80]]), f"unknown key; {hint}")
+    return Problem(origin or Origin(name), ".".join([*inside, key[:80]]), f"unknown key; {hint}")
 
 
 def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
     origins = {}
     for key, _ in flat(config):
         path = tuple(key.split("."))
-        set_here = path in document.origins or (path[0],) in document.origins and _has(document.value, path)
+        set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
         origin = _nearest(path, document) if set_here else None
         origins[key] = origin or Origin("default")
     return origins

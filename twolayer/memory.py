@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from twolayer.config import Config
-from twolayer.errors import ConfigError, Problem
+from twolayer.errors import ConfigError, Origin, Problem
 
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -49,7 +49,7 @@ def check(config: Config, name: str = "config") -> None:
     if free is not None and need > free:
         sizes = f"{config.N} x {config.D_in} -> {config.H} -> {config.D_out}"
         message = f"{sizes} needs at least {size(need)} of memory, and {size(free)} is available"
-        raise ConfigError([Problem(name, "", message)])
+        raise ConfigError([Problem(Origin(name), "", message)])
 
 
 def size(count: int) -> str:

@@ -42,7 +42,7 @@ def _why_no_cuda(ordinal: int | None) -> str:
     if count == 0 and visible is not None:
         return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or take --device cpu"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:  # no driver, or one too old: torch says which
         return f"{str(error).splitlines()[0].split('. ')[0].rstrip('.')}; install the driver, or take --device cpu"
     if ordinal is not None and ordinal >= count:
@@ -74,7 +74,9 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> nn.
         if config.init == "default":
             generator.set_state(torch.get_rng_state())
     if config.init == "normal":
-        for layer in (model[0], model[2]):
-            nn.init.normal_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
     return model.to(config.device, getattr(torch, config.dtype))

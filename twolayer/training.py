@@ -17,7 +17,7 @@ from twolayer.data import Data, load_data
 from twolayer.engines import choose_engine, make_engine
 from twolayer.errors import DeviceError, DivergedError
 from twolayer.history import Block
-from twolayer.model import build_model, device_name, resolve_device
+from twolayer.model import build_model, resolve_device
 
 BLOCK_SECONDS = 0.05
 

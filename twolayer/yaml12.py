@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from twolayer.errors import ConfigError, Problem
+from twolayer.errors import ConfigError, Origin, Problem
 
 MAX_DEPTH = 32
 MAX_PROBLEMS = 20  # past this many, a file is not nearly right, and the rest would only bury the first ones
@@ -35,23 +35,6 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _INF, _NAN = re.compile(r"[-+]?\.(?:inf|Inf|INF)"), re.compile(r"\.(?:nan|NaN|NAN)")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a value came from: a file with a line and a column (from 1), a variable, an option, or the default."""
-
-    name: str
-    line: int = 0  # 0: the place has no lines
-    column: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.line}" if self.line else self.name
-
-    @property
-    def place(self) -> str:
-        """The origin to the column, as compilers and editors write it."""
-        return f"{self}:{self.column}" if self.line else self.name
-
-
 @dataclass
 class Document:
     """A parsed document: its value, the origin of every value and key in it, and what is wrong with it."""
@@ -66,8 +49,9 @@ def parse(text: str, name: str, *, lines: bool = True) -> Document:
     """Parse one YAML document.
 
     `name` stands in every origin; `lines=False` leaves lines and columns out (a variable, an option).
-    What is against our rules but still understood (a duplicate key, an alias, a tag) goes into
-    `Document.problems`; what cannot be parsed any further raises `ConfigError`.
+    What is wrong with single values (a key given twice, a number of 5000 digits) goes into
+    `Document.problems`; what is no YAML, and the parts of YAML that no config needs (anchors, aliases, merge
+    keys, tags, deep nesting), raises `ConfigError`.
     """
     if found := _NOT_PRINTABLE.search(text):
         before = _LINE_BREAK.split(text[: found.start()])
@@ -98,7 +82,7 @@ def resolve(text: str) -> Any:
 
 
 def _fatal(origin: Origin, message: str) -> ConfigError:
-    return ConfigError([Problem(origin.place, "", message)])
+    return ConfigError([Problem(origin, "", message)])
 
 
 class _Composer:
@@ -135,20 +119,17 @@ class _Composer:
 
     def problem(self, event: Any, path: Path, message: str) -> None:
         key = ".".join(map(str, path))
-        self.result.problems.append((path, Problem(self.origin(event).place, key, message)))
+        self.result.problems.append((path, Problem(self.origin(event), key, message)))
         if len(self.result.problems) >= MAX_PROBLEMS:
             raise ConfigError([problem for _, problem in self.result.problems])
 
     def compose(self, event: Any, path: Path) -> Any:
         """The value that starts with `event`, with all that belongs to it taken from the stream."""
-        self.result.origins[path] = self.origin(event)
-        if isinstance(event, yaml.AliasEvent):
-            self.problem(event, path, f"aliases are not supported (*{event.anchor}); write the value out")
-            return None
-        if event.anchor is not None:
-            self.problem(event, path, f"anchors are not supported (&{event.anchor}); write the value out")
-        if event.tag is not None:
-            self.problem(event, path, f"tags are not supported ({event.tag}); write the value alone")
+        # Nothing at all (`H:`) is found only at the next word: it stands where its key does.
+        nothing = isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
+        own = self.origin(event)
+        self.result.origins[path] = self.result.key_origins.get(path, own) if nothing else own
+        self.refuse_references(event)
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path)
         if len(path) >= MAX_DEPTH:
@@ -156,6 +137,15 @@ class _Composer:
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(path)
         return self.mapping(path)
+
+    def refuse_references(self, event: Any) -> None:
+        """Anchors and aliases, by which a kilobyte can stand for a terabyte, and tags, which name types."""
+        if event.anchor is not None:
+            sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            message = f"anchors and aliases ({sign}{event.anchor}) are not supported; write the value out"
+            raise _fatal(self.origin(event), message)
+        if getattr(event, "tag", None) is not None:
+            raise _fatal(self.origin(event), f"tags ({event.tag}) are not supported; write the value alone")
 
     def scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
         if event.style:  # quoted, literal or folded: text, whatever it looks like
@@ -175,14 +165,13 @@ class _Composer:
     def mapping(self, path: Path) -> dict[str, Any]:
         items: dict[str, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            self.refuse_references(event)
             if not isinstance(event, yaml.ScalarEvent):
                 raise _fatal(self.origin(event), "a key must be a plain word")
             key, at = event.value, (*path, event.value)
-            if event.anchor is not None or event.tag is not None:
-                self.problem(event, at, "a key takes no anchor and no tag")
             if key == "<<" and not event.style:
-                self.problem(event, at, "merge keys are not supported; write the keys out")
-            elif key in items:
+                raise _fatal(self.origin(event), "merge keys are not supported; write the keys out")
+            if key in items:
                 first = self.result.key_origins[at]
                 self.problem(event, at, f"given twice; the first is at {first.place}")
             else:

@@ -28,5 +28,5 @@ def choose_engine(config: Config) -> str:
 
 def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     """The engine that `choose_engine` names, at work on this model's parameters."""
-    engine = {"autograd": AutogradEngine, "manual": ManualEngine}[choose_engine(config)]
+    engine = AutogradEngine if choose_engine(config) == "autograd" else ManualEngine
     return engine(model, data, lr=config.lr, reduction=config.reduction)

@@ -15,7 +15,7 @@ class AutogradEngine:
         self.model, self.data, self.lr = model, data, lr
         self.loss_fn = nn.MSELoss(reduction=reduction)
 
-    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    @torch.enable_grad()
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss before each update, shape (iterations,)."""
         x, y = self.data.x, self.data.y

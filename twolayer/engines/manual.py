@@ -30,14 +30,25 @@ class ManualEngine:
         self.grad_w1, self.grad_b1 = self.x.new_empty(H, D_in), self.x.new_empty(H)
         self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss before each update, shape (iterations,)."""
         losses = self.x.new_empty(iterations)
         x, y, w1, b1, w2, b2 = self.x, self.y, self.w1, self.b1, self.w2, self.b2
-        h_relu, inactive, y_pred, squared, grad_h = self.h_relu, self.inactive, self.y_pred, self.squared, self.grad_h
+        h_relu, inactive, y_pred, squared, grad_h = (
+            self.h_relu,
+            self.inactive,
+            self.y_pred,
+            self.squared,
+            self.grad_h,
+        )
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
-        w1_t, w2_t, grad_h_t, grad_y_t = w1.t(), w2.t(), grad_h.t(), y_pred.t()  # views: they follow the buffers
+        w1_t, w2_t, grad_h_t, grad_y_t = (
+            w1.t(),
+            w2.t(),
+            grad_h.t(),
+            y_pred.t(),
+        )  # views: they follow the buffers
         reduce, grad_scale, step = self.reduce, self.grad_scale, -self.lr
 
         for loss in losses.unbind():
