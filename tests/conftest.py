@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,11 @@ COMMAND = Path(sys.executable).with_name("twolayer")
 REFERENCE = Path(__file__).parent / "reference"
 BASE = "N: 8\nD_in: 3\nH: 4\nD_out: 2\nlr: 1e-3\nepochs: 5\n"
 
+Write = Callable[[str | bytes], Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+TERMINAL_CODES = re.compile(r"\x1b|[\x80-\x9f]")
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -29,6 +36,17 @@ def clean_environment(**more: str) -> dict[str, str]:
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in [key for key in os.environ if key.startswith("TWOLAYER_")]:
         monkeypatch.delenv(key)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_consoles() -> Iterator[None]:
+    from twolayer import console
+
+    console.out.cache_clear()
+    console.err.cache_clear()
+    yield
+    console.out.cache_clear()
+    console.err.cache_clear()
 
 
 @pytest.fixture
@@ -51,7 +69,7 @@ def twolayer(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def config_file(tmp_path: Path) -> Callable[[str | bytes], Path]:
+def config_file(tmp_path: Path) -> Write:
     """Write a config; its path."""
 
     def write(text: str | bytes) -> Path:
@@ -66,3 +84,67 @@ def published(name: str, column: str) -> list[float]:
     """A column of the published numbers."""
     with (REFERENCE / name).open() as file:
         return [float(row[column]) for row in csv.DictReader(file)]
+
+
+def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; fails if it imported torch."""
+    program = (
+        "import sys; from twolayer.__main__ import main; code = main(); "
+        "sys.exit('torch was imported' if 'torch' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert "torch was imported" not in done.stderr
+    return done
+
+
+def in_terminal(
+    command: list[str],
+    cwd: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    kill_at: str = "",
+    number: int = signal.SIGINT,
+) -> tuple[int, str]:
+    """Run the command in a real terminal; its exit code and all that it wrote there."""
+    leader, follower = pty.openpty()
+    environment = clean_environment(**{"TERM": "xterm-256color", **(environment or {})})
+    with subprocess.Popen(
+        [COMMAND, *command], cwd=cwd, env=environment, stdin=follower, stdout=follower, stderr=follower
+    ) as process:
+        os.close(follower)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            written += chunk
+            if kill_at and kill_at.encode() in written:
+                process.send_signal(number)
+                kill_at = ""
+        os.close(leader)
+    return process.returncode, written.decode()
+
+
+def screen(written: str) -> list[str]:
+    """What stands on the terminal in the end: lines, as carriage returns and erasures leave them."""
+    lines = [""]
+    for part in re.split(r"(\r\n|\r|\n|\x1b\[2K|\x1b\[[0-9;]*m)", written):
+        if part in ("\r\n", "\n"):
+            lines.append("")
+        elif part in ("\r", "\x1b[2K"):
+            lines[-1] = "" if part == "\x1b[2K" else lines[-1]
+        elif not part.startswith("\x1b"):
+            lines[-1] += part
+    return lines

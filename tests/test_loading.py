@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import BASE
@@ -15,7 +16,7 @@ from twolayer.loading import MAX_BYTES, Override, bundled, load_config, resolve,
 Write = Callable[[str | bytes], Path]
 
 
-def problems(path: Path | str, **values: object) -> list[str]:
+def problems(path: Path | str, **values: Any) -> list[str]:
     with pytest.raises(ConfigError) as error:
         load_config(path, **values)
     return [str(problem).replace(os.fspath(path), "my.yaml", 1) for problem in error.value.problems]

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,25 +108,18 @@ def test_an_endless_list_of_problems_is_cut() -> None:
     assert len(error.value.problems) == yaml12.MAX_PROBLEMS
 
 
-_SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
-)
+# Without control characters, and without the three that end a line in YAML 1.1, which libyaml follows there.
+_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff"))
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT
 _TREES = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=20
+    _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4), max_leaves=20
 )
 
 
 @given(_TREES)
 def test_json_which_yaml_1_2_contains_reads_back_as_it_was(tree: object) -> None:
     # JSON's escapes for what is beyond the basic plane are surrogate pairs, which YAML's are not.
-    text = json.dumps(tree, ensure_ascii=False)
-    try:
-        document = yaml12.parse(text, "t.yaml")
-    except ConfigError as error:
-        assert "is not allowed in YAML" in str(error)  # a character that JSON takes and YAML does not
-        return
-    if not any(isinstance(token, yaml.ScalarToken) and token.value == "<<" for token in yaml.scan(text)):
-        assert _same(document.value, tree)
+    assert _same(value(json.dumps(tree, ensure_ascii=False)), tree)
 
 
 def _same(found: object, tree: object) -> bool:

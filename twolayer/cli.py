@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gc
 import locale
 import os
@@ -22,6 +23,7 @@ from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 app = typer.Typer(
     name="twolayer",
     help="Train the two-layer network, Linear -> ReLU -> Linear, by plain gradient descent.",
+    epilog="Example:  twolayer train",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: legible in forty columns, at a pipe and in any locale, and 50 ms sooner
@@ -31,22 +33,22 @@ app = typer.Typer(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (`sys.argv`, unless given) and show what goes wrong; the exit code."""
     _prepare_streams()
+    what: TwolayerError | str = ""
     try:
-        code = app(arguments, prog_name="twolayer", standalone_mode=False)
+        code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        console.error(error.format_message())
-        code = error.exit_code
+        code, what = error.exit_code, " ".join(error.format_message().split())
     except TwolayerError as error:
-        console.error(error)
-        code = error.exit_code
-    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        code, what = error.exit_code, error
+    except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
         code = 0
     except OSError as error:  # what the library reads and writes has its own errors: this is stdout or stderr
-        code = 1
-        _drop_output()
-        console.error(f"the output cannot be written: {error.strerror}")
-    return _flushed(code or 0)
+        code, what = 1, f"the output cannot be written: {error.strerror}"
+    with contextlib.suppress(OSError, console.OutputClosed):  # with stderr gone as well, the code says it alone
+        if what:
+            console.error(what)
+    return _flushed(code)
 
 
 def _prepare_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,9 +26,13 @@ Format = Literal["table", "csv", "jsonl"]
 _LOSS_WIDTH = 14
 
 
+class OutputClosed(Exception):  # noqa: N818 it is no error: the reader has enough
+    """Whoever read stdout has closed it. (typer takes a BrokenPipeError for itself, and exits with 1.)"""
+
+
 class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:  # rich would exit with 1; the command line decides about that
-        raise BrokenPipeError
+    def on_broken_pipe(self) -> NoReturn:
+        raise OutputClosed
 
 
 @cache
@@ -49,6 +54,15 @@ def safe(text: object) -> str:
     and lone surrogates: all that Python does not call printable.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def write(text: str) -> None:
+    """Text on stdout as it is, at once: the rows of csv and JSON lines."""
+    try:
+        out().file.write(text)
+        out().file.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
 
 
 def error(what: TwolayerError | str) -> None:
@@ -80,12 +94,13 @@ def _message(text: Text) -> None:
 def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
     """A small table on stdout: aligned columns, or csv, or JSON lines."""
     if form == "csv":
-        writer = csv.writer(out().file, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([safe(value) for value in row] for row in values)
+        write(text.getvalue())
     elif form == "jsonl":
-        for row in values:
-            out().file.write(json.dumps(dict(zip(names, row, strict=True))) + "\n")
+        write("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in values))
     else:
         table = Table(*names, box=None, pad_edge=False, header_style="bold")
         for column in table.columns:
@@ -97,7 +112,7 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) ->
 
 def json_document(value: Any) -> None:
     """A JSON document on stdout."""
-    out().file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 class LossView:
@@ -120,8 +135,7 @@ class LossView:
             out().print(Text(f" {'iteration':>{self.width}} {'loss':>{_LOSS_WIDTH}}", "bold"))
             self._rule()
         elif self.form == "csv":
-            out().file.write(CSV_HEADER)
-        out().file.flush()
+            write(CSV_HEADER)
         return self
 
     def show(self, block: Block) -> None:
@@ -134,15 +148,14 @@ class LossView:
             out().print(_Rows(block, self.log_every, self.width), end="")
         else:
             row = csv_row if self.form == "csv" else jsonl_row
-            out().file.write("".join(row(*item) for item in block.every(self.log_every)))
-        out().file.flush()
+            write("".join(row(*item) for item in block.every(self.log_every)))
         self._draw_bar(block.losses[-1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._erase_bar()
-        if self.form == "table" and not self.quiet and not isinstance(error, OSError):
+        if self.form == "table" and not self.quiet and not isinstance(error, (OSError, OutputClosed)):
             self._rule()
 
     def _rule(self) -> None:

@@ -20,7 +20,9 @@ class ManualEngine:
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         N, (H, D_in), D_out = len(self.x), self.w1.shape, len(self.w2)
         self.reduce = torch.sum if reduction == "sum" else torch.mean
-        self.grad_scale = 2 if reduction == "sum" else 2 / (N * D_out)
+        # Numbers as tensors: PyTorch makes one of every Python number that it meets in the loop.
+        self.grad_scale = self.x.new_tensor(2 if reduction == "sum" else 2 / (N * D_out))
+        self.zero = self.x.new_zeros(())
 
         self.h_relu = self.x.new_empty(N, H)
         self.inactive = self.x.new_empty(N, H, dtype=torch.bool)
@@ -49,7 +51,7 @@ class ManualEngine:
             grad_h.t(),
             y_pred.t(),
         )  # views: they follow the buffers
-        reduce, grad_scale, step = self.reduce, self.grad_scale, -self.lr
+        reduce, grad_scale, zero, step = self.reduce, self.grad_scale, self.zero, -self.lr
 
         for loss in losses.unbind():
             # Forward: the hidden layer, the prediction, and its residual in the same buffer.
@@ -63,8 +65,8 @@ class ManualEngine:
             torch.mm(grad_y_t, h_relu, out=grad_w2)
             torch.sum(grad_y, 0, out=grad_b2)
             torch.mm(grad_y, w2, out=grad_h)
-            torch.le(h_relu, 0, out=inactive)
-            grad_h.masked_fill_(inactive, 0)
+            torch.le(h_relu, zero, out=inactive)
+            grad_h.masked_fill_(inactive, zero)
             torch.mm(grad_h_t, x, out=grad_w1)
             torch.sum(grad_h, 0, out=grad_b1)
 

@@ -1,0 +1,209 @@
+"""The commands as their users meet them: real processes and real files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import (
+    BASE,
+    Run,
+    Write,
+    clean_environment,
+    published,
+    without_torch,
+)
+
+from twolayer import __version__
+from twolayer.config import KEYS, schema
+from twolayer.loading import bundled
+
+# --- twolayer train
+
+
+@pytest.mark.parametrize("engine", ["autograd", "manual"])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_books_500_losses_come_out_to_three_digits(twolayer: Run, engine: str, threads: str) -> None:
+    done = twolayer("train", "--format", "csv", "--engine", engine, "--threads", threads)
+    assert done.returncode == 0
+    header, *rows = csv.reader(io.StringIO(done.stdout))
+    assert header == ["iteration", "loss"]
+    assert [int(row[0]) for row in rows] == list(range(1, 501))
+    assert [f"{float(row[1]):.3g}" for row in rows] == [f"{x:.3g}" for x in published("rtorch_losses.csv", "loss")]
+
+
+def test_train_prints_the_model_what_computes_the_table_and_the_end(twolayer: Run) -> None:
+    done = twolayer("train")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[:5] == [
+        "Sequential(",
+        "  (0): Linear(in_features=1000, out_features=100, bias=True)",
+        "  (1): ReLU()",
+        "  (2): Linear(in_features=100, out_features=10, bias=True)",
+        ")",
+    ]
+    assert lines[5] == "device cpu, engine manual, threads 1, seed 0"
+    assert lines[6:9] == [" iteration           loss", "─" * 25, "         1        628.284"]
+    assert lines[507] == "       500    1.45735e-05"
+    assert lines[508] == "─" * 25
+    assert re.fullmatch(r"loss after the last update  1\.416\d\de-05", lines[509])
+    assert re.fullmatch(r"time  \S+ (ms|s), \S+ (µs|ms) an iteration", lines[510])
+    assert len(lines) == 511
+
+
+def test_the_tutorials_print_every_tenth_iteration(twolayer: Run) -> None:
+    rows = twolayer("train", "scratch", "--format", "csv").stdout.splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(10, 201, 10))
+
+
+def test_jsonl_is_json_and_the_same_numbers_as_csv(twolayer: Run) -> None:
+    jsonl = twolayer("train", "modules", "--format", "jsonl")
+    table = twolayer("train", "modules", "--format", "csv")
+    rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
+    assert [f"{row['iteration']},{row['loss']!r}" for row in rows] == table.stdout.splitlines()[1:]
+    assert jsonl.stderr.startswith("device cpu, engine autograd, threads 1, seed 0\nloss after the last update  ")
+
+
+def test_quiet_prints_the_lines_below_the_table_alone(twolayer: Run) -> None:
+    done = twolayer("train", "scratch", "--quiet")
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["loss after the last update", "time"]
+    assert done.stderr == ""
+
+
+def test_quiet_and_rows_exclude_each_other(tmp_path: Path) -> None:
+    done = without_torch("train", "--quiet", "--format", "csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_options_variables_and_sets_reach_the_training(twolayer: Run) -> None:
+    done = twolayer("train", "scratch", "--set", "H=7", "--epochs", "3", "--log-every", "2", TWOLAYER_SEED="5")
+    assert "(0): Linear(in_features=3, out_features=7, bias=True)" in done.stdout
+    assert "seed 5\n" in done.stdout
+    assert done.stdout.count("\n         ") == 1
+    assert "\n         2  " in done.stdout
+
+
+def test_a_named_option_comes_over_set(twolayer: Run) -> None:
+    done = twolayer("check", "--set", "lr=1", "--lr", "2", "--format", "jsonl")
+    rows = {row["key"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert (rows["lr"]["value"], rows["lr"]["origin"]) == (2, "--lr")
+
+
+def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> None:
+    done = twolayer("train", "--lr", "1")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 3
+    assert lines[-2].split()[1] in ("inf", "nan")
+    assert lines[-1] == "─" * 25
+    assert re.fullmatch(
+        r"error: the loss is \w+ at iteration \d+: lr 1 is too large a step here; try --lr 0\.1\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_device_that_cannot_be_had_is_one_line_and_exit_1(twolayer: Run, device: str) -> None:
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is a GPU")
+    done = twolayer("train", "--device", device)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"error: no device {device}: PyTorch .+\n", done.stderr)
+
+
+@pytest.mark.cuda
+def test_on_cuda_the_books_losses_come_out_to_three_digits(twolayer: Run) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU here")
+    done = twolayer("train", "--device", "cuda", "--format", "csv")
+    losses = [float(row.split(",")[1]) for row in done.stdout.splitlines()[1:]]
+    assert [f"{loss:.3g}" for loss in losses] == [f"{loss:.3g}" for loss in published("rtorch_losses.csv", "loss")]
+
+
+@pytest.mark.cuda
+def test_hidden_gpus_are_refused_with_that_reason(twolayer: Run) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU here")
+    done = twolayer("train", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1
+    assert "CUDA_VISIBLE_DEVICES is '', which hides every GPU" in done.stderr
+
+
+def test_python_m_twolayer_is_the_same_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "twolayer", "train", "scratch", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("loss after the last update  ")
+
+
+# --- check, init, schema, help: all without torch
+
+
+def test_check_shows_every_key_its_value_and_its_origin(config_file: Write, tmp_path: Path) -> None:
+    path = config_file(BASE + "log_every: 2\n")
+    done = without_torch("check", "my.yaml", "--lr", "3", "--set", "H=9", cwd=path.parent, TWOLAYER_SEED="4")
+    rows = [re.split(r"  +", line.rstrip()) for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows[0] == ["key", "value", "origin"]
+    assert ["N", "8", "my.yaml:1"] in rows
+    assert ["H", "9", "--set H=9"] in rows
+    assert ["lr", "3.0", "--lr"] in rows
+    assert ["seed", "4", "TWOLAYER_SEED"] in rows
+    assert ["engine", "auto", "default"] in rows
+    assert len(rows) == 1 + len(KEYS)
+
+
+def test_check_prints_csv_and_jsonl(tmp_path: Path) -> None:
+    table = without_torch("check", "scratch", "--format", "csv", cwd=tmp_path)
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert {row["key"]: row["value"] for row in rows}["data.weights"] == "[0.2, -1.3, -0.5]"
+    lines = without_torch("check", "scratch", "--format", "jsonl", cwd=tmp_path).stdout.splitlines()
+    assert {row["key"]: row["value"] for row in map(json.loads, lines)}["data.weights"] == [0.2, -1.3, -0.5]
+
+
+def test_init_writes_a_config_that_trains_and_never_overwrites_unasked(tmp_path: Path, twolayer: Run) -> None:
+    done = without_torch("init", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "wrote twolayer.yaml; twolayer train twolayer.yaml trains it\n")
+    assert twolayer("train", "twolayer.yaml", "--quiet", "--epochs", "2").returncode == 0
+    again = without_torch("init", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml is there already; --force overwrites it\n")
+    assert without_torch("init", "--force", cwd=tmp_path).returncode == 0
+
+
+def test_schema_is_the_one_that_the_bundled_configs_name(tmp_path: Path) -> None:
+    done = without_torch("schema", cwd=tmp_path)
+    assert json.loads(done.stdout) == schema()
+    for path in bundled().values():
+        first = path.read_text().splitlines()[0]
+        assert first == "# yaml-language-server: $schema=twolayer.schema.json"
+        assert (path.parent / "twolayer.schema.json").read_text() == done.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["check"], ["init"], ["schema"]])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_is_everywhere_with_an_example_and_without_torch(command: list[str], option: str, tmp_path: Path) -> None:
+    done = without_torch(*command, option, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(" ".join(["Usage: twolayer", *command]))
+    assert "Example:  twolayer " in done.stdout
+
+
+def test_no_command_shows_the_help(tmp_path: Path) -> None:
+    assert without_torch(cwd=tmp_path).stdout == without_torch("--help", cwd=tmp_path).stdout
+
+
+def test_version_and_completion_need_no_torch(tmp_path: Path) -> None:
+    assert without_torch("--version", cwd=tmp_path).stdout == f"twolayer {__version__}\n"
+    words = {"COMP_WORDS": "twolayer train sc", "COMP_CWORD": "2", "_TWOLAYER_COMPLETE": "complete_bash"}
+    assert without_torch(cwd=tmp_path, **words).stdout.split() == ["scratch"]

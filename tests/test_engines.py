@@ -1,0 +1,214 @@
+"""The engines against each other and against three independent oracles: torch.optim.SGD, numpy and the profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch._C._profiler import _EventType
+
+from twolayer.config import Config
+from twolayer.data import Data
+from twolayer.engines import choose_engine, make_engine
+from twolayer.loading import load_config
+from twolayer.training import _threads, prepare
+
+ENGINES = ["autograd", "manual"]
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
+
+
+def run(config: Config, iterations: int = 5) -> tuple[list[float], list[torch.Tensor]]:
+    """The losses and the weights after some iterations from the config's own start."""
+    config, data, model = prepare(config)
+    with _threads(config):
+        losses = make_engine(model, data, config).advance(iterations)
+    return losses.tolist(), [parameter.detach() for parameter in model.parameters()]
+
+
+def sgd(model: nn.Sequential, data: Data, config: Config, iterations: int) -> list[float]:
+    """Gradient descent by `torch.optim.SGD`; trains the model in place."""
+    loss_fn = nn.MSELoss(reduction=config.reduction)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
+    losses = []
+    for _ in range(iterations):
+        loss = loss_fn(model(data.x), data.y)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
+
+
+def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -> tuple[list[float], list[Any]]:
+    """Gradient descent in numpy, float64, with column-vector biases: another program for the same mathematics."""
+    x, y = (array.numpy().astype(np.float64).T for array in (data.x, data.y))  # (D_in, N), (D_out, N)
+    w1, b1, w2, b2 = (parameter.detach().numpy().astype(np.float64) for parameter in model.parameters())
+    b1, b2 = b1[:, None], b2[:, None]
+    scale = 1.0 if config.reduction == "sum" else 1.0 / y.size
+    losses = []
+    for _ in range(iterations):
+        z = w1 @ x + b1
+        h = np.where(z > 0, z, 0.0)
+        residual = w2 @ h + b2 - y
+        losses.append(scale * float(np.sum(residual**2)))
+        g = 2 * scale * residual
+        gz = (w2.T @ g) * (z > 0)
+        w2, b2 = w2 - config.lr * g @ h.T, b2 - config.lr * g.sum(axis=1, keepdims=True)
+        w1, b1 = w1 - config.lr * gz @ x.T, b1 - config.lr * gz.sum(axis=1, keepdims=True)
+    return losses, [w1, b1[:, 0], w2, b2[:, 0]]
+
+
+def configs(most: int = 70) -> st.SearchStrategy[Config]:
+    size = st.integers(1, most)
+    return st.builds(
+        Config,
+        N=size,
+        D_in=size,
+        H=size,
+        D_out=size,
+        lr=st.sampled_from([1e-6, 1e-5, 1e-4]),
+        epochs=st.just(5),
+        seed=st.integers(0, 2**32),
+        init=st.sampled_from(["default", "normal"]),
+        reduction=st.sampled_from(["sum", "mean"]),
+        dtype=st.sampled_from(["float32", "float64"]),
+        threads=st.sampled_from([1, 2]),
+    )
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(map(torch.equal, first, second))
+
+
+def with_engine(config: Config, engine: str) -> Config:
+    return config.model_copy(update={"engine": engine})
+
+
+@given(configs())
+@settings(max_examples=300, deadline=None)
+def test_manual_equals_autograd_bit_for_bit(config: Config) -> None:
+    assume(config.N > 1 or config.H > 1)  # the one shape for which PyTorch takes another kernel: see below
+    losses, weights = run(with_engine(config, "autograd"))
+    manual_losses, manual_weights = run(with_engine(config, "manual"))
+    assert manual_losses == losses
+    assert same(manual_weights, weights)
+
+
+@given(configs())
+@settings(max_examples=50, deadline=None)
+def test_at_one_row_and_one_hidden_unit_manual_equals_autograd_to_rounding(config: Config) -> None:
+    config = config.model_copy(update={"N": 1, "H": 1})
+    losses, weights = run(with_engine(config, "autograd"))
+    manual_losses, manual_weights = run(with_engine(config, "manual"))
+    assert manual_losses == pytest.approx(losses, rel=1e-6)
+    for one, other in zip(manual_weights, weights, strict=True):
+        assert float((one - other).abs().max()) <= 1e-6 * float(other.abs().max())
+
+
+@given(configs())
+@settings(max_examples=100, deadline=None)
+def test_autograd_equals_torch_optim_sgd_bit_for_bit(config: Config) -> None:
+    config = with_engine(config, "autograd")
+    losses, weights = run(config)
+    full, data, model = prepare(config)
+    with _threads(full):
+        assert sgd(model, data, full, 5) == losses
+    assert same([parameter.detach() for parameter in model.parameters()], weights)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@given(config=configs())
+@settings(max_examples=50, deadline=None)
+def test_in_float64_each_engine_agrees_with_numpy_to_1e_10(engine: str, config: Config) -> None:
+    config = with_engine(config, engine).model_copy(update={"dtype": "float64"})
+    losses, weights = run(config)
+    _, data, model = prepare(config)
+    numpy_losses, numpy_weights = numpy64(model, data, config, 5)
+    assert losses == pytest.approx(numpy_losses, rel=1e-10)
+    for one, other in zip(weights, numpy_weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, rtol=0, atol=1e-10 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_in_float64_the_books_500_iterations_agree_with_numpy_to_1e_10(engine: str) -> None:
+    config = load_config("default", dtype="float64", engine=engine)
+    _, data, model = prepare(config)
+    assert run(config, 500)[0] == pytest.approx(numpy64(model, data, config, 500)[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_seed_twice_is_bit_identical(engine: str, threads: int) -> None:
+    config = load_config("default", engine=engine, threads=threads)
+    first, second = run(config, 100), run(config, 100)
+    assert first[0] == second[0]
+    assert same(first[1], second[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_cuts_between_advances_change_nothing(engine: str) -> None:
+    config, data, model = prepare(load_config("default", engine=engine))
+    machine = make_engine(model, data, config)
+    with _threads(config):
+        losses = torch.cat([machine.advance(count) for count in (1, 7, 30, 2)]).tolist()
+    whole, weights = run(config, 40)
+    assert losses == whole
+    assert same([parameter.detach() for parameter in model.parameters()], weights)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_callers_grad_mode_neither_matters_nor_changes(engine: str, context: Callable[[], Any]) -> None:
+    config = load_config("scratch", engine=engine)
+    expected = run(config)[0]
+    with context():
+        before = torch.is_grad_enabled()
+        assert run(config)[0] == expected
+        assert torch.is_grad_enabled() == before
+
+
+def test_the_manual_engine_allocates_nothing_inside_the_loop() -> None:
+    config, data, model = prepare(load_config("default", engine="manual"))
+    engine = make_engine(model, data, config)
+    engine.advance(3)
+
+    def walk(event: Any) -> Iterator[Any]:
+        yield event
+        for child in event.children:
+            yield from walk(child)
+
+    def allocated(iterations: int) -> list[int]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            engine.advance(iterations)
+        tree = profile.profiler.kineto_results.experimental_event_tree()
+        allocations = [event for root in tree for event in walk(root) if event.tag == _EventType.Allocation]
+        return [event.extra_fields.alloc_size for event in allocations if event.extra_fields.alloc_size > 0]
+
+    assert allocated(50) == [4 * 50]  # the block's losses are all there is to allocate
+    assert allocated(500) == [4 * 500]
+
+
+def test_auto_is_manual_and_on_mps_autograd() -> None:
+    config = load_config("default")
+    assert choose_engine(config) == "manual"
+    assert choose_engine(config.model_copy(update={"device": "mps"})) == "autograd"
+    assert choose_engine(with_engine(config, "autograd")) == "autograd"
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("engine", ENGINES)
+@given(config=configs())
+@settings(max_examples=50, deadline=None)
+def test_on_cuda_each_engine_agrees_with_numpy(engine: str, config: Config) -> None:
+    config = with_engine(config, engine)
+    rel = 1e-10 if config.dtype == "float64" else 1e-4
+    losses, _ = run(config.model_copy(update={"device": "cuda"}))
+    _, data, model = prepare(config)
+    assert losses == pytest.approx(numpy64(model, data, config, 5)[0], rel=rel)

@@ -1,0 +1,110 @@
+"""Imports point one way only: the house of docs/design.md, held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import twolayer
+
+PACKAGE = Path(twolayer.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+# What each module may import of the others at its top, and, after the bar, inside a function.
+MAY_IMPORT = {
+    "__init__": "",
+    "__main__": "| cli",
+    "errors": "",
+    "yaml12": "errors",
+    "config": "",
+    "loading": "config errors yaml12",
+    "memory": "config errors",
+    "history": "",
+    "data": "config errors",
+    "model": "config errors",
+    "engines": "config data engines.autograd engines.manual",
+    "engines.autograd": "data",
+    "engines.manual": "data",
+    "training": "config data engines errors history memory model",
+    "console": "errors history",
+    "cli": "config console errors loading memory | training model",
+}
+ONLY_USER = {"typer": {"cli"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
+COMPUTES = {"data", "model", "engines", "engines.autograd", "engines.manual", "training"}
+
+
+def imports(module: str) -> tuple[set[str], set[str]]:
+    """The full names that a module imports at its top (TYPE_CHECKING aside), and inside functions."""
+    top: set[str] = set()
+    inside: set[str] = set()
+
+    def visit(node: ast.AST, found: set[str]) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            base = node.module or ""
+            found.update(f"{base}.{alias.name}" if base == "twolayer" else base for alias in node.names)
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        deeper = inside if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else found
+        for child in ast.iter_child_nodes(node):
+            visit(child, deeper)
+
+    visit(ast.parse(MODULES[module].read_text()), top)
+    return top, inside
+
+
+def ours(names: set[str]) -> set[str]:
+    found = {name.removeprefix("twolayer.") for name in names if name.startswith("twolayer")}
+    return {name for name in found if name in MODULES}
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(MODULES) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_stands_below_it(module: str) -> None:
+    top, inside = imports(module)
+    allowed_top, _, allowed_inside = MAY_IMPORT[module].partition("|")
+    assert ours(top) <= set(allowed_top.split())
+    assert ours(inside) <= set(allowed_inside.split())
+
+
+@pytest.mark.parametrize("package", ["torch", *ONLY_USER])
+def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
+    users = {m for m in MODULES if any(name.partition(".")[0] == package for found in imports(m) for name in found)}
+    assert users == (COMPUTES if package == "torch" else ONLY_USER[package])
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    below = {module: ours(imports(module)[0]) for module in MODULES}
+    while below:
+        free = {module for module, needs in below.items() if not needs & below.keys()}
+        assert free, f"a circle among {sorted(below)}"
+        below = {module: needs for module, needs in below.items() if module not in free}
+
+
+def test_the_public_names_are_all_there_and_nothing_else() -> None:
+    assert dir(twolayer) == sorted(twolayer.__all__) == twolayer.__all__
+    assert all(getattr(twolayer, name) is not None for name in twolayer.__all__)
+    with pytest.raises(AttributeError, match="module 'twolayer' has no attribute 'trian'"):
+        twolayer.trian  # noqa: B018
+
+
+def test_the_names_for_the_type_checker_are_those_that_are_loaded() -> None:
+    tree = ast.parse(MODULES["__init__"].read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {
+        (str(node.module), alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == {(f"twolayer.{module}", name) for name, module in twolayer._MODULE.items()}

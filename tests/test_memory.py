@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from twolayer import memory
+from twolayer.errors import ConfigError
+from twolayer.loading import load_config
+
+
+def test_the_need_is_data_parameters_gradients_and_activations() -> None:
+    config = load_config("scratch")  # 100 x 3 -> 32 -> 1
+    numbers = 100 * 4 + 2 * (32 * 4 + 1 * 33) + 2 * 100 * 33
+    assert memory.needed(config) == 4 * numbers
+    assert memory.needed(config.model_copy(update={"dtype": "float64"})) == 8 * numbers
+
+
+def test_the_memory_of_this_machine_is_known_and_believable() -> None:
+    free = memory.available()
+    assert free is not None
+    assert 2**20 < free < 2**50
+
+
+def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_size() -> None:
+    memory.check(load_config("default"))
+    with pytest.raises(
+        ConfigError, match=r"big\.yaml  64 x 1000000000000 -> 100 -> 10 needs at least 960 TiB of memory"
+    ):
+        memory.check(load_config("default", D_in=10**12), "big.yaml")
+    with pytest.raises(ConfigError, match="of memory, and"):
+        memory.check(load_config("default", N=2**63 - 1, D_in=2**63 - 1, H=2**63 - 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (2**40, "1 TiB"),
+        (2**70, "1048576 PiB"),
+    ],
+)
+def test_sizes_are_written_in_the_unit_that_suits_them(count: int, text: str) -> None:
+    assert memory.size(count) == text

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from conftest import published
+from torch import nn
+
+from twolayer import training
+from twolayer.config import Config
+from twolayer.errors import ConfigError, DeviceError, DivergedError
+from twolayer.history import Block
+from twolayer.loading import load_config
+from twolayer.training import choose_threads, final_loss, fit, operations, prepare, train
+
+
+def three_digits(losses: object) -> list[str]:
+    assert isinstance(losses, (list, tuple))
+    return [f"{loss:.3g}" for loss in losses]
+
+
+def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
+    result = train(load_config("default"))
+    assert three_digits(result.losses) == three_digits(published("rtorch_losses.csv", "loss"))
+    with torch.no_grad():
+        loss = nn.MSELoss(reduction="sum")(result.model(result.data.x), result.data.y)
+    assert result.final_loss == float(loss) < result.losses[-1]
+    assert result.seconds > 0
+    assert (result.config.device, result.config.engine) == ("cpu", "manual")
+    assert isinstance(result.config.threads, int)
+
+
+@pytest.mark.parametrize(("name", "column"), [("scratch", "scratch_loss"), ("modules", "modules_loss")])
+def test_over_200_seeds_the_published_curve_lies_inside_the_95_percent_band(name: str, column: str) -> None:
+    curve = published("torch_for_r_losses.csv", column)
+    curves = np.array([train(load_config(name, seed=seed)).losses for seed in range(200)])
+    low, high = np.quantile(curves[:, 9::10], [0.025, 0.975], axis=0)
+    assert len(curve) == len(low) == 20
+    assert (low <= curve).all()
+    assert (curve <= high).all()
+
+
+def test_blocks_are_consecutive_and_their_cuts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("default")
+    whole = train(config)
+    monkeypatch.setattr(training, "BLOCK_SECONDS", 0.002)
+    full, data, model = prepare(config)
+    blocks = list(fit(model, data, full))
+    assert len(blocks) > 5
+    assert [block.first for block in blocks[1:]] == [block.last + 1 for block in blocks[:-1]]
+    assert (blocks[0].first, blocks[-1].last) == (1, 500)
+    assert tuple(loss for block in blocks for loss in block.losses) == whole.losses
+    assert all(map(torch.equal, model.parameters(), whole.model.parameters()))
+
+
+def test_between_two_blocks_the_model_is_the_one_of_the_next_loss() -> None:
+    config, data, model = prepare(load_config("default", epochs=50))
+    expected = math.inf
+    for block in fit(model, data, config):
+        assert expected in (block.losses[0], math.inf)
+        expected = final_loss(model, data, config)
+
+
+def test_fit_leaves_grad_mode_and_threads_to_its_consumer() -> None:
+    threads = torch.get_num_threads()
+    config, data, model = prepare(load_config("default", epochs=20, threads=threads + 1))
+    for _ in fit(model, data, config):
+        assert torch.is_grad_enabled()
+        assert torch.get_num_threads() == threads
+
+
+def collect(blocks: Iterator[Block]) -> tuple[list[float], DivergedError]:
+    """All losses up to the divergence, and the divergence."""
+    losses: list[float] = []
+    try:
+        for block in blocks:
+            losses.extend(block.losses)
+    except DivergedError as error:
+        return losses, error
+    raise AssertionError("it did not diverge")
+
+
+def test_the_first_loss_that_is_not_finite_ends_the_training_there() -> None:
+    config, data, model = prepare(load_config("default", lr=1.0))
+    losses, error = collect(fit(model, data, config))
+    assert [math.isfinite(loss) for loss in losses] == [True] * (len(losses) - 1) + [False]
+    assert (error.iteration, error.exit_code) == (len(losses), 3)
+    assert str(error).startswith(f"the loss is {losses[-1]} at iteration {len(losses)}: lr 1 is too large")
+
+
+def test_a_loss_that_is_not_finite_after_the_last_update_is_a_divergence_too() -> None:
+    config, data, model = prepare(load_config("default", lr=1.0))
+    finite = len(collect(fit(model, data, config))[0]) - 1
+    config, data, model = prepare(config.model_copy(update={"epochs": finite}))
+    assert all(math.isfinite(loss) for block in fit(model, data, config) for loss in block.losses)
+    with pytest.raises(DivergedError, match=f"at iteration {finite + 1}:"):
+        final_loss(model, data, config)
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_anything_is_drawn() -> None:
+    with pytest.raises(ConfigError, match="of memory"):
+        train(load_config("default", N=10**13))
+
+
+def test_an_allocation_that_fails_is_a_device_error() -> None:
+    config = load_config("default", N=10**13)
+    with (
+        pytest.raises(DeviceError, match="out of memory on cpu: the training needs at least"),
+        training._memory_errors(config),
+    ):
+        torch.empty(2**60)
+
+
+def test_other_errors_of_torch_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="mat1"), training._memory_errors(load_config("default")):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
+
+
+def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    small, large = load_config("scratch"), load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
+    assert operations(small) == 4 * 100 * 3 * 32 + 6 * 100 * 32 * 1
+    assert [choose_threads(config) for config in (small, large)] == [1, 6]
+    assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
+
+
+def test_threads_are_put_back_also_after_an_error() -> None:
+    before = torch.get_num_threads()
+    config = load_config("default", threads=before + 1)
+    with pytest.raises(ZeroDivisionError), training._threads(config):
+        print(1 / (torch.get_num_threads() - before - 1))
+    assert torch.get_num_threads() == before
+
+
+def test_prepare_resolves_every_auto() -> None:
+    config, data, model = prepare(load_config("default", device="auto", N=3))
+    assert isinstance(config, Config)
+    assert "auto" not in (config.device, config.engine, config.threads)
+    assert data.x.shape == (3, 1000)
+    assert data.y.shape == (3, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 101110
