@@ -109,8 +109,8 @@ def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.
 def in_terminal(
     command: list[str],
     cwd: Path,
-    *,
     environment: Mapping[str, str] | None = None,
+    *,
     kill_at: str = "",
     number: int = signal.SIGINT,
 ) -> tuple[int, str]:

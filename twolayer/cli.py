@@ -38,7 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        code, what = error.exit_code, " ".join(error.format_message().split())
+        code, what = error.exit_code, " ".join(error.format_message().replace("Value error, ", "").split())
     except TwolayerError as error:
         code, what = error.exit_code, error
     except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough

@@ -1,0 +1,91 @@
+"""Writes what the docs and configs take from the code, or with --check says which of it is stale.
+
+`docs/cli.md` from `--help`; the tables of keys in `docs/config.md` and `README.md`; the JSON Schema in `configs/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from twolayer.config import ALLOWED, SOURCES, Config, schema, show
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ["", "train", "check", "init", "schema"]
+
+
+def help_text(command: str) -> str:
+    """What `twolayer <command> --help` prints, 80 columns wide."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TWOLAYER_", "_TWOLAYER"))}
+    arguments = [sys.executable, "-m", "twolayer", *command.split(), "--help"]
+    environment |= {"COLUMNS": "80", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
+
+
+def cli() -> str:
+    """The page of the command line."""
+    lines = ["# The command line", "", "Made from `--help` by `make docs`; do not edit.", ""]
+    for command in COMMANDS:
+        title = f"twolayer {command}".rstrip()
+        lines += [f"## {title}", "", "```text", help_text(command), "```", ""]
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """The keys of a config, as a table in Markdown."""
+    rows = ["| key | may be | default | what it is |", "|---|---|---|---|"]
+    for key, field in Config.model_fields.items():
+        default = "required" if field.is_required() else f"`{_plain(field.default)}`"
+        rows.append(f"| `{key}` | {ALLOWED[key]} | {default} | {field.description} |")
+        if key == "data":
+            inside = [(name, inner) for source in SOURCES.values() for name, inner in source.model_fields.items()]
+            for name, inner in dict(inside).items():
+                if name != "source":
+                    default = "required" if inner.is_required() else f"`{_plain(inner.default)}`"
+                    rows.append(
+                        f"| `data.{name}` | {ALLOWED[f'data.{name}']} | {default} | for linear: {inner.description} |"
+                    )
+    return "\n".join(rows)
+
+
+def _plain(value: object) -> str:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    return show(value).replace("'", "")
+
+
+def with_table(page: str) -> str:
+    """The page, with the table between its two marks made anew."""
+    marks = re.compile(r"(<!-- keys -->\n).*?(<!-- /keys -->)", re.S)
+    assert len(marks.findall(page)) == 1
+    return marks.sub(lambda found: found[1] + table() + "\n" + found[2], page)
+
+
+def generated() -> dict[Path, str]:
+    """Every file that is made here, and what it should hold."""
+    pages = {path: with_table(path.read_text()) for path in (ROOT / "README.md", ROOT / "docs" / "config.md")}
+    return pages | {
+        ROOT / "docs" / "cli.md": cli(),
+        ROOT / "configs" / "twolayer.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
+    }
+
+
+def main() -> int:
+    """Write the files, or check them; the exit code."""
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(generated()[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The docs tell the truth: generated pages are fresh, links lead somewhere, examples run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import clean_environment, without_torch
+
+from twolayer import __version__
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_what_is_generated_is_fresh() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_page_of_the_docs_is_named_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"(docs/{page.name})" in readme for page in PAGES if page.parent.name == "docs")
+
+
+def test_the_readmes_python_runs_and_prints_the_books_losses(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(blocks) == 2
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True)
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("628.283")
+    assert abs(float(last) / float(first.split()[2]) - 1) < 1e-6  # both ways end at the same loss
+    assert done.stderr == ""
+
+
+def test_the_readmes_commands_are_commands(tmp_path: Path) -> None:
+    lines = re.findall(r"^(twolayer .+)$", (ROOT / "README.md").read_text(), flags=re.M)
+    assert len(lines) >= 6
+    without_torch("init", "my.yaml", cwd=tmp_path)
+    for line in lines:
+        arguments = line.partition("#")[0].partition(">")[0].split()[1:]
+        arguments = [argument for argument in arguments if argument not in ("--format", "csv")]
+        checked = ["check", *arguments[1:]] if arguments[0] == "train" else [*arguments, "--help"]
+        assert without_torch(*checked, cwd=tmp_path).returncode == 0, line
+
+
+def test_the_errors_that_the_docs_show_are_the_real_ones(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("N: 64\nD_in: 1000\nH: -100\nD_out: 10\n\nlr: 1e-4\nseed: 0\n\nepoch: 500\n")
+    shown = re.search(r"\$ twolayer train my.yaml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), flags=re.S)
+    assert shown is not None
+    assert without_torch("train", "my.yaml", cwd=tmp_path).stderr == shown[1]
+
+
+def test_the_picture_shows_what_train_prints() -> None:
+    root = ElementTree.parse(ROOT / "docs" / "train.svg").getroot()
+    text = unescape(" ".join(element.text or "" for element in root.iter() if element.tag.endswith("text")))
+    for words in ("$\xa0twolayer\xa0train", "Sequential(", "628.284", "loss\xa0after\xa0the\xa0last\xa0update"):
+        assert words in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert re.search(rf"^## (Unreleased|\[?{re.escape(__version__)})", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
