@@ -70,7 +70,7 @@ def test_the_table_is_closed_whatever_ended_the_training(capsys: pytest.CaptureF
 
 def test_small_tables_are_printed_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("table", "csv", "jsonl"):
-        console.rows(("key", "value"), [("a", [1, "x"]), ("b\x1b", None)], form)  # type: ignore[arg-type]
+        console.rows(("key", "value"), [("a", [1, "x"]), ("b\x1b", None)], form)
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "key    value",
         "a      [1, 'x']",
