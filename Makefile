@@ -33,10 +33,12 @@ bench: .venv/.test
 	$(PYTHON) -m venv .venv
 
 .venv/.train: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
 	$(PIP) --editable .
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
 	$(PIP) --editable '.[dev]'
 	@touch .venv/.train $@
 

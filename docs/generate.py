@@ -43,13 +43,19 @@ def table() -> str:
         rows.append(f"| `{key}` | {ALLOWED[key]} | {default} | {field.description} |")
         if key == "data":
             inside = [(name, inner) for source in SOURCES.values() for name, inner in source.model_fields.items()]
+            sources = "; ".join(f"{source}: {_first(model.__doc__)}" for source, model in SOURCES.items())
+            rows.append(f"| `data.source` | {ALLOWED['data.source']} | `random` | {sources} |")
             for name, inner in dict(inside).items():
                 if name != "source":
-                    default = "required" if inner.is_required() else f"`{_plain(inner.default)}`"
-                    rows.append(
-                        f"| `data.{name}` | {ALLOWED[f'data.{name}']} | {default} | for linear: {inner.description} |"
-                    )
+                    default = "required there" if inner.is_required() else f"`{_plain(inner.default)}`"
+                    allowed = ALLOWED[f"data.{name}"]
+                    rows.append(f"| `data.{name}` | {allowed} | {default} | with linear: {inner.description} |")
     return "\n".join(rows)
+
+
+def _first(text: str | None) -> str:
+    """A docstring's first sentence, without its end."""
+    return (text or "").split("\n\n")[0].strip().rstrip(".")
 
 
 def _plain(value: object) -> str:

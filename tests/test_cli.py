@@ -49,12 +49,12 @@ def test_train_prints_the_model_what_computes_the_table_and_the_end(twolayer: Ru
         "  (2): Linear(in_features=100, out_features=10, bias=True)",
         ")",
     ]
-    assert lines[5] == "device cpu, engine manual, threads 1, seed 0"
+    assert lines[5] == "config default, device cpu, engine manual, threads 1, seed 0"
     assert lines[6:9] == [" iteration           loss", "─" * 25, "         1        628.284"]
     assert lines[507] == "       500    1.45735e-05"
     assert lines[508] == "─" * 25
     assert re.fullmatch(r"loss after the last update  1\.416\d\de-05", lines[509])
-    assert re.fullmatch(r"time  \S+ (ms|s), \S+ (µs|ms) an iteration", lines[510])
+    assert re.fullmatch(r"training time  \S+ (ms|s), \S+ (µs|ms) an iteration", lines[510])
     assert len(lines) == 511
 
 
@@ -68,12 +68,14 @@ def test_jsonl_is_json_and_the_same_numbers_as_csv(twolayer: Run) -> None:
     table = twolayer("train", "modules", "--format", "csv")
     rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
     assert [f"{row['iteration']},{row['loss']!r}" for row in rows] == table.stdout.splitlines()[1:]
-    assert jsonl.stderr.startswith("device cpu, engine autograd, threads 1, seed 0\nloss after the last update  ")
+    assert jsonl.stderr.startswith(
+        "config modules, device cpu, engine autograd, threads 1, seed 0\nloss after the last update  "
+    )
 
 
 def test_quiet_prints_the_lines_below_the_table_alone(twolayer: Run) -> None:
     done = twolayer("train", "scratch", "--quiet")
-    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["loss after the last update", "time"]
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["loss after the last update", "training time"]
     assert done.stderr == ""
 
 
@@ -104,7 +106,7 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert lines[-2].split()[1] in ("inf", "nan")
     assert lines[-1] == "─" * 25
     assert re.fullmatch(
-        r"error: the loss is \w+ at iteration \d+: lr 1 is too large a step here; try --lr 0\.1\n", done.stderr
+        r"error: the loss is \w+ at iteration \d+: lr 1 is too large a step here; try a tenth of it\n", done.stderr
     )
 
 
@@ -174,7 +176,7 @@ def test_check_prints_csv_and_jsonl(tmp_path: Path) -> None:
 
 def test_init_writes_a_config_that_trains_and_never_overwrites_unasked(tmp_path: Path, twolayer: Run) -> None:
     done = without_torch("init", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "wrote twolayer.yaml; twolayer train twolayer.yaml trains it\n")
+    assert (done.returncode, done.stderr) == (0, "wrote twolayer.yaml; train it with: twolayer train twolayer.yaml\n")
     assert twolayer("train", "twolayer.yaml", "--quiet", "--epochs", "2").returncode == 0
     again = without_torch("init", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml is there already; --force overwrites it\n")

@@ -58,7 +58,7 @@ def test_the_readmes_commands_are_commands(tmp_path: Path) -> None:
 
 
 def test_the_errors_that_the_docs_show_are_the_real_ones(tmp_path: Path) -> None:
-    (tmp_path / "my.yaml").write_text("N: 64\nD_in: 1000\nH: -100\nD_out: 10\n\nlr: 1e-4\nseed: 0\n\nepoch: 500\n")
+    (tmp_path / "my.yaml").write_text("N: 64\nD_in: 1000\nH: -100\nD_out: 10\n\n\nseed: 0\n\nepoch: 500\n")
     shown = re.search(r"\$ twolayer train my.yaml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), flags=re.S)
     assert shown is not None
     assert without_torch("train", "my.yaml", cwd=tmp_path).stderr == shown[1]

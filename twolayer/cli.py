@@ -85,7 +85,6 @@ ConfigArgument = Annotated[
         metavar="CONFIG",
         help="A YAML file, or a bundled config: default, scratch or modules.",
         autocompletion=lambda: list(loading.bundled()),
-        show_default=False,
     ),
 ]
 DeviceOption = Annotated[
@@ -97,7 +96,7 @@ SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="D
 EngineOption = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd or manual.")]
 ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
 LogEveryOption = Annotated[
-    str | None, typer.Option("--log-every", metavar="INT", help="Show every so many iterations.")
+    str | None, typer.Option("--log-every", metavar="INT", help="Print every so many iterations.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -133,7 +132,7 @@ def train(
     log_every: LogEveryOption = None,
     set_: SetOption = None,
     form: FormatOption = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the lines below the table alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final loss and the time.")] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
@@ -154,7 +153,7 @@ def train(
     if not quiet:
         if not aside:
             console.say(str(model))
-        console.about(device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
+        console.about(config, device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
 
     seconds = 0.0
     view = console.LossView(full.epochs, full.log_every, form, quiet=quiet)
@@ -182,10 +181,10 @@ def check(
     set_: SetOption = None,
     form: FormatOption = "table",
 ) -> None:
-    """Show the resolved config, or all that is wrong with it.
+    """Show the config, or all that is wrong with it.
 
     Every key stands there with its value and where that comes from: the default, a line of the file, the
-    environment or an option.
+    environment or an option. Whether the device is there, only `train` finds out.
     """
     named = {"device": device, "epochs": epochs, "lr": lr, "seed": seed}
     named |= {"engine": engine, "threads": threads, "log_every": log_every}
@@ -201,17 +200,17 @@ def init(
 ) -> None:
     """Write a commented config to start from.
 
-    It is the rTorch book's network, with every key there is.
+    It is the rTorch book's network, with every key there is and a comment on each.
     """
     loading.write_starter(path, force=force)
-    console.note(f"wrote {path}; twolayer train {path} trains it")
+    console.note(f"wrote {path}; train it with: twolayer train {path}")
 
 
 @app.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")
 def schema_command() -> None:
     """Print the JSON Schema of a config.
 
-    Editors complete and check a config by it: its first line says where they find it.
+    Editors complete and check a config by it. The first line of a config names the file to put it into.
     """
     console.json_document(schema())
 

@@ -56,9 +56,9 @@ class Config(_Frozen):
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         description="the step of gradient descent: p <- p - lr * gradient"
     )
-    epochs: Count = Field(description="passes over the data, one iteration each")
+    epochs: Count = Field(description="passes over the data; each is one iteration, as all rows go in at once")
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = Field(
-        default=0, description="draws the data and the initial weights"
+        default=0, description="seed of the random data and of the initial weights"
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
         default="cpu",
@@ -70,17 +70,20 @@ class Config(_Frozen):
     init: Literal["default", "normal"] = Field(
         default="default", description="initial weights: nn.Linear's own, or standard normal with zero biases"
     )
-    loss: Literal["mse"] = Field(default="mse", description="the squared error")
+    loss: Literal["mse"] = Field(
+        default="mse", description="the squared error of every output, reduced as the next key says"
+    )
     reduction: Literal["sum", "mean"] = Field(default="sum", description="over the elements of y; the book's is `sum`")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="what is computed in")
     engine: Literal["auto", "autograd", "manual"] = Field(
-        default="auto", description="who computes the gradients; `auto` takes the fastest that applies"
+        default="auto",
+        description="the gradients by autograd, or written out by hand; `auto` takes the faster one that applies",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
         description="CPU threads; `auto` takes one for small iterations and all cores for large ones",
     )
-    log_every: Count = Field(default=1, description="the table shows every so many iterations")
+    log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -11,11 +11,11 @@ from functools import cache
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.control import Control
 from rich.segment import ControlType, Segment
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
 from twolayer.errors import ConfigError, TwolayerError
@@ -37,14 +37,14 @@ class _Console(Console):
 
 @cache
 def out() -> Console:
-    """The console on stdout."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    """The console on stdout. On a terminal it wraps between words; elsewhere a line stays a line."""
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 @cache
 def err() -> Console:
     """The console on stderr."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
 
 
 def safe(text: object) -> str:
@@ -94,20 +94,19 @@ def _message(text: Text) -> None:
 def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
     """A small table on stdout: aligned columns, or csv, or JSON lines."""
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([safe(value) for value in row] for row in values)
-        write(text.getvalue())
+        write(buffer.getvalue())
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in values))
     else:
-        table = Table(*names, box=None, pad_edge=False, header_style="bold")
-        for column in table.columns:
-            column.overflow = "fold"
-        for row in values:
-            table.add_row(*(Text(safe(value)) for value in row))
-        out().print(table, soft_wrap=False)
+        lines = [[safe(item) for item in row] for row in (names, *values)]
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        for number, line in enumerate(lines):
+            text = "  ".join(set_cell_size(item, width) for item, width in zip(line, widths, strict=True)).rstrip()
+            out().print(Text(text, "" if number else "bold"))
 
 
 def json_document(value: Any) -> None:
@@ -188,10 +187,10 @@ class _Rows:
         yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
 
 
-def about(device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
-    """The line on what computes."""
+def about(config: str, device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
+    """The line on what is trained and what computes it."""
     where = err() if stderr else out()
-    where.print(Text(safe(f"device {device}, engine {engine}, threads {threads}, seed {seed}")))
+    where.print(Text(safe(f"config {config}, device {device}, engine {engine}, threads {threads}, seed {seed}")))
 
 
 def summary(loss: float, seconds: float, iterations: int, *, stderr: bool = False) -> None:
@@ -199,7 +198,9 @@ def summary(loss: float, seconds: float, iterations: int, *, stderr: bool = Fals
     where = err() if stderr else out()
     unit = "us" if where.options.ascii_only else "µs"
     each = duration(seconds / iterations, unit)
-    where.print(Text(f"loss after the last update  {loss:#.6g}\ntime  {duration(seconds, unit)}, {each} an iteration"))
+    where.print(
+        Text(f"loss after the last update  {loss:#.6g}\ntraining time  {duration(seconds, unit)}, {each} an iteration")
+    )
 
 
 def duration(seconds: float, micro: str = "µs") -> str:

@@ -71,5 +71,5 @@ class DivergedError(TwolayerError):
     def __init__(self, iteration: int, loss: float, lr: float) -> None:
         self.iteration, self.loss, self.lr = iteration, loss, lr
         super().__init__(
-            f"the loss is {loss} at iteration {iteration}: lr {lr:g} is too large a step here; try --lr {lr / 10:g}"
+            f"the loss is {loss} at iteration {iteration}: lr {lr:g} is too large a step here; try a tenth of it"
         )

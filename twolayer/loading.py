@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -179,14 +179,16 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
 def _validate(document: yaml12.Document, name: str) -> Resolved:
     found = list(document.problems)
     broken = {path for path, _ in found}
+    given = set(document.value)
     known = {key: value for key, value in document.value.items() if key in KEYS}
     unknown = [key for key in document.value if key not in KEYS and (key,) not in broken]
     found += [((key,), _unknown(document, name, (key,))) for key in unknown[:MAX_PROBLEMS]]
     try:
         config = Config.model_validate(known)
     except ValidationError as error:
+        meant = {_meant(key, KEYS) for key in unknown[:MAX_PROBLEMS]}  # a mistyped key is not missing as well
         for path, problem in (item for details in error.errors() for item in _problems(details, document, name)):
-            if not any(path[: len(other)] == other for other, _ in found):
+            if not any(path[: len(other)] == other for other, _ in found) and path[0] not in meant - given:
                 found.append((path, problem))
     if found:
         problems = sorted((problem for _, problem in found), key=lambda problem: _order(problem, name))
@@ -226,22 +228,46 @@ def _problems(details: ErrorDetails, document: yaml12.Document, name: str) -> It
     if kind in ("missing", "union_tag_not_found"):
         path = (*path, location[-1])
         message = f"is missing; it must be {ALLOWED['.'.join(map(str, path))]}"
-    elif kind == "extra_forbidden":
+        source = document.origins.get((*path[:-1], "source")) if len(path) > 1 else None
+        yield path, Problem(source or _nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
+        return
+    if kind == "extra_forbidden":
         yield path, _unknown(document, name, path)
         return
-    else:
-        message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
+    message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
+    if isinstance(value, str) and isinstance(_number(value), (int, float)):
+        message += "; leave the quotes out"
     yield path, Problem(_nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
 
 
 def _unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
     *inside, key = map(str, path)
-    names = list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS)
+    origin = document.key_origins.get(path) or _nearest(path, document) or Origin(name)
+    shown = ".".join([*inside, key[:80]])
+    if inside and f"data.{key}" in ALLOWED:  # a key of another source
+        (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
+        given = document.value["data"]["source"]
+        return Problem(origin, shown, f"goes with source: {source} only, and the source is {given}")
+    if near := _meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS)):
+        variable = origin.name.startswith(ENVIRONMENT)
+        hint = f"did you mean {ENVIRONMENT + near.upper() if variable else near}?"
+    else:
+        hint = "`twolayer check` shows all there are"
+    return Problem(origin, shown, f"unknown key; {hint}")
+
+
+def _meant(key: str, names: Sequence[str]) -> str | None:
+    """The known name nearest to a key."""
     lowered = {known.lower(): known for known in names}
     near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
-    hint = f"did you mean {lowered[near[0]]}?" if near else f"known keys are {', '.join(names)}"
-    origin = document.key_origins.get(path) or _nearest(path, document)
-    return Problem(origin or Origin(name), ".".join([*inside, key[:80]]), f"unknown key; {hint}")
+    return lowered[near[0]] if near else None
+
+
+def _number(text: str) -> Any:
+    try:
+        return yaml12.resolve(text)
+    except ValueError:
+        return None
 
 
 def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:

@@ -22,7 +22,7 @@ from twolayer.model import build_model, resolve_device
 BLOCK_SECONDS = 0.05
 
 # Multiply-adds in an iteration, times two, below which one thread computes it (docs/numerics.md, "Threads and bits").
-ONE_THREAD_BELOW = 30_000_000
+ONE_THREAD_BELOW = 100_000_000
 
 
 @dataclass(frozen=True)

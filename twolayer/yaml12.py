@@ -35,6 +35,13 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _INF, _NAN = re.compile(r"[-+]?\.(?:inf|Inf|INF)"), re.compile(r"\.(?:nan|NaN|NAN)")
 
 
+# What libyaml says of the two commonest slips, and what a person would.
+_IN_OTHER_WORDS = {
+    "could not find expected ':'": "`key: value` is expected here; is there a space after the colon?",
+    "mapping values are not allowed in this context": "a key cannot stand here; is the line indented as the one above?",
+}
+
+
 @dataclass
 class Document:
     """A parsed document: its value, the origin of every value and key in it, and what is wrong with it."""
@@ -103,7 +110,11 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 raise _fatal(self.origin(event), "a second document starts here; a config is one document")
         except yaml.MarkedYAMLError as error:
-            what = " ".join(part for part in (error.context, error.problem) if part)
+            if error.problem in _IN_OTHER_WORDS:
+                raise _fatal(
+                    self.mark(error.context_mark or error.problem_mark), _IN_OTHER_WORDS[error.problem]
+                ) from None
+            what = ", ".join(part for part in (error.context, error.problem) if part)
             raise _fatal(self.mark(error.problem_mark or error.context_mark), f"not YAML: {what}") from None
         except yaml.YAMLError as error:
             raise _fatal(Origin(self.name), f"not YAML: {error}") from None
