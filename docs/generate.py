@@ -40,7 +40,7 @@ def table() -> str:
     rows = ["| key | may be | default | what it is |", "|---|---|---|---|"]
     for key, field in Config.model_fields.items():
         default = "required" if field.is_required() else f"`{_plain(field.default)}`"
-        rows.append(f"| `{key}` | {ALLOWED[key]} | {default} | {field.description} |")
+        rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")
         if key == "data":
             inside = [(name, inner) for source in SOURCES.values() for name, inner in source.model_fields.items()]
             sources = "; ".join(f"{source}: {_first(model.__doc__)}" for source, model in SOURCES.items())
@@ -51,6 +51,11 @@ def table() -> str:
                     allowed = ALLOWED[f"data.{name}"]
                     rows.append(f"| `data.{name}` | {allowed} | {default} | with linear: {inner.description} |")
     return "\n".join(rows)
+
+
+def _code(text: str) -> str:
+    """Without code marks, <n> would be taken for HTML."""
+    return text.replace("cuda:<n>", "`cuda:<n>`")
 
 
 def _first(text: str | None) -> str:

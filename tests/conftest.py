@@ -6,6 +6,7 @@ import csv
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -30,6 +31,12 @@ def clean_environment(**more: str) -> dict[str, str]:
     ours = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "LC_ALL", "LANG", "PYTHONWARNINGS"}
     kept = {key: value for key, value in os.environ.items() if key not in ours and not key.startswith("TWOLAYER_")}
     return kept | {"LC_ALL": "C.UTF-8"} | more
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heed_ctrl_c() -> None:
+    """Children inherit an ignored SIGINT (`make test &` in a script), and would never stop."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +130,9 @@ def in_terminal(
         os.close(follower)
         written = b""
         while True:
+            if not select.select([leader], [], [], 60)[0]:
+                process.kill()
+                raise AssertionError("nothing came for a minute")
             try:
                 chunk = os.read(leader, 65536)
             except OSError:  # the other end is closed

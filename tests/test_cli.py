@@ -106,7 +106,7 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert lines[-2].split()[1] in ("inf", "nan")
     assert lines[-1] == "─" * 25
     assert re.fullmatch(
-        r"error: the loss is \w+ at iteration \d+: lr 1 is too large a step here; try a tenth of it\n", done.stderr
+        r"error: the loss is \w+ after \d+ updates: lr 1 is too large a step here; try a tenth of it\n", done.stderr
     )
 
 
@@ -205,7 +205,23 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
     assert without_torch(cwd=tmp_path).stdout == without_torch("--help", cwd=tmp_path).stdout
 
 
+def test_the_hint_of_init_can_be_pasted(tmp_path: Path) -> None:
+    for name, hint in (("default", "./default"), ("a b.yaml", "'a b.yaml'")):
+        done = without_torch("init", name, cwd=tmp_path)
+        assert done.stderr == f"wrote {name}; train it with: twolayer train {hint}\n"
+    assert without_torch("init", ".", cwd=tmp_path).stderr == "error: . is a folder; name a file\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.yaml", "default"]
+
+
+def test_a_torch_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcublas.so.12: cannot open shared object file')")
+    done = without_torch("train", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: PyTorch cannot be imported: libcublas.so.12: cannot open shared object file\n"
+
+
 def test_version_and_completion_need_no_torch(tmp_path: Path) -> None:
-    assert without_torch("--version", cwd=tmp_path).stdout == f"twolayer {__version__}\n"
+    for more in ([], ["train"]):
+        assert without_torch("--version", *more, cwd=tmp_path).stdout == f"twolayer {__version__}\n"
     words = {"COMP_WORDS": "twolayer train sc", "COMP_CWORD": "2", "_TWOLAYER_COMPLETE": "complete_bash"}
     assert without_torch(cwd=tmp_path, **words).stdout.split() == ["scratch"]

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from twolayer import config as module
 from twolayer.config import ALLOWED, KEYS, Config, LinearData, flat, schema, show
+from twolayer.loading import load_config
 
 BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4, "epochs": 500}
 
@@ -81,7 +82,7 @@ def test_flat_gives_every_key_once_and_data_by_dotted_names() -> None:
         (True, "true"),
         (float("nan"), ".nan"),
         (float("-inf"), "-.inf"),
-        (10**30, "a number of 31 digits"),
+        (10**30, "a number of 31 digits or so"),
         ("a\x1b[31m\u202e", r"'a\x1b[31m\u202e'"),
         ([1, "a", {"b": None}], "[1, 'a', {b: null}]"),
         ([[[[1]]]], "[[[...]]]"),
@@ -99,9 +100,23 @@ def test_the_schema_accepts_what_a_config_accepts_and_refuses_what_it_refuses() 
     jsonschema.Draft202012Validator.check_schema(schema())
     validate = jsonschema.Draft202012Validator(schema()).is_valid
     linear = {"source": "linear", "weights": [1, 2]}
-    good: list[dict[str, Any]] = [{}, {"seed": 2**64 - 1}, {"device": "cuda:1"}, {"data": linear}, {"threads": "auto"}]
+    good: list[dict[str, Any]] = [
+        {},
+        {"N": 8.0, "threads": 2.0, "epochs": 1e4},
+        {"seed": 2**64 - 1},
+        {"device": "cuda:1"},
+        {"data": linear},
+        {"threads": "auto"},
+    ]
     bad: list[dict[str, Any]] = [{"N": 0}, {"lr": -1}, {"lr": "fast"}, {"device": "gpu"}, {"epoch": 1}]
-    bad += [{"data": {"source": "linear"}}, {"data": {"source": "random", "noise": 1}}, {"threads": 0}, {"seed": -1}]
+    bad += [
+        {"data": {}},
+        {"data": {"source": "linear"}},
+        {"data": {"source": "random", "noise": 1}},
+        {"threads": 0},
+        {"seed": -1},
+    ]
+    assert all(load_config("default", environment={}, **values) for values in good if "data" not in values)
     assert [validate(BOOK | values) for values in good] == [True] * len(good)
     assert [validate(BOOK | values) for values in bad] == [False] * len(bad)
     assert not validate({})

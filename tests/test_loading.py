@@ -50,7 +50,7 @@ def test_a_file_beats_the_default_the_environment_the_file_and_an_option_the_env
     assert origins["threads"] == f"{path}:7"
     assert origins["log_every"] == "TWOLAYER_LOG_EVERY"
     assert origins["seed"] == "--seed"
-    assert resolved.name == "my"
+    assert resolved.name == str(path)
 
 
 def test_every_key_has_a_variable_of_the_environment() -> None:
@@ -92,13 +92,14 @@ def test_an_override_repairs_what_the_file_has_wrong(config_file: Write) -> None
         ("lr", ".nan", "must be a positive number, not .nan"),
         ("lr", "1e999", "must be a positive number, not .inf"),
         ("lr", "fast", "must be a positive number, not 'fast'"),
+        ("seed", "0x" + "f" * 5000, "a number of 5002 digits is too long"),
         ("lr", "9" * 5000, "a number of 5000 digits is too long"),
         ("N", "1.5", "must be a positive whole number, not 1.5"),
         ("N", "'8'", "must be a positive whole number, not '8'; leave the quotes out"),
         ("N", "true", "must be a positive whole number, not true"),
         ("N", "0", "must be a positive whole number, not 0"),
         ("N", "-3", "must be a positive whole number, not -3"),
-        ("N", "9" * 30, "must be a positive whole number, not a number of 30 digits"),
+        ("N", "8" * 30, "must be a positive whole number, not a number of 30 digits or so"),
         ("H", "", "must be a positive whole number, not null"),
         ("seed", "-1", "must be a whole number from 0 to 2^64 - 1, not -1"),
         ("seed", str(2**64), "must be a whole number from 0 to 2^64 - 1, not 18446744073709551616"),
@@ -152,6 +153,20 @@ def test_a_key_of_another_source_is_unknown(config_file: Write) -> None:
     assert problem == "my.yaml:7:24  data.noise: goes with source: linear only, and the source is random"
 
 
+@pytest.mark.parametrize("key", ["N.x", "data.source.x", "data..x", "data.", ".N", "data." + "x." * 20_000])
+def test_a_dotted_key_that_leads_nowhere_is_unknown_and_nothing_else_is_blamed(key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("default", overrides=[Override(tuple(key.split(".")), "1", "--set x")])
+    (problem,) = error.value.problems
+    assert str(problem).startswith("--set x  ")
+    assert "unknown key" in problem.message
+    assert len(str(problem)) < 200
+
+
+def test_a_number_beyond_printing_is_refused_from_python_too() -> None:
+    assert "a number of 5001 digits or so" in problems("default", seed=10**5000)[0]
+
+
 def test_keys_that_disagree_are_told_at_the_place_of_the_one_to_mend(config_file: Write) -> None:
     path = config_file(BASE + "data:\n  source: linear\n  weights:\n    - [1, 2, 3]\n    - [1, 2]\n")
     (problem,) = problems(path, lr=1e39)[:1]
@@ -159,8 +174,14 @@ def test_keys_that_disagree_are_told_at_the_place_of_the_one_to_mend(config_file
 
 
 def test_an_unknown_variable_of_ours_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH  EPOCH: unknown key; did you mean TWOLAYER_EPOCHS\?"):
+    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH  names no key; did you mean TWOLAYER_EPOCHS\?"):
         load_config("default", environment={"TWOLAYER_EPOCH": "3"})
+    with pytest.raises(ConfigError, match=r"TWOLAYER_lr  names no key; did you mean TWOLAYER_LR\?"):
+        load_config("default", environment={"TWOLAYER_lr": "3"})
+
+
+def test_an_empty_variable_counts_as_none() -> None:
+    assert load_config("default", environment={"TWOLAYER_LR": ""}).lr == 1e-4
 
 
 def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
@@ -184,6 +205,7 @@ def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
         (b"- N: 1", ":1:1  must be a mapping (`key: value` lines), not [{N: 1}]"),
         (b"hello", ":1:1  must be a mapping (`key: value` lines), not 'hello'"),
         (b"N: 1\n# caf\xe9", ":2:6  is not UTF-8: byte 0xe9"),
+        (b"\xef\xbb\xbf\xc3\xa9\xc3\xa9\xff\n", ":1:3  is not UTF-8: byte 0xff"),
         (BASE.encode("utf-16"), ":1:1  is not UTF-8: byte 0xff"),
         (b"x" * (MAX_BYTES + 1), "  is over 1 MiB"),
     ],
@@ -216,12 +238,28 @@ def test_a_bundled_name_is_the_bundled_config_and_a_path_is_a_file(
     Path("scratch").write_text(BASE)
     assert load_config("scratch").N == 100
     assert load_config("./scratch").N == 8
+    assert load_config(Path("scratch")).N == 8
 
 
-def test_sixty_thousand_unknown_keys_are_a_short_list(config_file: Write) -> None:
-    found = problems(config_file("".join(f"k{i}: 1\n" for i in range(60_000))))
-    assert len(found) < 30
-    assert found[-1] == "my.yaml  and 59980 more unknown keys"
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("".join(f"k{i}: 1\n" for i in range(60_000)), "my.yaml:1001:1  over 1000 keys, which no config has"),
+        (BASE + f"data: {{source: random, {', '.join(f'a{i}: 1' for i in range(60_000))}}}", "my.yaml:7:"),
+        (BASE + f"data: {{source: linear, weights: [{'a,' * 300_000}]}}", "my.yaml:7:"),
+        (f"N: [{'1,' * 400_000}]", "my.yaml:1:"),
+    ],
+)
+def test_a_config_of_absurd_size_is_refused_before_it_is_built(config_file: Write, text: str, message: str) -> None:
+    (problem,) = problems(config_file(text))
+    assert problem.startswith(message)
+    assert problem.endswith("which no config has")
+
+
+def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
+    found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
+    assert len(found) == 21
+    assert found[-1] == "my.yaml  and 880 more problems"
 
 
 def test_the_starter_is_the_default_config_and_is_never_overwritten_unasked(tmp_path: Path) -> None:
@@ -240,5 +278,5 @@ def test_the_starter_is_the_default_config_and_is_never_overwritten_unasked(tmp_
 def test_a_starter_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     with pytest.raises(TwolayerError, match="cannot be written: No such file or directory"):
         write_starter(tmp_path / "no" / "new.yaml")
-    with pytest.raises(TwolayerError, match="cannot be written: Is a directory"):
+    with pytest.raises(TwolayerError, match="is a folder; name a file"):
         write_starter(tmp_path, force=True)

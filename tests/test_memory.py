@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from twolayer import memory
@@ -10,8 +12,36 @@ from twolayer.loading import load_config
 def test_the_need_is_data_parameters_gradients_and_activations() -> None:
     config = load_config("scratch")  # 100 x 3 -> 32 -> 1
     numbers = 100 * 4 + 2 * (32 * 4 + 1 * 33) + 2 * 100 * 33
-    assert memory.needed(config) == 4 * numbers
+    assert memory.needed(config) == memory.needed_by_host(config) == 4 * numbers
     assert memory.needed(config.model_copy(update={"dtype": "float64"})) == 8 * numbers
+
+
+def test_the_host_holds_what_is_drawn_and_for_a_gpu_nothing_else() -> None:
+    config = load_config("default", N=200_000)
+    drawn = 200_000 * 1010 + 100 * 1001 + 10 * 101
+    assert memory.needed_by_host(load_config("default", N=200_000, device="cuda")) == 4 * drawn
+    assert memory.needed_by_host(config) == memory.needed(config) > 4 * drawn
+    assert memory.needed_by_host(load_config("default", N=200_000, dtype="float64")) >= 12 * drawn
+
+
+def test_a_containers_limit_counts_less_what_is_in_use_and_no_cache(tmp_path: Path) -> None:
+    assert memory._container(tmp_path) is None
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._container(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert memory._container(tmp_path) == 800
+    (tmp_path / "memory.max").write_text("100\n")
+    assert memory._container(tmp_path) == 0
+
+
+def test_an_older_kernels_container_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
+    (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 50\n")
+    assert memory._container(tmp_path) == 350
 
 
 def test_the_memory_of_this_machine_is_known_and_believable() -> None:

@@ -66,6 +66,14 @@ def test_on_a_cpu_only_build_the_reason_is_that(device: str) -> None:
         resolve_device(device)
 
 
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_data_and_models_resolve_the_device_themselves() -> None:
+    assert load_data(load_config("default", device="auto")).x.device.type == "cpu"
+    for draw in (load_data, build_model):
+        with pytest.raises(DeviceError, match="no device cuda"):
+            draw(load_config("default", device="cuda"))
+
+
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is a Metal GPU")
 def test_without_metal_mps_is_refused_with_the_reason() -> None:
     with pytest.raises(DeviceError, match=r"no device mps: (PyTorch .* is built without it|this machine has no Metal)"):

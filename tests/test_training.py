@@ -88,7 +88,7 @@ def test_the_first_loss_that_is_not_finite_ends_the_training_there() -> None:
     losses, error = collect(fit(model, data, config))
     assert [math.isfinite(loss) for loss in losses] == [True] * (len(losses) - 1) + [False]
     assert (error.iteration, error.exit_code) == (len(losses), 3)
-    assert str(error).startswith(f"the loss is {losses[-1]} at iteration {len(losses)}: lr 1 is too large")
+    assert str(error).startswith(f"the loss is {losses[-1]} after {len(losses) - 1} updates: lr 1 is too large")
 
 
 def test_a_loss_that_is_not_finite_after_the_last_update_is_a_divergence_too() -> None:
@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_after_the_last_update_is_a_divergence_too() -
     finite = len(collect(fit(model, data, config))[0]) - 1
     config, data, model = prepare(config.model_copy(update={"epochs": finite}))
     assert all(math.isfinite(loss) for block in fit(model, data, config) for loss in block.losses)
-    with pytest.raises(DivergedError, match=f"at iteration {finite + 1}:"):
+    with pytest.raises(DivergedError, match=f"after {finite} updates:"):
         final_loss(model, data, config)
 
 

@@ -102,6 +102,11 @@ def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str,
     refused(without_torch("train", *arguments, cwd=tmp_path), start)
 
 
+def test_malformed_sets_are_told_with_all_the_rest(tmp_path: Path) -> None:
+    done = without_torch("check", "--set", "foo", "--set", "=1", "--lr", "x", cwd=tmp_path)
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == ["--lr", "--set foo", "--set =1"]
+
+
 def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
     refused(without_torch("trian", cwd=tmp_path), "error: No such command 'trian'")
 
@@ -119,7 +124,24 @@ VALUE = st.recursive(
     st.sampled_from(
         ["1", "0", "-1", "1e-4", "1e400", ".nan", "true", "cpu", "cuda:0", "*a", "&a 1", "!!str x", "~", "'"]
     )
-    | st.sampled_from(["float64", "linear", "mps", "9" * 5000, "010", "0x10", "|", "%", "@", "`", "? x", "-"]),
+    | st.sampled_from(
+        [
+            "float64",
+            "linear",
+            "mps",
+            "9" * 5000,
+            "0x" + "f" * 5000,
+            "0o" + "7" * 6000,
+            "010",
+            "0x10",
+            "|",
+            "%",
+            "@",
+            "`",
+            "? x",
+            "-",
+        ]
+    ),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
         | st.dictionaries(KEY, inner, max_size=3).map(

@@ -6,9 +6,7 @@ computes imports torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own, without the import: type checkers take the name for True
 if TYPE_CHECKING:
     from twolayer.config import Config
     from twolayer.data import Data, load_data
@@ -54,10 +52,14 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module 'twolayer' has no attribute {name!r}")
-    return getattr(import_module(f"twolayer.{_MODULE[name]}"), name)
+if not TYPE_CHECKING:  # else every misspelt name would be an Any
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE:
+            raise AttributeError(f"module 'twolayer' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"twolayer.{_MODULE[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from types import FrameType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def main() -> int:
     """Run the command line; the exit code."""
     # Until a training runs there is nothing to close and nothing to lose, and an exception raised inside an
     # import can surface as anything: Ctrl-C leaves at once. (Ignored signals, as under nohup, stay ignored.)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded:
         signal.signal(signal.SIGINT, _leave)
 
     gc.disable()  # imports make no garbage, and looking for it costs a tenth of them
     from twolayer.cli import run
 
     code = run()
+    if heeded:  # nothing is left to stop, and Python's exit would put the default back in a handler's place
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # else the interpreter's last collection walks all of torch: 0.4 s
     return code
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import gc
 import locale
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from twolayer import __version__, console, loading, memory
-from twolayer.config import flat, schema
-from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
+from twolayer.config import KEYS, flat, schema
+from twolayer.errors import ConfigError, DeviceError, Origin, Problem, TwolayerError
 
 app = typer.Typer(
     name="twolayer",
@@ -43,11 +43,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code, what = error.exit_code, error
     except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
         code = 0
-    except OSError as error:  # what the library reads and writes has its own errors: this is stdout or stderr
-        code, what = 1, f"the output cannot be written: {error.strerror}"
-    with contextlib.suppress(OSError, console.OutputClosed):  # with stderr gone as well, the code says it alone
-        if what:
-            console.error(what)
+    except OSError as error:  # what the library reads and writes has its own errors: this is stdout
+        code, what = 1, f"the output cannot be written: {error.strerror or error}"
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    if what:
+        console.error(what)
     return _flushed(code)
 
 
@@ -109,19 +110,26 @@ SetOption = Annotated[
 FormatOption = Annotated[console.Format, typer.Option("--format", help="How rows are printed.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"twolayer {__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def _twolayer(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
-    if version:
-        console.say(f"twolayer {__version__}")
-    elif context.invoked_subcommand is None:
+    if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 @app.command(epilog="Example:  twolayer train scratch --epochs 1000 --set H=64")
 def train(
+    context: typer.Context,
     config: ConfigArgument = "default",
     device: DeviceOption = None,
     epochs: EpochsOption = None,
@@ -140,12 +148,13 @@ def train(
     """
     if quiet and form != "table":
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {form} asks for; take one of them")
-    named = {"device": device, "epochs": epochs, "lr": lr, "seed": seed}
-    named |= {"engine": engine, "threads": threads, "log_every": log_every}
-    resolved = _resolve(config, set_, named)
+    resolved = _resolve(config, set_ or [], context)
 
-    from twolayer import training  # a second, nearly all of it torch
-    from twolayer.model import device_name
+    try:
+        from twolayer import training  # a second, nearly all of it torch
+        from twolayer.model import device_name
+    except (ImportError, OSError) as error:  # a torch that is not there, or lacks a library of its own
+        raise DeviceError(f"PyTorch cannot be imported: {error}") from None
 
     _start_computing()
     full, data, model = training.prepare(resolved.config)
@@ -170,6 +179,7 @@ def train(
 
 @app.command(epilog="Example:  twolayer check my.yaml --set lr=1e-3")
 def check(
+    context: typer.Context,
     config: ConfigArgument = "default",
     device: DeviceOption = None,
     epochs: EpochsOption = None,
@@ -186,9 +196,7 @@ def check(
     Every key stands there with its value and where that comes from: the default, a line of the file, the
     environment or an option. Whether the device is there, only `train` finds out.
     """
-    named = {"device": device, "epochs": epochs, "lr": lr, "seed": seed}
-    named |= {"engine": engine, "threads": threads, "log_every": log_every}
-    resolved = _resolve(config, set_, named)
+    resolved = _resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
     console.rows(("key", "value", "origin"), rows, form)
 
@@ -203,7 +211,8 @@ def init(
     It is the rTorch book's network, with every key there is and a comment on each.
     """
     loading.write_starter(path, force=force)
-    console.note(f"wrote {path}; train it with: twolayer train {path}")
+    name = f"./{path}" if str(path) in loading.bundled() else str(path)
+    console.note(f"wrote {path}; train it with: twolayer train {shlex.quote(name)}")
 
 
 @app.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")
@@ -215,21 +224,30 @@ def schema_command() -> None:
     console.json_document(schema())
 
 
-def _resolve(source: str, sets: Sequence[str] | None, named: dict[str, str | None]) -> loading.Resolved:
+def _resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
     """The config with all that comes over it, known to fit into memory. Does not import torch."""
-    resolved = loading.resolve(source, overrides=_overrides(sets or [], named))
-    memory.check(resolved.config, source)
+    malformed = [
+        Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
+        for text in sets
+        if text.find("=") < 1
+    ]
+    try:
+        resolved = loading.resolve(source, overrides=_overrides(sets, context))
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *malformed]) from None
+    if malformed:
+        raise ConfigError(malformed)
+    memory.check(resolved.config, resolved.name)
     return resolved
 
 
-def _overrides(sets: Sequence[str], named: dict[str, str | None]) -> Iterator[loading.Override]:
+def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:
     for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError([Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")])
-        yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
-    for key, given in named.items():
-        if given is not None:
+        key, _, value = text.partition("=")
+        if text.find("=") > 0:
+            yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
+    for key, given in context.params.items():  # the named options have the names of their keys
+        if key in KEYS and given is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
 
 
@@ -237,10 +255,14 @@ def _start_computing() -> None:
     """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
     gc.freeze()
     gc.enable()
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """End the training in order; a second signal leaves at once."""
+    signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + signum)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
@@ -17,14 +17,21 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
+def _whole(value: object) -> object:
+    """1e4 and 8.0 are whole numbers, as for JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1, le=2**63 - 1), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
+Threads = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RandomData(_Frozen):
     """x and y are both standard normal, as in the rTorch book: there is nothing to learn but the rows themselves."""
 
-    source: Literal["random"] = "random"
+    source: Literal["random"]
 
 
 class LinearData(_Frozen):
@@ -47,7 +54,11 @@ class LinearData(_Frozen):
 
 
 class Config(_Frozen):
-    """Everything a training depends on. Immutable; `config.model_copy(update=...)` makes a changed one."""
+    """Everything a training depends on.
+
+    Frozen: `load_config(path, key=value)` gives a changed one, checked. Raises pydantic's ValidationError when made by
+    hand from wrong values.
+    """
 
     N: Count = Field(description="rows of data")
     D_in: Count = Field(description="inputs, the columns of x")
@@ -57,15 +68,13 @@ class Config(_Frozen):
         description="the step of gradient descent: p <- p - lr * gradient"
     )
     epochs: Count = Field(description="passes over the data; each is one iteration, as all rows go in at once")
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = Field(
-        default=0, description="seed of the random data and of the initial weights"
-    )
+    seed: Seed = Field(default=0, description="seed of the random data and of the initial weights")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
         default="cpu",
         description="where to compute; `auto` takes the first of cuda, mps and cpu that is there",
     )
     data: Annotated[RandomData | LinearData, Field(discriminator="source")] = Field(
-        default=RandomData(), description="where x and y come from"
+        default=RandomData(source="random"), description="where x and y come from"
     )
     init: Literal["default", "normal"] = Field(
         default="default", description="initial weights: nn.Linear's own, or standard normal with zero biases"
@@ -79,7 +88,7 @@ class Config(_Frozen):
         default="auto",
         description="the gradients by autograd, or written out by hand; `auto` takes the faster one that applies",
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+    threads: Literal["auto"] | Threads = Field(
         default="auto",
         description="CPU threads; `auto` takes one for small iterations and all cores for large ones",
     )
@@ -165,7 +174,7 @@ def _flow(value: Any, depth: int) -> str:
         case float() if math.isinf(value):
             return ".inf" if value > 0 else "-.inf"
         case int() if abs(value) >= 10**20:
-            return f"a number of {len(str(abs(value)))} digits"
+            return f"a number of {int(math.log10(abs(value))) + 1} digits or so"
         case str():
             return repr(value[:100])
         case list() | tuple() | dict() if depth > 2:

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
@@ -35,6 +36,14 @@ class _Console(Console):
         raise OutputClosed
 
 
+class _Aside(_Console):
+    """A console whose stream may be gone: messages and progress are not worth a training."""
+
+    def _check_buffer(self) -> None:
+        with suppress(OSError, OutputClosed):
+            super()._check_buffer()
+
+
 @cache
 def out() -> Console:
     """The console on stdout. On a terminal it wraps between words; elsewhere a line stays a line."""
@@ -44,7 +53,7 @@ def out() -> Console:
 @cache
 def err() -> Console:
     """The console on stderr."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
+    return _Aside(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
 
 
 def safe(text: object) -> str:
@@ -70,25 +79,21 @@ def error(what: TwolayerError | str) -> None:
     if isinstance(what, ConfigError):
         for problem in what.problems:
             key = f"{safe(problem.key)}: " if problem.key else ""
-            _message(
+            err().print(
                 Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
             )
     else:
-        _message(Text.assemble(("error", "bold red"), f": {safe(what)}"))
+        err().print(Text.assemble(("error", "bold red"), f": {safe(what)}"))
 
 
 def note(text: str) -> None:
     """One line on stderr."""
-    _message(Text(safe(text)))
+    err().print(Text(safe(text)))
 
 
 def say(text: str) -> None:
     """Text on stdout, line by line as it is."""
     out().print(Text("\n".join(map(safe, text.split("\n")))))
-
-
-def _message(text: Text) -> None:
-    err().print(text)
 
 
 def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
@@ -171,7 +176,8 @@ class LossView:
         count = f" {self.done:>{len(str(self.epochs))}}/{self.epochs}  loss {loss:.6g}"
         room = max(0, min(40, err().width - len(count) - 1))
         full, dash = room * self.done // self.epochs, "-" if err().options.ascii_only else "━"
-        line = Text.assemble((dash * full, "green"), (dash * (room - full), "bright_black"), count)
+        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes are alike
+        line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
         line.truncate(err().width - 1)
         err().print(line, end="", soft_wrap=False, no_wrap=True)
 

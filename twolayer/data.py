@@ -9,6 +9,7 @@ from torch import Tensor
 
 from twolayer.config import Config, LinearData
 from twolayer.errors import DataError
+from twolayer.model import resolve_device
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
     The numbers are drawn and combined in float32 on the CPU whatever the dtype and the device, then converted
     and moved: a float64 run has the very problem that the float32 run has. Source of the random data: the rTorch
     book, "A neural network step-by-step"; of the linear: torch for R, "Neural network from scratch".
-    Raises DataError where y is not finite in float32.
+    Raises DataError where y is not finite in float32, DeviceError where the device cannot be had.
     """
     generator = generator or torch.Generator().manual_seed(config.seed)
     x = torch.randn(config.N, config.D_in, generator=generator)
@@ -35,5 +36,5 @@ def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
         y = torch.addmm(y, x, weights.t(), beta=config.data.noise)
         if not torch.isfinite(y).all():
             raise DataError("data: the targets are too large for float32; take smaller weights or less noise")
-    to = {"device": config.device, "dtype": getattr(torch, config.dtype)}
+    to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
     return Data(x.to(**to), y.to(**to))

@@ -63,7 +63,8 @@ class DeviceError(TwolayerError):
 class DivergedError(TwolayerError):
     """The loss is no longer a finite number.
 
-    `iteration` is the first one (counted from 1) whose loss is not finite; `loss` is that loss.
+    `iteration` is the first one (counted from 1) whose loss is not finite, epochs + 1 for the loss after the last
+    update; `loss` is that loss.
     """
 
     exit_code = 3
@@ -71,5 +72,5 @@ class DivergedError(TwolayerError):
     def __init__(self, iteration: int, loss: float, lr: float) -> None:
         self.iteration, self.loss, self.lr = iteration, loss, lr
         super().__init__(
-            f"the loss is {loss} at iteration {iteration}: lr {lr:g} is too large a step here; try a tenth of it"
+            f"the loss is {loss} after {iteration - 1} updates: lr {lr:g} is too large a step here; try a tenth of it"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ ENVIRONMENT = "TWOLAYER_"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config, the name it goes by, and the origin of every value in it, by dotted key."""
+    """A config, the name of its file, and the origin of every value in it, by dotted key."""
 
     config: Config
     name: str
@@ -69,7 +70,7 @@ def resolve(
             [Problem(document.origins[()], "", f"must be a mapping (`key: value` lines), not {show(document.value)}")]
         )
 
-    layers = [*_environment(os.environ if environment is None else environment), *overrides]
+    layers = [*_environment(os.environ if environment is None else environment, document), *overrides]
     parsed = [(layer, _parse_override(layer, document)) for layer in layers]
     for layer, value in [*parsed, *values]:
         _put(document, layer, value)
@@ -88,14 +89,21 @@ def bundled() -> dict[str, FilePath]:
 def write_starter(path: FilePath, *, force: bool = False) -> None:
     """Write the bundled default config, which shows every key, as a file to start from.
 
-    Raises TwolayerError where there is a file already (unless `force`), or none can be written.
+    The file appears whole or not at all. Raises TwolayerError where there is one already (unless `force`), or
+    where none can be written.
     """
     text = bundled()["default"].read_text(encoding="utf-8")
+    if path.is_dir():
+        raise TwolayerError(f"{path} is a folder; name a file")
+    if path.exists() and not force:
+        raise TwolayerError(f"{path} is there already; --force overwrites it")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise TwolayerError(f"{path} is there already; --force overwrites it") from None
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise TwolayerError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
@@ -103,7 +111,8 @@ def write_starter(path: FilePath, *, force: bool = False) -> None:
 def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
     """The name that stands in messages, and the text. Raises ConfigError."""
     configs = bundled()
-    if (name := os.fspath(source)) in configs:  # ./default is a file of that name
+    name = os.fspath(source)
+    if isinstance(source, str) and name in configs:  # "./default" and Path("default") are files of that name
         path, name = configs[name], f"{name}.yaml"
     else:
         path = FilePath(name)
@@ -124,22 +133,25 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
         raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
         raise refuse("is over 1 MiB, which no config is")
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return name, raw.decode("utf-8-sig")
+        return name, raw.decode()
     except UnicodeDecodeError as error:
-        lines = raw[: error.start].decode("utf-8-sig").split("\n")
+        lines = raw[: error.start].decode().split("\n")
         place = Origin(name, len(lines), len(lines[-1]) + 1)
         message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
         raise ConfigError([Problem(place, "", message)]) from None
 
 
-def _environment(variables: Mapping[str, str]) -> Iterator[Override]:
+def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Iterator[Override]:
     keys = {ENVIRONMENT + key.upper(): key for key in KEYS}
     for name in sorted(variables):
-        if name in keys:
+        if name in keys and variables[name]:  # an empty variable is as good as none
             yield Override((keys[name],), variables[name], name)
-        elif name.startswith(ENVIRONMENT):
-            yield Override((name.removeprefix(ENVIRONMENT),), variables[name], name)
+        elif name not in keys and name.startswith(ENVIRONMENT):
+            near = _meant(name.removeprefix(ENVIRONMENT), KEYS)
+            hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys there are"
+            document.problems.append(((name,), Problem(Origin(name), "", f"names no key; {hint}")))
 
 
 def _parse_override(layer: Override, document: yaml12.Document) -> Any:
@@ -157,10 +169,16 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
 
 def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
     """Set the value at a path, and forget the origins of all that it replaces."""
+    if len(layer.path) > 1 and (layer.path[0] != "data" or len(layer.path) > 2 or not layer.path[1]):
+        shown = ".".join(map(str, layer.path))[:80]
+        message = "unknown key; `twolayer check` shows all there are"
+        document.problems.append((layer.path, Problem(Origin(layer.origin), shown, message)))
+        return
     target: Any = document.value
     for key in layer.path[:-1]:
         if not isinstance(target.get(key), dict):
             target[key] = {}
+            document.origins[layer.path[:1]] = Origin(layer.origin)
         target = target[key]
     target[layer.path[-1]] = value
     depth = len(layer.path)
@@ -177,25 +195,24 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
 
 
 def _validate(document: yaml12.Document, name: str) -> Resolved:
-    found = list(document.problems)
-    broken = {path for path, _ in found}
+    found = dict(document.problems)
     given = set(document.value)
-    known = {key: value for key, value in document.value.items() if key in KEYS}
-    unknown = [key for key in document.value if key not in KEYS and (key,) not in broken]
-    found += [((key,), _unknown(document, name, (key,))) for key in unknown[:MAX_PROBLEMS]]
+    unknown = [key for key in document.value if key not in KEYS]
+    for key in unknown:
+        found.setdefault((key,), _unknown(document, name, (key,)))
     try:
-        config = Config.model_validate(known)
+        config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        meant = {_meant(key, KEYS) for key in unknown[:MAX_PROBLEMS]}  # a mistyped key is not missing as well
+        meant = {_meant(key, KEYS) for key in unknown} - given  # a mistyped key is not missing as well
         for path, problem in (item for details in error.errors() for item in _problems(details, document, name)):
-            if not any(path[: len(other)] == other for other, _ in found) and path[0] not in meant - given:
-                found.append((path, problem))
+            if path[0] not in meant and not any(path[:length] in found for length in range(1, len(path) + 1)):
+                found[path] = problem
     if found:
-        problems = sorted((problem for _, problem in found), key=lambda problem: _order(problem, name))
-        if (more := len(unknown[MAX_PROBLEMS:])) > 0:
-            problems.append(Problem(Origin(name), "", f"and {more} more unknown keys"))
+        problems = sorted(found.values(), key=lambda problem: _order(problem, name))
+        if (more := len(problems) - MAX_PROBLEMS) > 0:
+            problems[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
         raise ConfigError(problems)
-    return Resolved(config, FilePath(name).stem, _by_key(config, document))
+    return Resolved(config, name, _by_key(config, document))
 
 
 def _order(problem: Problem, name: str) -> tuple[int, int, int]:
@@ -248,11 +265,8 @@ def _unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
         (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
         given = document.value["data"]["source"]
         return Problem(origin, shown, f"goes with source: {source} only, and the source is {given}")
-    if near := _meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS)):
-        variable = origin.name.startswith(ENVIRONMENT)
-        hint = f"did you mean {ENVIRONMENT + near.upper() if variable else near}?"
-    else:
-        hint = "`twolayer check` shows all there are"
+    near = _meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
+    hint = f"did you mean {near}?" if near else "`twolayer check` shows all there are"
     return Problem(origin, shown, f"unknown key; {hint}")
 
 

@@ -12,40 +12,70 @@ _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
 def needed(config: Config) -> int:
-    """The bytes that the data, the parameters, their gradients and the activations take together.
+    """The bytes that a training takes on the device, at the least.
 
-    A lower bound for every engine: N (D_in + D_out) for the data, the parameters and their gradients, one
-    activation (N, H) with its gradient, and one output (N, D_out) with its own.
+    The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
+    each with its gradient.
     """
-    N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
-    parameters = H * (D_in + 1) + D_out * (H + 1)
-    numbers = N * (D_in + D_out) + 2 * parameters + 2 * N * (H + D_out)
-    return numbers * _ITEMSIZE[config.dtype]
+    return (_drawn(config) + _parameters(config) + 2 * config.N * (config.H + config.D_out)) * _ITEMSIZE[config.dtype]
+
+
+def needed_by_host(config: Config) -> int:
+    """The bytes that a training takes in the CPU's memory, where everything is drawn in float32, at the least."""
+    if config.device == "cpu":
+        originals = 4 * _drawn(config) if config.dtype == "float64" else 0
+        return max(needed(config), originals + _drawn(config) * _ITEMSIZE[config.dtype])
+    return 4 * _drawn(config)
+
+
+def _parameters(config: Config) -> int:
+    return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)
+
+
+def _drawn(config: Config) -> int:
+    return config.N * (config.D_in + config.D_out) + _parameters(config)
 
 
 def available() -> int | None:
-    """The bytes this process can still take, by the system and by its control group; None where neither says."""
-    limits = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(int(line.split()[1]) * 1024)
-    except OSError:  # not Linux: the physical memory is all that the standard library knows
-        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            limits.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
+    """The bytes this process can still take, by the system and by its container; None where neither says."""
+    limits = [limit for limit in (_system(), _container()) if limit is not None]
     return min(limits, default=None)
 
 
+def _system() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # not Linux: the physical memory is all that the standard library knows
+        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the control group leaves: its limit less what is in use and is no cache that would give way."""
+    for limit, usage, cache, statistics in (
+        (root / "memory.max", root / "memory.current", "inactive_file", root / "memory.stat"),
+        (
+            root / "memory" / "memory.limit_in_bytes",
+            root / "memory" / "memory.usage_in_bytes",
+            "total_inactive_file",
+            root / "memory" / "memory.stat",
+        ),
+    ):
+        try:
+            most, used = int(limit.read_text()), int(usage.read_text())  # the limit may be the word "max"
+            lines = dict(line.split() for line in statistics.read_text().splitlines())
+            return max(0, most - used + int(lines.get(cache, 0)))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def check(config: Config, name: str = "config") -> None:
-    """Raise ConfigError, with the size, for a training that cannot fit into memory."""
-    need, free = needed(config), available()
+    """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory."""
+    need, free = needed_by_host(config), available()
     if free is not None and need > free:
         sizes = f"{config.N} x {config.D_in} -> {config.H} -> {config.D_out}"
         message = f"{sizes} needs at least {size(need)} of memory, and {size(free)} is available"

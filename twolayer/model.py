@@ -37,14 +37,15 @@ def _why_no_cuda(ordinal: int | None) -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or take --device cpu"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
-    if count == 0 and visible is not None:
-        return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or take --device cpu"
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:  # no driver, or one too old: torch says which
-        return f"{str(error).splitlines()[0].split('. ')[0].rstrip('.')}; install the driver, or take --device cpu"
+    except (RuntimeError, AssertionError) as error:  # torch says which: no driver, one too old, or no GPU
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        if visible is not None and "driver" not in reason.lower():
+            return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or take --device cpu"
+        return f"{reason}; mend that, or take --device cpu"
+    count = torch.cuda.device_count()
+    hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
     if ordinal is not None and ordinal >= count:
         names = ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count))
         return f"there is {names}{hidden}"
@@ -61,7 +62,7 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> nn.
 
     The weights come from the generator (one seeded with `config.seed`, unless given): to get the weights that
     `train` starts from, hand over the generator that `load_data` has drawn from. They are drawn in float32 on
-    the CPU, then converted and moved; torch's global generator is left as it was.
+    the CPU, then converted and moved; torch's global generator is left as it was. Raises DeviceError.
     """
     generator = generator or torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: lend it ours
@@ -79,4 +80,4 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> nn.
                 nn.init.normal_(parameter, generator=generator)
             else:
                 nn.init.zeros_(parameter)
-    return model.to(config.device, getattr(torch, config.dtype))
+    return model.to(resolve_device(config.device, config.dtype), getattr(torch, config.dtype))

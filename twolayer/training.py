@@ -57,6 +57,10 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
     """The config with device, engine and threads resolved, and its data and initial model on the device."""
     memory.check(config)
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
+    memory.check(config)  # `auto` may have become the CPU
+    if config.device.startswith("cuda") and (free := torch.cuda.mem_get_info(config.device)[0]) < memory.needed(config):
+        sizes = f"{memory.size(memory.needed(config))}, and {memory.size(free)} is free"
+        raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     config = config.model_copy(update={"engine": choose_engine(config), "threads": choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with _threads(config), _memory_errors(config):

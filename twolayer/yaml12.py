@@ -16,6 +16,9 @@ import yaml
 from twolayer.errors import ConfigError, Origin, Problem
 
 MAX_DEPTH = 32
+MAX_KEYS = 1000  # in one mapping
+MAX_VALUES = 20_000  # in all; the weights of linear data may be many
+MAX_DIGITS = 4300  # what Python itself converts from decimal
 MAX_PROBLEMS = 20  # past this many, a file is not nearly right, and the rest would only bury the first ones
 
 Path = tuple[str | int, ...]  # the keys and indices that lead from the top to a value
@@ -70,7 +73,7 @@ def parse(text: str, name: str, *, lines: bool = True) -> Document:
 def resolve(text: str) -> Any:
     """The value of a plain scalar under the core schema: None, a bool, an int, a float, or the text itself.
 
-    Raises ValueError for a whole number of more digits than Python converts (4300).
+    Raises ValueError for a whole number of more than 4300 digits.
     """
     if _NULL.fullmatch(text):
         return None
@@ -79,6 +82,8 @@ def resolve(text: str) -> Any:
     if _FALSE.fullmatch(text):
         return False
     if found := _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise ValueError
         base = {"dec": 10, "oct": 8, "hex": 16}[str(found.lastgroup)]
         return int(found[str(found.lastgroup)], base)
     if _FLOAT.fullmatch(text):
@@ -139,6 +144,8 @@ class _Composer:
         # Nothing at all (`H:`) is found only at the next word: it stands where its key does.
         nothing = isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
         own = self.origin(event)
+        if len(self.result.origins) > MAX_VALUES:
+            raise _fatal(own, f"over {MAX_VALUES} values, which no config has")
         self.result.origins[path] = self.result.key_origins.get(path, own) if nothing else own
         self.refuse_references(event)
         if isinstance(event, yaml.ScalarEvent):
@@ -180,6 +187,8 @@ class _Composer:
             if not isinstance(event, yaml.ScalarEvent):
                 raise _fatal(self.origin(event), "a key must be a plain word")
             key, at = event.value, (*path, event.value)
+            if len(items) >= MAX_KEYS:
+                raise _fatal(self.origin(event), f"over {MAX_KEYS} keys, which no config has")
             if key == "<<" and not event.style:
                 raise _fatal(self.origin(event), "merge keys are not supported; write the keys out")
             if key in items:

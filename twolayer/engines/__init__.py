@@ -10,6 +10,7 @@ from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.manual import ManualEngine
+from twolayer.errors import DataError
 
 
 class Engine(Protocol):
@@ -27,6 +28,26 @@ def choose_engine(config: Config) -> str:
 
 
 def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
-    """The engine that `choose_engine` names, at work on this model's parameters."""
+    """The engine that `choose_engine` names, at work on this model's parameters.
+
+    Raises DataError where the model is not Linear -> ReLU -> Linear with biases, or the data are not of its shapes,
+    dtype and device.
+    """
+    _check(model, data)
     engine = AutogradEngine if choose_engine(config) == "autograd" else ManualEngine
     return engine(model, data, lr=config.lr, reduction=config.reduction)
+
+
+def _check(model: nn.Sequential, data: Data) -> None:
+    layers = list(model)
+    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU, nn.Linear] or len(list(model.parameters())) != 4:
+        raise DataError(f"the model must be Linear -> ReLU -> Linear with biases, not {model}")
+    w1, _, w2, _ = model.parameters()
+    N, (H, D_in), D_out = len(data.x), w1.shape, len(w2)
+    shapes = {"x": (N, D_in), "y": (N, D_out), "the second layer's weights": (D_out, H)}
+    for what, tensor in zip(shapes, (data.x, data.y, w2), strict=True):
+        if tensor.shape != shapes[what]:
+            raise DataError(f"{what} must be of shape {shapes[what]}, not {tuple(tensor.shape)}")
+    kinds = {(tensor.dtype, tensor.device) for tensor in (data.x, data.y, *model.parameters())}
+    if len(kinds) > 1:
+        raise DataError(f"data and model must be of one dtype and on one device, not {sorted(map(str, kinds))}")
