@@ -100,7 +100,7 @@ def test_a_named_option_comes_over_set(twolayer: Run) -> None:
 
 
 def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> None:
-    done = twolayer("train", "--lr", "1")
+    done = twolayer("train", "--lr", "1", "--log-every", "100")
     lines = done.stdout.splitlines()
     assert done.returncode == 3
     assert lines[-2].split()[1] in ("inf", "nan")

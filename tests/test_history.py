@@ -16,6 +16,12 @@ def test_every_takes_the_iterations_that_are_multiples(first: int, count: int, s
     assert list(block.every(step)) == [(t, float(t)) for t in range(first, first + count) if t % step == 0]
 
 
+def test_a_loss_that_is_not_finite_is_among_them_whatever_its_number() -> None:
+    for step in (1, 2, 4):
+        assert list(Block(1, (1.0, 2.0, math.inf), 0.0).every(step))[-1] == (3, math.inf)
+        assert list(Block(1, (1.0, 2.0, 3.0, math.inf), 0.0).every(step))[-1] == (4, math.inf)
+
+
 @given(st.floats(allow_nan=False))
 def test_a_csv_row_reads_back_as_the_very_number(loss: float) -> None:
     iteration, text = csv_row(7, loss).rstrip("\n").split(",")

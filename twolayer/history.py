@@ -28,9 +28,11 @@ class Block:
         return self.first + len(self.losses) - 1
 
     def every(self, step: int) -> Iterator[tuple[int, float]]:
-        """The iterations whose number is a multiple of `step`, each with its loss."""
+        """The iterations whose number is a multiple of `step`, each with its loss; and one that diverged, which is last."""
         start = -self.first % step
-        return zip(range(self.first + start, self.last + 1, step), self.losses[start::step], strict=True)
+        yield from zip(range(self.first + start, self.last + 1, step), self.losses[start::step], strict=True)
+        if self.last % step and not math.isfinite(self.losses[-1]):
+            yield self.last, self.losses[-1]
 
 
 def csv_row(iteration: int, loss: float) -> str:
