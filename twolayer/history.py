@@ -28,7 +28,7 @@ class Block:
         return self.first + len(self.losses) - 1
 
     def every(self, step: int) -> Iterator[tuple[int, float]]:
-        """The iterations whose number is a multiple of `step`, each with its loss; and one that diverged, which is last."""
+        """The iterations whose number is a multiple of `step`, and one that diverged; each with its loss."""
         start = -self.first % step
         yield from zip(range(self.first + start, self.last + 1, step), self.losses[start::step], strict=True)
         if self.last % step and not math.isfinite(self.losses[-1]):
