@@ -28,6 +28,7 @@ docs: .venv/.test
 
 bench: .venv/.test
 	.venv/bin/python benchmarks/process.py
+	.venv/bin/python benchmarks/loop.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

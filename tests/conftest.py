@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import pty
 import re
@@ -10,7 +11,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,12 @@ def config_file(tmp_path: Path) -> Write:
         return path
 
     return write
+
+
+def agree_to_three_digits(losses: Iterable[float], others: Iterable[float]) -> bool:
+    """Whether each loss is within half a unit of the other's third significant digit."""
+    pairs = zip(losses, others, strict=True)
+    return all(abs(loss - other) <= 0.5 * 10 ** (math.floor(math.log10(other)) - 2) for loss, other in pairs)
 
 
 def published(name: str, column: str) -> list[float]:

@@ -44,6 +44,14 @@ def test_weights_of_another_shape_are_refused(weights: Any) -> None:
         Config(**BOOK | {"D_in": 3, "D_out": 1, "data": LinearData(source="linear", weights=weights)})
 
 
+def test_a_form_goes_with_the_fused_engine_only() -> None:
+    assert Config(**BOOK | {"form": "dual"}).form == Config(**BOOK | {"engine": "fused", "form": "dual"}).form
+    with pytest.raises(ValidationError, match="form: dual goes with the fused engine only, and the engine is manual"):
+        Config(**BOOK | {"engine": "manual", "form": "dual"})
+    with pytest.raises(ValidationError, match="engine: fused is not to be had on mps"):
+        Config(**BOOK | {"engine": "fused", "device": "mps"})
+
+
 def test_every_conflict_is_told_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         Config(**BOOK | {"dtype": "float64", "device": "mps", "data": LinearData(source="linear", weights=[1.0])})

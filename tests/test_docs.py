@@ -42,7 +42,7 @@ def test_the_readmes_python_runs_and_prints_the_books_losses(tmp_path: Path) -> 
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True)
     first, *_, last = done.stdout.splitlines()
     assert first.startswith("628.283")
-    assert abs(float(last) / float(first.split()[2]) - 1) < 1e-6  # both ways end at the same loss
+    assert abs(float(last) / float(first.split()[2]) - 1) < 1e-5  # both ways end at the same loss
     assert done.stderr == ""
 
 

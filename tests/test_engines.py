@@ -15,12 +15,13 @@ from torch._C._profiler import _EventType
 
 from twolayer.config import Config
 from twolayer.data import Data
-from twolayer.engines import choose_engine, make_engine
+from twolayer.engines import choose_engine, fused, make_engine
+from twolayer.engines.fused import choose_form
 from twolayer.errors import DataError
 from twolayer.loading import load_config
 from twolayer.training import _threads, prepare
 
-ENGINES = ["autograd", "manual"]
+ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 
 
@@ -28,7 +29,9 @@ def run(config: Config, iterations: int = 5) -> tuple[list[float], list[torch.Te
     """The losses and the weights after some iterations from the config's own start."""
     config, data, model = prepare(config)
     with _threads(config):
-        losses = make_engine(model, data, config).advance(iterations)
+        engine = make_engine(model, data, config)
+        losses = engine.advance(iterations)
+        engine.sync()
     return losses.tolist(), [parameter.detach() for parameter in model.parameters()]
 
 
@@ -89,7 +92,9 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 
 
 def with_engine(config: Config, engine: str) -> Config:
-    return config.model_copy(update={"engine": engine})
+    """The config with an engine, or with `fused` and its form."""
+    name, _, form = engine.partition(" ")
+    return config.model_copy(update={"engine": name, "form": form or "auto"})
 
 
 @given(configs())
@@ -138,36 +143,111 @@ def test_in_float64_each_engine_agrees_with_numpy_to_1e_10(engine: str, config: 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_in_float64_the_books_500_iterations_agree_with_numpy_to_1e_10(engine: str) -> None:
-    config = load_config("default", dtype="float64", engine=engine)
+def test_in_float64_the_books_500_iterations_agree_with_numpy(engine: str) -> None:
+    config = with_engine(load_config("default", dtype="float64"), engine)
     _, data, model = prepare(config)
-    assert run(config, 500)[0] == pytest.approx(numpy64(model, data, config, 500)[0], rel=1e-10)
+    rel = 1e-9 if engine.startswith("fused") else 1e-10
+    assert run(config, 500)[0] == pytest.approx(numpy64(model, data, config, 500)[0], rel=rel)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_seed_twice_is_bit_identical(engine: str, threads: int) -> None:
-    config = load_config("default", engine=engine, threads=threads)
+    config = with_engine(load_config("default", threads=threads), engine)
     first, second = run(config, 100), run(config, 100)
     assert first[0] == second[0]
     assert same(first[1], second[1])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_cuts_between_advances_change_nothing(engine: str) -> None:
-    config, data, model = prepare(load_config("default", engine=engine))
+SHAPES = {
+    "wide": (64, 1000, 100, 10),
+    "small": (100, 3, 32, 1),
+    "many outputs": (20, 5, 4, 700),
+    "one row": (1, 9, 3, 2),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("engine", [*ENGINES, "fused plain"])
+def test_neither_cuts_nor_syncs_change_a_bit(
+    engine: str, threads: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "FOLD_EVERY", 13)
+    monkeypatch.setattr(fused, "CHUNK", 2000)
+    if engine == "fused plain":
+        engine = "fused primal"
+        monkeypatch.setattr(fused, "FOLD_BELOW", 0)
+    N, D_in, H, D_out = shape
+    config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-5, threads=threads)
+    config, data, model = prepare(with_engine(config, engine))
     machine = make_engine(model, data, config)
+    losses = []
     with _threads(config):
-        losses = torch.cat([machine.advance(count) for count in (1, 7, 30, 2)]).tolist()
+        for count in (1, 7, 30, 2):
+            losses += machine.advance(count).tolist()
+            machine.sync()
+            machine.sync()
     whole, weights = run(config, 40)
     assert losses == whole
     assert same([parameter.detach() for parameter in model.parameters()], weights)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_after_a_sync_the_model_gives_the_next_loss(engine: str) -> None:
+    config, data, model = prepare(with_engine(load_config("default"), engine))
+    machine = make_engine(model, data, config)
+    for count in (1, 10, 100):
+        machine.advance(count)
+        machine.sync()
+        loss = float(nn.MSELoss(reduction="sum")(model(data.x), data.y).detach())
+        assert float(machine.advance(1)) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["primal", "dual"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_float32_fused_is_as_near_the_truth_as_autograd(form: str, threads: int) -> None:
+    truth = np.array(run(load_config("default", dtype="float64", engine="autograd"), 500)[0])
+
+    def distance(engine: str) -> float:
+        losses = run(with_engine(load_config("default", threads=threads), engine), 500)[0]
+        return float(np.max(np.abs(np.array(losses) - truth) / truth))
+
+    assert distance(f"fused {form}") <= 2 * distance("autograd")
+
+
+def test_over_100_000_iterations_the_dual_form_stays_with_the_truth() -> None:
+    truth = np.array(run(with_engine(load_config("default", dtype="float64"), "fused dual"), 100_000)[0])
+    losses = np.array(run(with_engine(load_config("default"), "fused dual"), 100_000)[0])
+    assert float(np.max(np.abs(losses - truth))) / truth[0] < 1e-6
+
+
+@given(configs())
+@settings(max_examples=100, deadline=None)
+def test_the_plain_primal_form_for_large_x_is_the_same_descent(config: Config) -> None:
+    config = with_engine(config, "fused primal").model_copy(update={"dtype": "float64"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "FOLD_BELOW", 0)
+        losses, weights = run(config)
+    folded_losses, folded_weights = run(config)
+    assert losses == pytest.approx(folded_losses, rel=1e-10)
+    for one, other in zip(weights, folded_weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-10 * float(other.abs().max()))
+
+
+def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> None:
+    shapes = {(64, 1000, 100, 10): "dual", (100, 3, 32, 1): "primal", (64, 20000, 256, 10): "dual"}
+    shapes |= {(4096, 1024, 1024, 64): "primal", (50000, 20, 64, 1): "primal"}
+    for (N, D_in, H, D_out), form in shapes.items():
+        assert choose_form(load_config("default", N=N, D_in=D_in, H=H, D_out=D_out)) == form
+    assert choose_form(load_config("default", epochs=1)) == "primal"  # K is not worth its while
+    assert choose_form(load_config("default", form="primal")) == "primal"
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_callers_grad_mode_neither_matters_nor_changes(engine: str, context: Callable[[], Any]) -> None:
-    config = load_config("scratch", engine=engine)
+    config = with_engine(load_config("scratch"), engine)
     expected = run(config)[0]
     with context():
         before = torch.is_grad_enabled()
@@ -175,8 +255,13 @@ def test_the_callers_grad_mode_neither_matters_nor_changes(engine: str, context:
         assert torch.is_grad_enabled() == before
 
 
-def test_the_manual_engine_allocates_nothing_inside_the_loop() -> None:
-    config, data, model = prepare(load_config("default", engine="manual"))
+@pytest.mark.parametrize("name", ["manual", "fused primal", "fused dual", "fused plain"])
+@pytest.mark.parametrize("config_name", ["default", "scratch"])
+def test_nothing_is_allocated_inside_the_loop(name: str, config_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "fused plain":
+        name = "fused primal"
+        monkeypatch.setattr(fused, "FOLD_BELOW", 0)
+    config, data, model = prepare(with_engine(load_config(config_name), name))
     engine = make_engine(model, data, config)
     engine.advance(3)
 
@@ -215,14 +300,14 @@ def test_the_manual_engine_allocates_nothing_inside_the_loop() -> None:
 )
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_model_than_ours_is_refused(model: nn.Sequential, message: str, engine: str) -> None:
-    config, data, _ = prepare(load_config("scratch", engine=engine))
+    config, data, _ = prepare(with_engine(load_config("scratch"), engine))
     with pytest.raises(DataError, match=message):
         make_engine(model, data, config)
 
 
-def test_auto_is_manual_and_on_mps_autograd() -> None:
+def test_auto_is_fused_and_on_mps_autograd() -> None:
     config = load_config("default")
-    assert choose_engine(config) == "manual"
+    assert choose_engine(config) == "fused"
     assert choose_engine(config.model_copy(update={"device": "mps"})) == "autograd"
     assert choose_engine(with_engine(config, "autograd")) == "autograd"
 

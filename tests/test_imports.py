@@ -27,15 +27,16 @@ MAY_IMPORT = {
     "history": "",
     "data": "config errors model",
     "model": "config errors",
-    "engines": "config data errors engines.autograd engines.manual",
+    "engines": "config data errors engines.autograd engines.fused engines.manual",
     "engines.autograd": "data",
     "engines.manual": "data",
-    "training": "config data engines errors history memory model",
+    "engines.fused": "config data engines.manual",
+    "training": "config data engines engines.fused errors history memory model",
     "console": "errors history",
     "cli": "config console errors loading memory | training model",
 }
 ONLY_USER = {"typer": {"cli"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
-COMPUTES = {"data", "model", "engines", "engines.autograd", "engines.manual", "training"}
+COMPUTES = {"data", "model", "engines", "engines.autograd", "engines.fused", "engines.manual", "training"}
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:

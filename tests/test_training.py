@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from conftest import published
+from conftest import agree_to_three_digits, published
 from torch import nn
 
 from twolayer import training
@@ -17,19 +17,14 @@ from twolayer.loading import load_config
 from twolayer.training import choose_threads, final_loss, fit, operations, prepare, train
 
 
-def three_digits(losses: object) -> list[str]:
-    assert isinstance(losses, (list, tuple))
-    return [f"{loss:.3g}" for loss in losses]
-
-
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
     result = train(load_config("default"))
-    assert three_digits(result.losses) == three_digits(published("rtorch_losses.csv", "loss"))
+    assert agree_to_three_digits(result.losses, published("rtorch_losses.csv", "loss"))
     with torch.no_grad():
         loss = nn.MSELoss(reduction="sum")(result.model(result.data.x), result.data.y)
     assert result.final_loss == float(loss) < result.losses[-1]
     assert result.seconds > 0
-    assert (result.config.device, result.config.engine) == ("cpu", "manual")
+    assert (result.config.device, result.config.engine, result.config.form) == ("cpu", "fused", "dual")
     assert isinstance(result.config.threads, int)
 
 
@@ -56,11 +51,12 @@ def test_blocks_are_consecutive_and_their_cuts_change_nothing(monkeypatch: pytes
     assert all(map(torch.equal, model.parameters(), whole.model.parameters()))
 
 
-def test_between_two_blocks_the_model_is_the_one_of_the_next_loss() -> None:
-    config, data, model = prepare(load_config("default", epochs=50))
-    expected = math.inf
+@pytest.mark.parametrize(("engine", "rel"), [("autograd", 0.0), ("manual", 0.0), ("fused", 1e-5)])
+def test_between_two_blocks_the_model_is_the_one_of_the_next_loss(engine: str, rel: float) -> None:
+    config, data, model = prepare(load_config("default", epochs=50, engine=engine))
+    expected = None
     for block in fit(model, data, config):
-        assert expected in (block.losses[0], math.inf)
+        assert expected is None or block.losses[0] == pytest.approx(expected, rel=rel, abs=0)
         expected = final_loss(model, data, config)
 
 
@@ -123,6 +119,7 @@ def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     small, large = load_config("scratch"), load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
     assert operations(small) == 4 * 100 * 3 * 32 + 6 * 100 * 32 * 1
+    assert operations(load_config("default")) == 2 * 64 * 64 * 100 + 6 * 64 * 100 * 10  # the dual form
     assert [choose_threads(config) for config in (small, large)] == [1, 6]
     assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
 

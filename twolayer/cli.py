@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from twolayer import __version__, console, loading, memory
-from twolayer.config import KEYS, flat, schema
+from twolayer.config import flat, schema
 from twolayer.errors import ConfigError, DeviceError, Origin, Problem, TwolayerError
 
 app = typer.Typer(
@@ -80,6 +80,9 @@ def _drop_output() -> None:
     os.close(sink)
 
 
+# The keys that have an option of their own.
+NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
+
 ConfigArgument = Annotated[
     str,
     typer.Argument(
@@ -94,7 +97,9 @@ DeviceOption = Annotated[
 EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
 LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT", help="The step of gradient descent.")]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
-EngineOption = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd or manual.")]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd, manual or fused.")
+]
 ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
 LogEveryOption = Annotated[
     str | None, typer.Option("--log-every", metavar="INT", help="Print every so many iterations.")
@@ -139,15 +144,15 @@ def train(
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
     set_: SetOption = None,
-    form: FormatOption = "table",
+    format_: FormatOption = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final loss and the time.")] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
     The loss in a row is the one before that iteration's update; the loss after the last update stands below.
     """
-    if quiet and form != "table":
-        raise typer.BadParameter(f"--quiet leaves out the rows that --format {form} asks for; take one of them")
+    if quiet and format_ != "table":
+        raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
     resolved = _resolve(config, set_ or [], context)
 
     try:
@@ -158,14 +163,15 @@ def train(
 
     _start_computing()
     full, data, model = training.prepare(resolved.config)
-    aside = form != "table"  # csv and jsonl have stdout to themselves
+    aside = format_ != "table"  # csv and jsonl have stdout to themselves
+    engine_name = f"{full.engine} ({full.form})" if full.engine == "fused" else full.engine
     if not quiet:
         if not aside:
             console.say(str(model))
-        console.about(config, device_name(full.device), full.engine, full.threads, full.seed, stderr=aside)
+        console.about(config, device_name(full.device), engine_name, full.threads, full.seed, stderr=aside)
 
     seconds = 0.0
-    view = console.LossView(full.epochs, full.log_every, form, quiet=quiet)
+    view = console.LossView(full.epochs, full.log_every, format_, quiet=quiet)
     try:
         with view:
             for block in training.fit(model, data, full):
@@ -189,7 +195,7 @@ def check(
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
     set_: SetOption = None,
-    form: FormatOption = "table",
+    format_: FormatOption = "table",
 ) -> None:
     """Show the config, or all that is wrong with it.
 
@@ -198,7 +204,7 @@ def check(
     """
     resolved = _resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
-    console.rows(("key", "value", "origin"), rows, form)
+    console.rows(("key", "value", "origin"), rows, format_)
 
 
 @app.command(epilog="Example:  twolayer init my.yaml")
@@ -246,8 +252,8 @@ def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.
         key, _, value = text.partition("=")
         if text.find("=") > 0:
             yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
-    for key, given in context.params.items():  # the named options have the names of their keys
-        if key in KEYS and given is not None:
+    for key in NAMED:
+        if (given := context.params[key]) is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
 
 

@@ -84,9 +84,11 @@ class Config(_Frozen):
     )
     reduction: Literal["sum", "mean"] = Field(default="sum", description="over the elements of y; the book's is `sum`")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="what is computed in")
-    engine: Literal["auto", "autograd", "manual"] = Field(
-        default="auto",
-        description="the gradients by autograd, or written out by hand; `auto` takes the faster one that applies",
+    engine: Literal["auto", "autograd", "manual", "fused"] = Field(
+        default="auto", description="who computes: autograd, its backward by hand, or the fewest operations"
+    )
+    form: Literal["auto", "primal", "dual"] = Field(
+        default="auto", description="of the fused engine; `auto` takes the one with fewer operations"
     )
     threads: Literal["auto"] | Threads = Field(
         default="auto",
@@ -111,6 +113,10 @@ class Config(_Frozen):
                 yield "data.weights", f"must be D_out x D_in = {self.D_out} x {self.D_in} numbers, not {shape}"
         if self.dtype == "float64" and self.device == "mps":
             yield "dtype", "float64 is not to be had on mps; take float32, or another device"
+        if self.form != "auto" and self.engine in ("autograd", "manual"):
+            yield "form", f"{self.form} goes with the fused engine only, and the engine is {self.engine}"
+        if self.engine == "fused" and self.device == "mps":
+            yield "engine", "fused is not to be had on mps; take auto, or another device"
         smallest, largest = _RANGE[self.dtype]
         if not smallest <= self.lr <= largest:
             yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
@@ -135,7 +141,8 @@ ALLOWED = {
     "loss": "mse",
     "reduction": "sum or mean",
     "dtype": "float32 or float64",
-    "engine": "auto, autograd or manual",
+    "engine": "auto, autograd, manual or fused",
+    "form": "auto, primal or dual",
     "threads": "auto, or a whole number from 1 to 1024",
     "log_every": _COUNT,
 }

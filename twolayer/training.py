@@ -15,6 +15,7 @@ from twolayer import memory
 from twolayer.config import Config
 from twolayer.data import Data, load_data
 from twolayer.engines import choose_engine, make_engine
+from twolayer.engines.fused import choose_form
 from twolayer.errors import DeviceError, DivergedError
 from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
@@ -22,7 +23,7 @@ from twolayer.model import build_model, resolve_device
 BLOCK_SECONDS = 0.05
 
 # Multiply-adds in an iteration, times two, below which one thread computes it (docs/numerics.md, "Threads and bits").
-ONE_THREAD_BELOW = 100_000_000
+ONE_THREAD_BELOW = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
     if config.device.startswith("cuda") and (free := torch.cuda.mem_get_info(config.device)[0]) < memory.needed(config):
         sizes = f"{memory.size(memory.needed(config))}, and {memory.size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
-    config = config.model_copy(update={"engine": choose_engine(config), "threads": choose_threads(config)})
+    config = config.model_copy(update={"engine": choose_engine(config)})
+    if config.engine == "fused":
+        config = config.model_copy(update={"form": choose_form(config)})
+    config = config.model_copy(update={"threads": choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with _threads(config), _memory_errors(config):
         return config, load_data(config, generator), build_model(config, generator)
@@ -83,14 +87,19 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
         start = time.perf_counter()
         with _threads(config), _memory_errors(config):
             losses = tuple(engine.advance(size).tolist())  # the one place that waits for the device
-        seconds = time.perf_counter() - start
+            computed = time.perf_counter()
+            engine.sync()
+        end = time.perf_counter()
+        seconds = end - start
         if not all(map(math.isfinite, losses)):
             bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
             yield Block(first, losses[: bad + 1], seconds)
             raise DivergedError(first + bad, losses[bad], config.lr)
         yield Block(first, losses, seconds)
         first += size
-        size = max(1, min(4 * size, int(size * BLOCK_SECONDS / max(seconds, 1e-9))))
+        # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
+        target = max(BLOCK_SECONDS, 20 * (end - computed))
+        size = max(1, min(4 * size, int(size * target / max(seconds, 1e-9))))
 
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
@@ -111,9 +120,10 @@ def choose_threads(config: Config) -> int:
 
 
 def operations(config: Config) -> int:
-    """The floating point operations in the matrix products of one iteration: two with W1, three with W2."""
+    """The operations in an iteration's matrix products: two with x (or one with K), three with W2."""
     N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
-    return 4 * N * D_in * H + 6 * N * H * D_out
+    dual = choose_engine(config) == "fused" and choose_form(config) == "dual"
+    return (2 * N * N * H if dual else 4 * N * D_in * H) + 6 * N * H * D_out
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -9,22 +10,26 @@ from torch import Tensor, nn
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.autograd import AutogradEngine
+from twolayer.engines.fused import fused_engine
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DataError
 
 
 class Engine(Protocol):
-    """Advances gradient descent on one model and one data set; the model's parameters are its state."""
+    """Advances gradient descent on one model and one data set."""
 
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss BEFORE each update, shape (iterations,), on the device."""
 
+    def sync(self) -> None:
+        """Write the working state into the model's parameters; changes nothing of what `advance` goes on to do."""
+
 
 def choose_engine(config: Config) -> str:
-    """The engine's name; `auto` is the fastest one that applies, which on MPS, where it is not tested, is autograd."""
+    """The engine's name; `auto` is fused, and on MPS, where nothing is tested, autograd."""
     if config.engine != "auto":
         return config.engine
-    return "autograd" if config.device == "mps" else "manual"
+    return "autograd" if config.device == "mps" else "fused"
 
 
 def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
@@ -34,8 +39,9 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     dtype and device.
     """
     _check(model, data)
-    engine = AutogradEngine if choose_engine(config) == "autograd" else ManualEngine
-    return engine(model, data, lr=config.lr, reduction=config.reduction)
+    engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
+    engines["fused"] = fused_engine(data, config)
+    return engines[choose_engine(config)](model, data, lr=config.lr, reduction=config.reduction)
 
 
 def _check(model: nn.Sequential, data: Data) -> None:

@@ -29,4 +29,8 @@ class AutogradEngine:
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     # What torch.optim.SGD does. `parameter -= lr * gradient` rounds the product first.
                     parameter.add_(gradient, alpha=-self.lr)
+            del loss, gradients  # before the next forward pass, which then finds their memory warm
         return losses
+
+    def sync(self) -> None:
+        """Nothing is left to write: the updates are made in the model's parameters."""

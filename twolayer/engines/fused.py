@@ -1,0 +1,221 @@
+"""The same gradient descent with the fewest operations, in two exact forms of it, primal and dual.
+
+Small networks fold their biases into the matrix products: with H+ = [relu(Z) 1] of shape (N, H + 1) and B = [W2 b2],
+the residual is E = H+ B' - Y, and B <- B - 2 lr E' H+ updates the second layer whole. For a mean, 2 lr is divided by
+N D_out. The dual form (`DualEngine`) descends on the pre-activations in place of the first layer's weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from twolayer.config import Config
+from twolayer.data import Data
+from twolayer.engines.manual import relu_backward
+
+# The dual form recomputes from the weights at every so many iterations, counted from the first: never where a block
+# ends, so that no result depends on the cuts.
+FOLD_EVERY = 1000
+
+# How many numbers the residuals of a chunk of iterations hold together: so few that one thread sums them up, and each
+# loss comes out the same whatever stands beside it.
+CHUNK = 2**13
+
+# Below so many numbers x is copied with a column of ones, so that the biases ride inside the products.
+FOLD_BELOW = 2**20
+
+
+def choose_form(config: Config) -> str:
+    """`primal` or `dual`; for `auto` the one with fewer floating point operations over the whole training.
+
+    An iteration's products with x are 4 N D_in H operations in the primal form and 2 N^2 H in the dual form, which
+    takes 2 N^2 D_in once, for K, and 4 N D_in H at the start, at every fold and at the end.
+    """
+    if config.form != "auto":
+        return config.form
+    N, D_in, H, epochs = config.N, config.D_in, config.H, config.epochs
+    primal = epochs * 4 * N * D_in * H
+    dual = epochs * 2 * N**2 * H + 2 * N**2 * D_in + (2 + epochs // FOLD_EVERY) * 4 * N * D_in * H
+    return "dual" if dual < primal else "primal"
+
+
+class _Fused(ABC):
+    """What all forms share: the loop over chunks of iterations, and the losses."""
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        self.x, self.y = data.x, data.y  # (N, D_in), (N, D_out)
+        self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
+        self.reduce = torch.sum if reduction == "sum" else torch.mean
+        self.step = -2 * lr / (1 if reduction == "sum" else self.y.numel())
+        self.grad_h = self.x.new_empty(len(self.x), len(self.w1))  # G, (N, H), short of its factor 2
+        # The residuals E of some iterations, each (N, D_out): their losses are then computed together.
+        self.residuals = self.x.new_empty(max(1, CHUNK // self.y.numel()), *self.y.shape)
+        self.squares = torch.empty_like(self.residuals)
+        self.slots = [(residual, residual.t()) for residual in self.residuals.unbind()]
+
+    @torch.no_grad()
+    def advance(self, iterations: int) -> Tensor:
+        """Do so many iterations; the loss before each update, shape (iterations,)."""
+        losses = self.y.new_empty(iterations)
+        for start in range(0, iterations, len(self.slots)):
+            part = losses[start : start + len(self.slots)]
+            count = len(part)
+            self._iterate(self.slots[:count])
+            squares = torch.mul(self.residuals[:count], self.residuals[:count], out=self.squares[:count])
+            self.reduce(squares, (1, 2), out=part)
+        return losses
+
+    @abstractmethod
+    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+        """One iteration for each slot, whose residual it leaves there."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Write the working state into the model's parameters."""
+
+
+class PlainEngine(_Fused):
+    """The primal form for large x, where arithmetic is all that counts: forward and backward as they are.
+
+    Updates go through a buffer: adding inside the product is no faster here and, with several threads, less exact.
+    """
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction)
+        self.h = torch.empty_like(self.grad_h)  # (N, H)
+        self.grad_w1, self.grad_b1 = torch.empty_like(self.w1), torch.empty_like(self.b1)
+        self.grad_w2, self.grad_b2 = torch.empty_like(self.w2), torch.empty_like(self.b2)
+
+    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+        x, y, h, grad_h, step = self.x, self.y, self.h, self.grad_h, self.step
+        w1, b1, w2, b2 = self.w1, self.b1, self.w2, self.b2
+        grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
+        w1_t, w2_t, grad_h_t = w1.t(), w2.t(), grad_h.t()
+
+        for residual, residual_t in slots:
+            torch.addmm(b1, x, w1_t, out=h).relu_()
+            torch.addmm(b2, h, w2_t, out=residual).sub_(y)
+            torch.mm(residual, w2, out=grad_h)
+            relu_backward(grad_h, h, 0, grad_input=grad_h)
+            w2.add_(torch.mm(residual_t, h, out=grad_w2), alpha=step)
+            b2.add_(torch.sum(residual, 0, out=grad_b2), alpha=step)
+            w1.add_(torch.mm(grad_h_t, x, out=grad_w1), alpha=step)
+            b1.add_(torch.sum(grad_h, 0, out=grad_b1), alpha=step)
+
+    def sync(self) -> None:
+        """Nothing is left to write: the updates are made in the model's parameters."""
+
+
+class _Folded(_Fused):
+    """The second layer with its biases inside the products."""
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction)
+        self.h_ones = self.x.new_ones(len(self.x), len(self.w1) + 1)  # H+ = [h 1], (N, H + 1)
+        self.h = self.h_ones[:, :-1]
+        self.b = torch.cat([self.w2, self.b2[:, None]], 1)  # B = [W2 b2], (D_out, H + 1)
+        self.grad_b = torch.empty_like(self.b)
+
+    def _update_second(self) -> Callable[[Tensor], object]:
+        """B <- B - 2 lr E' H+, as a function of E'."""
+        b, h_ones, grad_b, step = self.b, self.h_ones, self.grad_b, self.step
+        if torch.get_num_threads() == 1:
+            return lambda residual_t: b.addmm_(residual_t, h_ones, alpha=step)
+        # With several threads MKL adds to B part by part, rounding each time: seven times the error in the losses.
+        return lambda residual_t: b.add_(torch.mm(residual_t, h_ones, out=grad_b), alpha=step)
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Write the working state into the model's parameters."""
+        self.w2.copy_(self.b[:, :-1])
+        self.b2.copy_(self.b[:, -1])
+
+
+class FoldedEngine(_Folded):
+    """The primal form for small x, where each operation costs more than its arithmetic: seven of them an iteration."""
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction)
+        self.x_ones = torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)  # X+ = [X 1], (N, D_in + 1)
+        self.a = torch.cat([self.w1, self.b1[:, None]], 1).t().contiguous()  # A' = [W1 b1]', (D_in + 1, H)
+
+    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+        x_ones, a, b, y, h_ones, h, grad_h = self.x_ones, self.a, self.b, self.y, self.h_ones, self.h, self.grad_h
+        x_ones_t, b_t, w2, step, update_second = x_ones.t(), b.t(), b[:, :-1], self.step, self._update_second()
+
+        for residual, residual_t in slots:
+            torch.mm(x_ones, a, out=h).relu_()
+            torch.addmm(y, h_ones, b_t, beta=-1, out=residual)
+            torch.mm(residual, w2, out=grad_h)
+            relu_backward(grad_h, h, 0, grad_input=grad_h)
+            update_second(residual_t)
+            a.addmm_(x_ones_t, grad_h, alpha=step)
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Write the working state into the model's parameters."""
+        super().sync()
+        self.w1.copy_(self.a[:-1].t())
+        self.b1.copy_(self.a[-1])
+
+
+class DualEngine(_Folded):
+    """Gradient descent on the pre-activations Z = X W1' + b1 in place of W1: eight small operations an iteration.
+
+    X never changes, so every update of W1 is a combination of its rows. With K = X X' + 1, one iteration is
+    Z <- Z - 2 lr K G; S <- S + G collects the steps, and W1 - 2 lr S' X, b1 - 2 lr sum(S) are the weights.
+    """
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction)
+        self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # as of the last fold
+        # (N, N); in float64 first, because its rounding acts in every iteration alike
+        self.k = torch.mm(self.x.double(), self.x.double().t()).add_(1).to(self.x.dtype)
+        self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (N, H)
+        self.since_fold = 0
+        torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
+
+    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+        k, z, s, b, y, h_ones, h, grad_h = self.k, self.z, self.s, self.b, self.y, self.h_ones, self.h, self.grad_h
+        b_t, w2, step, update_second = b.t(), b[:, :-1], self.step, self._update_second()
+
+        for residual, residual_t in slots:
+            if self.since_fold == FOLD_EVERY:
+                self._fold()
+            self.since_fold += 1
+            torch.clamp(z, min=0, out=h)
+            torch.addmm(y, h_ones, b_t, beta=-1, out=residual)
+            torch.mm(residual, w2, out=grad_h)
+            relu_backward(grad_h, z, 0, grad_input=grad_h)
+            update_second(residual_t)
+            z.addmm_(k, grad_h, alpha=step)
+            s.add_(grad_h)
+
+    def _fold(self) -> None:
+        """Take the collected steps into the weights, and Z from the weights: what has been rounded off is put right."""
+        self._weights(self.base_w1, self.base_b1)
+        self.s.zero_()
+        torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
+        self.since_fold = 0
+
+    def _weights(self, w1: Tensor, b1: Tensor) -> None:
+        """The first layer after all steps so far, into w1 and b1, which may be the engine's own."""
+        torch.addmm(self.base_w1, self.s.t(), self.x, alpha=self.step, out=w1)
+        torch.add(self.base_b1, self.s.sum(0), alpha=self.step, out=b1)
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Write the working state into the model's parameters."""
+        super().sync()
+        self._weights(self.w1, self.b1)
+
+
+def fused_engine(data: Data, config: Config) -> type[_Fused]:
+    """The class for the config's form and the size of x."""
+    if choose_form(config) == "dual":
+        return DualEngine
+    return FoldedEngine if data.x.numel() < FOLD_BELOW else PlainEngine
