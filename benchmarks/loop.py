@@ -29,11 +29,12 @@ from twolayer.training import choose_threads, prepare
 SHAPES = [
     ((64, 1000, 100, 10), 1e-4, 500),
     ((100, 3, 32, 1), 1e-4, 1000),
-    ((64, 20000, 256, 10), 1e-6, 200),
-    ((4096, 1024, 1024, 64), 1e-8, 3),
-    ((50000, 20, 64, 1), 1e-8, 20),
+    ((64, 20000, 256, 10), 1e-6, 150),
+    ((4096, 1024, 1024, 64), 1e-8, 8),
+    ((50000, 20, 64, 1), 1e-8, 50),
 ]
 CORES = torch.get_num_threads()
+PAUSE = 0.1  # seconds, in which the threads of the program before cease to spin
 
 
 def by_hand(model: nn.Sequential, data: Data, lr: float, iterations: int) -> list[float]:
@@ -115,6 +116,7 @@ def measure(config: Config, iterations: int, rounds: int) -> dict[str, list[floa
         for name, (threads, program) in programs(config).items():
             _, data, model = prepare(config)
             torch.set_num_threads(threads)
+            time.sleep(PAUSE)
             start = time.perf_counter()
             losses = program(model, data, iterations)
             taken = time.perf_counter() - start

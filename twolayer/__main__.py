@@ -20,6 +20,8 @@ def main() -> int:
         signal.signal(signal.SIGINT, _leave)
 
     gc.disable()  # imports make no garbage, and looking for it costs a tenth of them
+    # Looking for pydantic's plugins, of which we use none, reads the metadata of every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from twolayer.cli import run
 
     code = run()
