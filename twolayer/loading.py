@@ -5,16 +5,15 @@ from __future__ import annotations
 import codecs
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from twolayer import yaml12
-from twolayer.config import ALLOWED, KEYS, SOURCES, Config, flat, show
+from twolayer import problems, yaml12
+from twolayer.config import KEYS, Config, flat, show
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 from twolayer.yaml12 import MAX_PROBLEMS, Path
 
@@ -149,7 +148,7 @@ def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Ite
         if name in keys and variables[name]:  # an empty variable is as good as none
             yield Override((keys[name],), variables[name], name)
         elif name not in keys and name.startswith(ENVIRONMENT):
-            near = _meant(name.removeprefix(ENVIRONMENT), KEYS)
+            near = problems.meant(name.removeprefix(ENVIRONMENT), KEYS)
             hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys there are"
             document.problems.append(((name,), Problem(Origin(name), "", f"names no key; {hint}")))
 
@@ -158,8 +157,8 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)
     except ConfigError as error:
-        problems = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
-        document.problems += [(layer.path, problem) for problem in problems]
+        found = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
+        document.problems += [(layer.path, problem) for problem in found]
         return None
     for path, problem in parsed.problems:
         key = ".".join(map(str, layer.path + path))
@@ -197,91 +196,24 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
 def _validate(document: yaml12.Document, name: str) -> Resolved:
     found = dict(document.problems)
     given = set(document.value)
-    unknown = [key for key in document.value if key not in KEYS]
-    for key in unknown:
-        found.setdefault((key,), _unknown(document, name, (key,)))
+    strange = [key for key in document.value if key not in KEYS]
+    for key in strange:
+        found.setdefault((key,), problems.unknown(document, name, (key,)))
     try:
         config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        meant = {_meant(key, KEYS) for key in unknown} - given  # a mistyped key is not missing as well
-        for path, problem in (item for details in error.errors() for item in _problems(details, document, name)):
-            if path[0] not in meant and not any(path[:length] in found for length in range(1, len(path) + 1)):
+        intended = {problems.meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
+        for path, problem in (
+            item for details in error.errors() for item in problems.in_our_words(details, document, name)
+        ):
+            if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
                 found[path] = problem
     if found:
-        problems = sorted(found.values(), key=lambda problem: _order(problem, name))
-        if (more := len(problems) - MAX_PROBLEMS) > 0:
-            problems[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
-        raise ConfigError(problems)
+        listed = sorted(found.values(), key=lambda problem: problems.order(problem, name))
+        if (more := len(listed) - MAX_PROBLEMS) > 0:
+            listed[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
+        raise ConfigError(listed)
     return Resolved(config, name, _by_key(config, document))
-
-
-def _order(problem: Problem, name: str) -> tuple[int, int, int]:
-    """By line and column; then the variables and options; then what is missing from the file."""
-    origin = problem.origin
-    return (0 if origin.line else 2 if origin.name == name else 1), origin.line, origin.column
-
-
-def _nearest(path: Path, document: yaml12.Document) -> Origin | None:
-    """The origin of the value at a path, or of the innermost one around it that has one."""
-    for length in range(len(path), 0, -1):
-        if origin := document.origins.get(path[:length]):
-            return origin
-    return None
-
-
-def _problems(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
-    """One of pydantic's errors in our words: the key, what is allowed, what was given, and where."""
-    kind, value = details["type"], document.value
-    if kind == "conflicts":
-        for key, message in details["ctx"]["conflicts"]:
-            path = tuple(key.split("."))
-            yield path, Problem(_nearest(path, document) or Origin(name), key, message)
-        return
-    location = (*details["loc"], "source") if kind.startswith("union_tag") else details["loc"]
-    path = ()
-    for step in location:  # names of union members stand in there as well; they are no part of the way
-        if isinstance(value, dict) and step in value:
-            value, path = value[step], (*path, step)
-    if kind in ("missing", "union_tag_not_found"):
-        path = (*path, location[-1])
-        message = f"is missing; it must be {ALLOWED['.'.join(map(str, path))]}"
-        source = document.origins.get((*path[:-1], "source")) if len(path) > 1 else None
-        yield path, Problem(source or _nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
-        return
-    if kind == "extra_forbidden":
-        yield path, _unknown(document, name, path)
-        return
-    message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
-    if isinstance(value, str) and isinstance(_number(value), (int, float)):
-        message += "; leave the quotes out"
-    yield path, Problem(_nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
-
-
-def _unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
-    *inside, key = map(str, path)
-    origin = document.key_origins.get(path) or _nearest(path, document) or Origin(name)
-    shown = ".".join([*inside, key[:80]])
-    if inside and f"data.{key}" in ALLOWED:  # a key of another source
-        (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
-        given = document.value["data"]["source"]
-        return Problem(origin, shown, f"goes with source: {source} only, and the source is {given}")
-    near = _meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
-    hint = f"did you mean {near}?" if near else "`twolayer check` shows all there are"
-    return Problem(origin, shown, f"unknown key; {hint}")
-
-
-def _meant(key: str, names: Sequence[str]) -> str | None:
-    """The known name nearest to a key."""
-    lowered = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
-    return lowered[near[0]] if near else None
-
-
-def _number(text: str) -> Any:
-    try:
-        return yaml12.resolve(text)
-    except ValueError:
-        return None
 
 
 def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
@@ -289,7 +221,7 @@ def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
     for key, _ in flat(config):
         path = tuple(key.split("."))
         set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
-        origin = _nearest(path, document) if set_here else None
+        origin = problems.nearest(path, document) if set_here else None
         origins[key] = origin or Origin("default")
     return origins
 

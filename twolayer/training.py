@@ -79,7 +79,7 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
     on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
     block that ends with the first loss that is not finite.
     """
-    with _memory_errors(config):
+    with _threads(config), _memory_errors(config):  # the dual form's K depends on the threads, too
         engine = make_engine(model, data, config)
     first, size = 1, 1
     while first <= config.epochs:
