@@ -48,6 +48,8 @@ def test_a_form_goes_with_the_fused_engine_only() -> None:
     assert Config(**BOOK | {"form": "dual"}).form == Config(**BOOK | {"engine": "fused", "form": "dual"}).form
     with pytest.raises(ValidationError, match="form: dual goes with the fused engine only, and the engine is manual"):
         Config(**BOOK | {"engine": "manual", "form": "dual"})
+    with pytest.raises(ValidationError, match="form: dual goes with the fused engine, which is not to be had on mps"):
+        Config(**BOOK | {"form": "dual", "device": "mps"})
     with pytest.raises(ValidationError, match="engine: fused is not to be had on mps"):
         Config(**BOOK | {"engine": "fused", "device": "mps"})
 

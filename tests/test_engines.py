@@ -164,6 +164,7 @@ SHAPES = {
     "small": (100, 3, 32, 1),
     "many outputs": (20, 5, 4, 700),
     "one row": (1, 9, 3, 2),
+    "one hidden unit": (93, 142, 1, 25),
 }
 
 
@@ -323,3 +324,15 @@ def test_on_cuda_each_engine_agrees_with_numpy(engine: str, config: Config) -> N
     losses, _ = run(config.model_copy(update={"device": "cuda"}))
     _, data, model = prepare(config)
     assert losses == pytest.approx(numpy64(model, data, config, 5)[0], rel=rel)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_largest_step_diverges_and_is_no_other_error(engine: str) -> None:
+    losses = run(with_engine(load_config("default", N=4, D_in=4, H=4, D_out=2, lr=3e38), engine))[0]
+    assert not np.isfinite(losses[-1])
+
+
+def test_data_of_another_length_than_the_configs_are_refused() -> None:
+    config, data, model = prepare(load_config("scratch"))
+    with pytest.raises(DataError, match="the config says N = 100, and the data have 50 rows"):
+        make_engine(model, Data(data.x[:50], data.y[:50]), config)

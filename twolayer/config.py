@@ -115,6 +115,8 @@ class Config(_Frozen):
             yield "dtype", "float64 is not to be had on mps; take float32, or another device"
         if self.form != "auto" and self.engine in ("autograd", "manual"):
             yield "form", f"{self.form} goes with the fused engine only, and the engine is {self.engine}"
+        elif self.form != "auto" and self.device == "mps":
+            yield "form", f"{self.form} goes with the fused engine, which is not to be had on mps"
         if self.engine == "fused" and self.device == "mps":
             yield "engine", "fused is not to be had on mps; take auto, or another device"
         smallest, largest = _RANGE[self.dtype]

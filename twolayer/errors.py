@@ -71,6 +71,6 @@ class DivergedError(TwolayerError):
 
     def __init__(self, iteration: int, loss: float, lr: float) -> None:
         self.iteration, self.loss, self.lr = iteration, loss, lr
-        super().__init__(
-            f"the loss is {loss} after {iteration - 1} updates: lr {lr:g} is too large a step here; try a tenth of it"
-        )
+        updates = "1 update" if iteration == 2 else f"{iteration - 1} updates"
+        step = f"lr {lr:g} is too large a step here; try a tenth of it"
+        super().__init__(f"the loss is {loss} after {updates}: {step}")

@@ -63,6 +63,8 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
         sizes = f"{memory.size(memory.needed(config))}, and {memory.size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     config = config.model_copy(update={"engine": choose_engine(config)})
+    if config.device == "mps" and config.engine == "fused":  # `auto` became MPS
+        raise DeviceError("the fused engine is not to be had on mps; take --engine auto, or another device")
     if config.engine == "fused":
         config = config.model_copy(update={"form": choose_form(config)})
     config = config.model_copy(update={"threads": choose_threads(config)})
@@ -74,7 +76,8 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
 def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
     """Train the model in place; yield its losses, a block of consecutive iterations at a time.
 
-    Of the config, `epochs`, `lr`, `reduction`, `engine` and `threads` count here. A block is about 50 ms of
+    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `reduction`, `engine`, `form`
+    and `threads` count here. A block is about 50 ms of
     work, so that printing, disk and device synchronisation stay out of the hot loop; the results do not depend
     on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
     block that ends with the first loss that is not finite.

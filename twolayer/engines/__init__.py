@@ -36,8 +36,10 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     """The engine that `choose_engine` names, at work on this model's parameters.
 
     Raises DataError where the model is not Linear -> ReLU -> Linear with biases, or the data are not of its shapes,
-    dtype and device.
+    dtype and device, or not N rows.
     """
+    if len(data.x) != config.N:  # by which the form and the threads are chosen
+        raise DataError(f"the config says N = {config.N}, and the data have {len(data.x)} rows")
     _check(model, data)
     engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
     engines["fused"] = fused_engine(data, config)

@@ -50,10 +50,15 @@ class _Fused(ABC):
         self.x, self.y = data.x, data.y  # (N, D_in), (N, D_out)
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         self.reduce = torch.sum if reduction == "sum" else torch.mean
-        self.step = -2 * lr / (1 if reduction == "sum" else self.y.numel())
+        # A step beyond the dtype's largest number would be refused as such, not reported as the divergence that it is.
+        step = 2 * lr / (1 if reduction == "sum" else self.y.numel())
+        self.step = -min(step, torch.finfo(self.x.dtype).max)
         self.grad_h = self.x.new_empty(len(self.x), len(self.w1))  # G, (N, H), short of its factor 2
-        # The residuals E of some iterations, each (N, D_out): their losses are then computed together.
-        self.residuals = self.x.new_empty(max(1, CHUNK // self.y.numel()), *self.y.shape)
+        # The residuals E of some iterations, each (N, D_out): their losses are then computed together. Each starts at a
+        # multiple of 16 numbers: some products add up in another order where the address is otherwise.
+        size = self.y.numel()
+        slots = self.x.new_empty(max(1, CHUNK // size), -(-size // 16) * 16)
+        self.residuals = slots[:, :size].view(-1, *self.y.shape)
         self.squares = torch.empty_like(self.residuals)
         self.slots = [(residual, residual.t()) for residual in self.residuals.unbind()]
 
@@ -174,7 +179,8 @@ class DualEngine(_Folded):
         super().__init__(model, data, lr=lr, reduction=reduction)
         self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # as of the last fold
         # (N, N); in float64 first, because its rounding acts in every iteration alike
-        self.k = torch.mm(self.x.double(), self.x.double().t()).add_(1).to(self.x.dtype)
+        x = self.x.double()
+        self.k = torch.mm(x, x.t()).add_(1).to(self.x.dtype)
         self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (N, H)
         self.since_fold = 0
         torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
