@@ -23,7 +23,7 @@ from twolayer import cli
 from twolayer.config import KEYS
 
 
-def refused(done: subprocess.CompletedProcess[str], place: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], place: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(place)
     assert done.stderr.count("\n") == 1
@@ -71,7 +71,7 @@ def test_a_wrong_file_is_refused(config_file: Write, what: str) -> None:
     content, place = WRONG[what]
     folder = config_file(content).parent
     for command in ("train", "check"):
-        refused(without_torch(command, "my.yaml", cwd=folder), place)
+        assert_refused(without_torch(command, "my.yaml", cwd=folder), place)
     assert [path.name for path in folder.iterdir()] == ["my.yaml"]
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(2**30)
     for name in ("no.yaml", "folder.yaml", "huge.yaml", "/dev/zero"):
-        refused(without_torch("train", name, cwd=tmp_path), f"{name}  ")
+        assert_refused(without_torch("train", name, cwd=tmp_path), f"{name}  ")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str, tmp_path: Path) -> None:
-    refused(without_torch("train", *arguments, cwd=tmp_path), start)
+    assert_refused(without_torch("train", *arguments, cwd=tmp_path), start)
 
 
 def test_malformed_sets_are_told_with_all_the_rest(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_malformed_sets_are_told_with_all_the_rest(tmp_path: Path) -> None:
 
 
 def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
-    refused(without_torch("trian", cwd=tmp_path), "error: No such command 'trian'")
+    assert_refused(without_torch("trian", cwd=tmp_path), "error: No such command 'trian'")
 
 
 @given(st.binary(max_size=300))
