@@ -9,92 +9,17 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from oracles import ENGINES, configs, needs_cuda, numpy64, run, same, sgd, with_engine
 from torch import nn
 from torch._C._profiler import _EventType
 
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines import choose_engine, fused, make_engine
-from twolayer.engines.fused import choose_form
 from twolayer.errors import DataError
 from twolayer.loading import load_config
-from twolayer.training import _threads, prepare
-
-ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
-
-
-def run(config: Config, iterations: int = 5) -> tuple[list[float], list[torch.Tensor]]:
-    """The losses and the weights after some iterations from the config's own start."""
-    config, data, model = prepare(config)
-    with _threads(config):
-        engine = make_engine(model, data, config)
-        losses = engine.advance(iterations)
-        engine.sync()
-    return losses.tolist(), [parameter.detach() for parameter in model.parameters()]
-
-
-def sgd(model: nn.Sequential, data: Data, config: Config, iterations: int) -> list[float]:
-    """Gradient descent by `torch.optim.SGD`; trains the model in place."""
-    loss_fn = nn.MSELoss(reduction=config.reduction)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
-    losses = []
-    for _ in range(iterations):
-        loss = loss_fn(model(data.x), data.y)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return losses
-
-
-def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -> tuple[list[float], list[Any]]:
-    """Gradient descent in numpy, float64, with column-vector biases: another program for the same mathematics."""
-    x, y = (array.numpy().astype(np.float64).T for array in (data.x, data.y))  # (D_in, N), (D_out, N)
-    w1, b1, w2, b2 = (parameter.detach().numpy().astype(np.float64) for parameter in model.parameters())
-    b1, b2 = b1[:, None], b2[:, None]
-    scale = 1.0 if config.reduction == "sum" else 1.0 / y.size
-    losses = []
-    for _ in range(iterations):
-        z = w1 @ x + b1
-        h = np.where(z > 0, z, 0.0)
-        residual = w2 @ h + b2 - y
-        losses.append(scale * float(np.sum(residual**2)))
-        g = 2 * scale * residual
-        gz = (w2.T @ g) * (z > 0)
-        w2, b2 = w2 - config.lr * g @ h.T, b2 - config.lr * g.sum(axis=1, keepdims=True)
-        w1, b1 = w1 - config.lr * gz @ x.T, b1 - config.lr * gz.sum(axis=1, keepdims=True)
-    return losses, [w1, b1[:, 0], w2, b2[:, 0]]
-
-
-def configs(most: int = 70) -> st.SearchStrategy[Config]:
-    size = st.integers(1, most)
-    return st.builds(
-        Config,
-        N=size,
-        D_in=size,
-        H=size,
-        D_out=size,
-        lr=st.sampled_from([1e-7, 1e-6, 1e-5]),
-        epochs=st.just(5),
-        seed=st.integers(0, 2**32),
-        init=st.sampled_from(["default", "normal"]),
-        reduction=st.sampled_from(["sum", "mean"]),
-        dtype=st.sampled_from(["float32", "float64"]),
-        threads=st.sampled_from([1, 2]),
-    )
-
-
-def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    """Bit for bit; where both have diverged to nan, nan equals nan."""
-    return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True))
-
-
-def with_engine(config: Config, engine: str) -> Config:
-    """The config with an engine, or with `fused` and its form."""
-    name, _, form = engine.partition(" ")
-    return config.model_copy(update={"engine": name, "form": form or "auto"})
+from twolayer.machine import set_up
+from twolayer.training import prepare
 
 
 @given(configs())
@@ -124,7 +49,7 @@ def test_autograd_equals_torch_optim_sgd_bit_for_bit(config: Config) -> None:
     config = with_engine(config, "autograd")
     losses, weights = run(config)
     full, data, model = prepare(config)
-    with _threads(full):
+    with set_up(full):
         assert list(map(repr, sgd(model, data, full, 5))) == list(map(repr, losses))
     assert same([parameter.detach() for parameter in model.parameters()], weights)
 
@@ -184,7 +109,7 @@ def test_neither_cuts_nor_syncs_change_a_bit(
     config, data, model = prepare(with_engine(config, engine))
     machine = make_engine(model, data, config)
     losses = []
-    with _threads(config):
+    with set_up(config):
         for count in (1, 7, 30, 2):
             losses += machine.advance(count).tolist()
             machine.sync()
@@ -203,46 +128,6 @@ def test_after_a_sync_the_model_gives_the_next_loss(engine: str) -> None:
         machine.sync()
         loss = float(nn.MSELoss(reduction="sum")(model(data.x), data.y).detach())
         assert float(machine.advance(1)) == pytest.approx(loss, rel=1e-5)
-
-
-@pytest.mark.parametrize("form", ["primal", "dual"])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_in_float32_fused_is_as_near_the_truth_as_autograd(form: str, threads: int) -> None:
-    truth = np.array(run(load_config("default", dtype="float64", engine="autograd"), 500)[0])
-
-    def distance(engine: str) -> float:
-        losses = run(with_engine(load_config("default", threads=threads), engine), 500)[0]
-        return float(np.max(np.abs(np.array(losses) - truth) / truth))
-
-    assert distance(f"fused {form}") <= 2 * distance("autograd")
-
-
-def test_over_100_000_iterations_the_dual_form_stays_with_the_truth() -> None:
-    truth = np.array(run(with_engine(load_config("default", dtype="float64"), "fused dual"), 100_000)[0])
-    losses = np.array(run(with_engine(load_config("default"), "fused dual"), 100_000)[0])
-    assert float(np.max(np.abs(losses - truth))) / truth[0] < 1e-6
-
-
-@given(configs())
-@settings(max_examples=100, deadline=None)
-def test_the_plain_primal_form_for_large_x_is_the_same_descent(config: Config) -> None:
-    config = with_engine(config, "fused primal").model_copy(update={"dtype": "float64"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "FOLD_BELOW", 0)
-        losses, weights = run(config)
-    folded_losses, folded_weights = run(config)
-    assert losses == pytest.approx(folded_losses, rel=1e-10)
-    for one, other in zip(weights, folded_weights, strict=True):
-        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-10 * float(other.abs().max()))
-
-
-def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> None:
-    shapes = {(64, 1000, 100, 10): "dual", (100, 3, 32, 1): "primal", (64, 20000, 256, 10): "dual"}
-    shapes |= {(4096, 1024, 1024, 64): "primal", (50000, 20, 64, 1): "primal"}
-    for (N, D_in, H, D_out), form in shapes.items():
-        assert choose_form(load_config("default", N=N, D_in=D_in, H=H, D_out=D_out)) == form
-    assert choose_form(load_config("default", epochs=1)) == "primal"  # K is not worth its while
-    assert choose_form(load_config("default", form="primal")) == "primal"
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])

@@ -28,16 +28,24 @@ MAY_IMPORT = {
     "history": "",
     "data": "config errors model",
     "model": "config errors",
-    "engines": "config data errors engines.autograd engines.fused engines.manual",
+    "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual",
     "engines.autograd": "data",
     "engines.manual": "data",
     "engines.fused": "config data engines.manual",
-    "training": "config data engines engines.fused errors history memory model",
+    "engines.graph": "",
+    "machine": "config engines engines.fused",
+    "training": "config data engines engines.fused errors history machine memory model",
     "console": "errors history",
     "cli": "config console errors loading memory | training model",
 }
 ONLY_USER = {"typer": {"cli"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
-COMPUTES = {"data", "model", "engines", "engines.autograd", "engines.fused", "engines.manual", "training"}
+COMPUTES = {"data", "machine", "model", "training"} | {
+    "engines",
+    "engines.autograd",
+    "engines.fused",
+    "engines.graph",
+    "engines.manual",
+}
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:

@@ -14,7 +14,7 @@ from twolayer.config import Config
 from twolayer.errors import ConfigError, DeviceError, DivergedError
 from twolayer.history import Block
 from twolayer.loading import load_config
-from twolayer.training import choose_threads, final_loss, fit, operations, prepare, train
+from twolayer.training import final_loss, fit, prepare, train
 
 
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
@@ -113,23 +113,6 @@ def test_an_allocation_that_fails_is_a_device_error() -> None:
 def test_other_errors_of_torch_pass_through() -> None:
     with pytest.raises(RuntimeError, match="mat1"), training._memory_errors(load_config("default")):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
-
-
-def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    small, large = load_config("scratch"), load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
-    assert operations(small) == 4 * 100 * 3 * 32 + 6 * 100 * 32 * 1
-    assert operations(load_config("default")) == 2 * 64 * 64 * 100 + 6 * 64 * 100 * 10  # the dual form
-    assert [choose_threads(config) for config in (small, large)] == [1, 6]
-    assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
-
-
-def test_threads_are_put_back_also_after_an_error() -> None:
-    before = torch.get_num_threads()
-    config = load_config("default", threads=before + 1)
-    with pytest.raises(ZeroDivisionError), training._threads(config):
-        print(1 / (torch.get_num_threads() - before - 1))
-    assert torch.get_num_threads() == before
 
 
 def test_prepare_resolves_every_auto() -> None:

@@ -94,6 +94,13 @@ class Config(_Frozen):
         default="auto",
         description="CPU threads; `auto` takes one for small iterations and all cores for large ones",
     )
+    precision: Literal["full", "tf32"] = Field(
+        default="full",
+        description="of float32 matrix products on CUDA; `tf32` takes 10 of the 23 bits of what is multiplied",
+    )
+    cuda_graph: bool = Field(
+        default=True, description="on CUDA the fused engine launches its kernels as a graph; the losses are the same"
+    )
     log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
 
     @model_validator(mode="after")
@@ -119,6 +126,8 @@ class Config(_Frozen):
             yield "form", f"{self.form} goes with the fused engine, which is not to be had on mps"
         if self.engine == "fused" and self.device == "mps":
             yield "engine", "fused is not to be had on mps; take auto, or another device"
+        if self.precision == "tf32" and self.dtype == "float64":
+            yield "precision", "tf32 goes with dtype float32, and the dtype is float64"
         smallest, largest = _RANGE[self.dtype]
         if not smallest <= self.lr <= largest:
             yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
@@ -146,6 +155,8 @@ ALLOWED = {
     "engine": "auto, autograd, manual or fused",
     "form": "auto, primal or dual",
     "threads": "auto, or a whole number from 1 to 1024",
+    "precision": "full or tf32",
+    "cuda_graph": "true or false",
     "log_every": _COUNT,
 }
 KEYS = tuple(Config.model_fields)

@@ -102,16 +102,20 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) ->
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([safe(value) for value in row] for row in values)
+        writer.writerows(map(_cell, row) for row in values)
         write(buffer.getvalue())
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in values))
     else:
-        lines = [[safe(item) for item in row] for row in (names, *values)]
+        lines = [list(map(_cell, row)) for row in (names, *values)]
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
         for number, line in enumerate(lines):
             text = "  ".join(set_cell_size(item, width) for item, width in zip(line, widths, strict=True)).rstrip()
             out().print(Text(text, "" if number else "bold"))
+
+
+def _cell(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else safe(value)  # as YAML and JSON write it
 
 
 def json_document(value: Any) -> None:

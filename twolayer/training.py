@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from twolayer import memory
+from twolayer import machine, memory
 from twolayer.config import Config
 from twolayer.data import Data, load_data
 from twolayer.engines import choose_engine, make_engine
@@ -21,9 +21,6 @@ from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
 
 BLOCK_SECONDS = 0.05
-
-# Multiply-adds in an iteration, times two, below which one thread computes it (docs/numerics.md, "Threads and bits").
-ONE_THREAD_BELOW = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,9 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
         raise DeviceError("the fused engine is not to be had on mps; take --engine auto, or another device")
     if config.engine == "fused":
         config = config.model_copy(update={"form": choose_form(config)})
-    config = config.model_copy(update={"threads": choose_threads(config)})
+    config = config.model_copy(update={"threads": machine.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
-    with _threads(config), _memory_errors(config):
+    with machine.set_up(config), _memory_errors(config):
         return config, load_data(config, generator), build_model(config, generator)
 
 
@@ -82,13 +79,13 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
     on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
     block that ends with the first loss that is not finite.
     """
-    with _threads(config), _memory_errors(config):  # the dual form's K depends on the threads, too
+    with machine.set_up(config), _memory_errors(config):  # the dual form's K depends on the threads, too
         engine = make_engine(model, data, config)
     first, size = 1, 1
     while first <= config.epochs:
         size = min(size, config.epochs - first + 1)
         start = time.perf_counter()
-        with _threads(config), _memory_errors(config):
+        with machine.set_up(config), _memory_errors(config):
             losses = tuple(engine.advance(size).tolist())  # the one place that waits for the device
             computed = time.perf_counter()
             engine.sync()
@@ -108,39 +105,11 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     """The loss after the last update. Raises DivergedError where it is not finite."""
     loss_fn = nn.MSELoss(reduction=config.reduction)
-    with torch.no_grad(), _threads(config), _memory_errors(config):
+    with torch.no_grad(), machine.set_up(config), _memory_errors(config):
         loss = float(loss_fn(model(data.x), data.y))
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, config.lr)
     return loss
-
-
-def choose_threads(config: Config) -> int:
-    """The number of CPU threads; `auto` is one for small iterations and all that PyTorch would take for large ones."""
-    if config.threads != "auto":
-        return config.threads
-    return 1 if operations(config) < ONE_THREAD_BELOW else torch.get_num_threads()
-
-
-def operations(config: Config) -> int:
-    """The operations in an iteration's matrix products: two with x (or one with K), three with W2."""
-    N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
-    dual = choose_engine(config) == "fused" and choose_form(config) == "dual"
-    return (2 * N * N * H if dual else 4 * N * D_in * H) + 6 * N * H * D_out
-
-
-@contextmanager
-def _threads(config: Config) -> Iterator[None]:
-    """Compute with the config's threads inside; the number is the process's own, so it is put back."""
-    before, wanted = torch.get_num_threads(), choose_threads(config)
-    if wanted == before:
-        yield
-        return
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.fused import fused_engine
+from twolayer.engines.graph import Captured
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DataError
 
@@ -42,8 +43,12 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
         raise DataError(f"the config says N = {config.N}, and the data have {len(data.x)} rows")
     _check(model, data)
     engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
-    engines["fused"] = fused_engine(data, config)
-    return engines[choose_engine(config)](model, data, lr=config.lr, reduction=config.reduction)
+    if (name := choose_engine(config)) in engines:
+        return engines[name](model, data, lr=config.lr, reduction=config.reduction)
+    engine = fused_engine(data, config)(model, data, lr=config.lr, reduction=config.reduction)
+    if data.x.is_cuda and config.cuda_graph:
+        engine.whole_chunk = Captured(engine.whole_chunk, data.x.device)
+    return engine
 
 
 def _check(model: nn.Sequential, data: Data) -> None:

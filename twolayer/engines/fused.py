@@ -54,25 +54,45 @@ class _Fused(ABC):
         step = 2 * lr / (1 if reduction == "sum" else self.y.numel())
         self.step = -min(step, torch.finfo(self.x.dtype).max)
         self.grad_h = self.x.new_empty(len(self.x), len(self.w1))  # G, (N, H), short of its factor 2
-        # The residuals E of some iterations, each (N, D_out): their losses are then computed together. Each starts at a
-        # multiple of 16 numbers: some products add up in another order where the address is otherwise.
-        size = self.y.numel()
-        slots = self.x.new_empty(max(1, CHUNK // size), -(-size // 16) * 16)
-        self.residuals = slots[:, :size].view(-1, *self.y.shape)
-        self.squares = torch.empty_like(self.residuals)
+        # The residuals E of a chunk of iterations, each (N, D_out): their losses are then computed together.
+        self.residuals, self.squares = self._per_iteration(), self._per_iteration()
         self.slots = [(residual, residual.t()) for residual in self.residuals.unbind()]
+        self.losses = self.y.new_empty(len(self.slots))
+        self.done = 0  # iterations
+        self.whole_chunk: Callable[[], object] = lambda: self._chunk(len(self.slots))
+
+    def _per_iteration(self) -> Tensor:
+        """A buffer of y's shape for each iteration of a chunk."""
+        # Each starts at a multiple of 64 numbers: some products and sums add up in another order at another address.
+        size = self.y.numel()
+        buffer = self.x.new_zeros(max(1, CHUNK // size), -(-size // 64) * 64)
+        return buffer[:, :size].view(-1, *self.y.shape)
 
     @torch.no_grad()
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss before each update, shape (iterations,)."""
-        losses = self.y.new_empty(iterations)
-        for start in range(0, iterations, len(self.slots)):
-            part = losses[start : start + len(self.slots)]
-            count = len(part)
-            self._iterate(self.slots[:count])
-            squares = torch.mul(self.residuals[:count], self.residuals[:count], out=self.squares[:count])
-            self.reduce(squares, (1, 2), out=part)
+        losses, start = self.y.new_empty(iterations), 0
+        while start < iterations:
+            count = min(self._start_chunk(), iterations - start)
+            if count == len(self.slots):
+                self.whole_chunk()
+            else:
+                self._chunk(count)
+            losses[start : start + count] = self.losses[:count]
+            start += count
+            self.done += count
         return losses
+
+    def _start_chunk(self) -> int:
+        """Make ready for the next iterations; how many there may be at most until this is to be called again."""
+        return len(self.slots)
+
+    def _chunk(self, count: int) -> None:
+        """So many iterations; their losses come first in `losses`."""
+        self._iterate(self.slots[:count])
+        # Of all slots, used or not: on a GPU the order of a sum depends on how many sums there are.
+        torch.mul(self.residuals, self.residuals, out=self.squares)
+        self.reduce(self.squares, (1, 2), out=self.losses)
 
     @abstractmethod
     def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
@@ -128,7 +148,7 @@ class _Folded(_Fused):
     def _update_second(self) -> Callable[[Tensor], object]:
         """B <- B - 2 lr E' H+, as a function of E'."""
         b, h_ones, grad_b, step = self.b, self.h_ones, self.grad_b, self.step
-        if torch.get_num_threads() == 1:
+        if torch.get_num_threads() == 1 or b.is_cuda:
             return lambda residual_t: b.addmm_(residual_t, h_ones, alpha=step)
         # With several threads MKL adds to B part by part, rounding each time: seven times the error in the losses.
         return lambda residual_t: b.add_(torch.mm(residual_t, h_ones, out=grad_b), alpha=step)
@@ -182,17 +202,19 @@ class DualEngine(_Folded):
         x = self.x.double()
         self.k = torch.mm(x, x.t()).add_(1).to(self.x.dtype)
         self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (N, H)
-        self.since_fold = 0
         torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
+
+    def _start_chunk(self) -> int:
+        since_fold = self.done % FOLD_EVERY
+        if self.done and not since_fold:
+            self._fold()
+        return min(len(self.slots), FOLD_EVERY - since_fold)
 
     def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
         k, z, s, b, y, h_ones, h, grad_h = self.k, self.z, self.s, self.b, self.y, self.h_ones, self.h, self.grad_h
         b_t, w2, step, update_second = b.t(), b[:, :-1], self.step, self._update_second()
 
         for residual, residual_t in slots:
-            if self.since_fold == FOLD_EVERY:
-                self._fold()
-            self.since_fold += 1
             torch.clamp(z, min=0, out=h)
             torch.addmm(y, h_ones, b_t, beta=-1, out=residual)
             torch.mm(residual, w2, out=grad_h)
@@ -206,7 +228,6 @@ class DualEngine(_Folded):
         self._weights(self.base_w1, self.base_b1)
         self.s.zero_()
         torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
-        self.since_fold = 0
 
     def _weights(self, w1: Tensor, b1: Tensor) -> None:
         """The first layer after all steps so far, into w1 and b1, which may be the engine's own."""
