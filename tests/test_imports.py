@@ -33,13 +33,15 @@ MAY_IMPORT = {
     "engines.manual": "data",
     "engines.fused": "config data engines.manual",
     "engines.graph": "",
-    "machine": "config engines engines.fused",
+    "machine": "config engines engines.fused errors memory",
+    "bench": "config data engines engines.fused machine memory training errors",
     "training": "config data engines engines.fused errors history machine memory model",
     "console": "errors history",
-    "cli": "config console errors loading memory | training model",
+    "process": "",
+    "cli": "config console errors loading memory process | bench training model",
 }
 ONLY_USER = {"typer": {"cli"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
-COMPUTES = {"data", "machine", "model", "training"} | {
+COMPUTES = {"bench", "data", "machine", "model", "training"} | {
     "engines",
     "engines.autograd",
     "engines.fused",

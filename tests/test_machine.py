@@ -10,6 +10,7 @@ import torch
 from conftest import clean_environment
 
 from twolayer import machine
+from twolayer.errors import DeviceError
 from twolayer.loading import load_config
 from twolayer.machine import choose_threads, cores, operations, set_up
 
@@ -35,6 +36,20 @@ def test_threads_are_put_back_also_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), set_up(config):
         print(1 / (torch.get_num_threads() - before - 1))
     assert torch.get_num_threads() == before
+
+
+def test_an_allocation_that_fails_is_a_device_error() -> None:
+    config = load_config("default", N=10**13)
+    with (
+        pytest.raises(DeviceError, match="out of memory on cpu: the training needs at least"),
+        set_up(config),
+    ):
+        torch.empty(2**60)
+
+
+def test_other_errors_of_torch_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="mat1"), set_up(load_config("default")):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("precision", ["full", "tf32"])

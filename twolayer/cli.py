@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
-import gc
-import locale
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated
 
 import typer
 
-from twolayer import __version__, console, loading, memory
+from twolayer import __version__, console, loading, memory, process
 from twolayer.config import flat, schema
-from twolayer.errors import ConfigError, DeviceError, Origin, Problem, TwolayerError
+from twolayer.errors import ConfigError, DeviceError, DisagreementError, Origin, Problem, TwolayerError
 
 app = typer.Typer(
     name="twolayer",
@@ -32,7 +27,7 @@ app = typer.Typer(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (`sys.argv`, unless given) and show what goes wrong; the exit code."""
-    _prepare_streams()
+    process.prepare_streams()
     what: TwolayerError | str = ""
     try:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
@@ -49,35 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = 128 + signal.SIGINT
     if what:
         console.error(what)
-    return _flushed(code)
-
-
-def _prepare_streams() -> None:
-    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
-    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
-    plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell (>&-)
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open
-        stream: TextIO = getattr(sys, name)
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
-
-
-def _flushed(code: int) -> int:
-    """Empty the streams now: what fails at the interpreter's exit can no longer be told well."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _drop_output()
-    return code
-
-
-def _drop_output() -> None:
-    """Send what stdout still holds to nowhere."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno())
-    os.close(sink)
+    return process.flushed(code)
 
 
 # The keys that have an option of their own.
@@ -158,17 +125,16 @@ def train(
     try:
         from twolayer import training  # a second, nearly all of it torch
         from twolayer.model import device_name
-    except (ImportError, OSError) as error:  # a torch that is not there, or lacks a library of its own
-        raise DeviceError(f"PyTorch cannot be imported: {error}") from None
+    except (ImportError, OSError) as error:
+        raise _no_torch(error) from None
 
-    _start_computing()
+    process.start_computing()
     full, data, model = training.prepare(resolved.config)
     aside = format_ != "table"  # csv and jsonl have stdout to themselves
-    engine_name = f"{full.engine} ({full.form})" if full.engine == "fused" else full.engine
     if not quiet:
         if not aside:
             console.say(str(model))
-        console.about(config, device_name(full.device), engine_name, full.threads, full.seed, stderr=aside)
+        console.about(config, device_name(full.device), full.engine_name, full.threads, full.seed, stderr=aside)
 
     seconds = 0.0
     view = console.LossView(full.epochs, full.log_every, format_, quiet=quiet)
@@ -181,6 +147,57 @@ def train(
         console.note(f"interrupted after {view.done} of {full.epochs} iterations")
         raise typer.Exit(128 + signal.SIGINT) from None
     console.summary(training.final_loss(model, data, full), seconds, full.epochs, stderr=aside)
+
+
+@app.command(epilog="Example:  twolayer bench --device cuda")
+def bench(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Times to measure each engine.")] = 7,
+    format_: FormatOption = "table",
+) -> None:
+    """Measure every engine on this machine, and check that all compute the same.
+
+    Times are medians of rounds in turn, with the least and the most; set-up is what comes before the first iteration
+    and after the last. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
+    """
+    resolved = _resolve(config, set_ or [], context)
+    try:
+        from twolayer.bench import Bench  # a second, nearly all of it torch
+        from twolayer.model import device_name
+    except (ImportError, OSError) as error:
+        raise _no_torch(error) from None
+
+    process.start_computing()
+    full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
+    if format_ == "table":
+        console.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}\n")
+    try:
+        with console.Bar(rounds) as bar:
+            bar.draw(0, "rounds")
+            for done in engines.rounds(rounds):
+                bar.draw(done, "rounds")
+    except KeyboardInterrupt:
+        console.note(f"interrupted after {done} of {rounds} rounds")
+        interrupted = True
+    if done:
+        console.measured(list(engines.rows()), format_)
+    if done and format_ == "table":
+        products = engines.products
+        console.say(
+            f"\nshare: of the {products.rate / 1e9:.3g} GFLOP/s that products of {products.size} x {products.size} "
+            f"matrices reach here"
+        )
+        for name, reason in engines.left_out.items():
+            console.say(f"left out: {name}, {reason}")
+        console.say(f"auto takes {engines.auto}")
+    if interrupted:
+        raise typer.Exit(128 + signal.SIGINT)
+    if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
+        raise DisagreementError(wrong)
 
 
 @app.command(epilog="Example:  twolayer check my.yaml --set lr=1e-3")
@@ -230,6 +247,11 @@ def schema_command() -> None:
     console.json_document(schema())
 
 
+def _no_torch(error: Exception) -> DeviceError:
+    """What to say of a torch that is not there, or lacks a library of its own."""
+    return DeviceError(f"PyTorch cannot be imported: {error}")
+
+
 def _resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
     """The config with all that comes over it, known to fit into memory. Does not import torch."""
     malformed = [
@@ -253,22 +275,5 @@ def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.
         if text.find("=") > 0:
             yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
     for key in NAMED:
-        if (given := context.params[key]) is not None:
+        if (given := context.params.get(key)) is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
-
-
-def _start_computing() -> None:
-    """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
-    gc.freeze()
-    gc.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """End the training in order; a second signal leaves at once."""
-    signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
-    if signum == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + signum)

@@ -103,6 +103,16 @@ class Config(_Frozen):
     )
     log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
 
+    @property
+    def shape(self) -> str:
+        """The sizes: `64 x 1000 -> 100 -> 10`."""
+        return f"{self.N} x {self.D_in} -> {self.H} -> {self.D_out}"
+
+    @property
+    def engine_name(self) -> str:
+        """The engine, and the form where it has one: `fused (dual)`."""
+        return f"{self.engine} ({self.form})" if self.engine == "fused" else self.engine
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if conflicts := list(self._conflicts()):

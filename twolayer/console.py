@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
@@ -123,6 +123,38 @@ def json_document(value: Any) -> None:
     write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+class Bar:
+    """A progress bar on stderr while a terminal watches: one line, to be erased before anything else is printed."""
+
+    def __init__(self, total: int, *, hidden: bool = False) -> None:
+        self.total = total
+        self.is_shown = not hidden and sys.stderr.isatty() and not err().is_dumb_terminal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.erase()
+
+    def erase(self) -> None:
+        """Leave nothing behind."""
+        if self.is_shown:
+            err().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+
+    def draw(self, done: int, text: str) -> None:
+        """Show how much of the total is done, unless all is."""
+        if not self.is_shown or done == self.total:
+            return
+        self.erase()
+        count = f" {done:>{len(str(self.total))}}/{self.total}  {text}"
+        room = max(0, min(40, err().width - len(count) - 1))
+        full, dash = room * done // self.total, "-" if err().options.ascii_only else "━"
+        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes are alike
+        line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
+        line.truncate(err().width - 1)
+        err().print(line, end="", soft_wrap=False, no_wrap=True)
+
+
 class LossView:
     """Shows a training while it runs: the rows on stdout, a progress bar on stderr while a terminal watches.
 
@@ -134,7 +166,7 @@ class LossView:
         self.epochs, self.log_every, self.form, self.quiet = epochs, log_every, form, quiet
         self.width = max(len("iteration"), len(str(epochs)))
         self.done = 0
-        self.has_bar = not quiet and sys.stderr.isatty() and not err().is_dumb_terminal
+        self.bar = Bar(epochs, hidden=quiet)
 
     def __enter__(self) -> Self:
         if self.quiet:
@@ -151,39 +183,24 @@ class LossView:
         self.done = block.last
         if self.quiet:
             return
-        self._erase_bar()
+        self.bar.erase()
         if self.form == "table":
             out().print(_Rows(block, self.log_every, self.width), end="")
         else:
             row = csv_row if self.form == "csv" else jsonl_row
             write("".join(row(*item) for item in block.every(self.log_every)))
-        self._draw_bar(block.losses[-1])
+        self.bar.draw(self.done, f"loss {block.losses[-1]:.6g}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._erase_bar()
+        self.bar.erase()
         if self.form == "table" and not self.quiet and not isinstance(error, (OSError, OutputClosed)):
             self._rule()
 
     def _rule(self) -> None:
         dash = "-" if out().options.ascii_only else "─"
         out().print(Text(dash * (self.width + _LOSS_WIDTH + 2), "dim"))
-
-    def _erase_bar(self) -> None:
-        if self.has_bar:
-            err().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
-
-    def _draw_bar(self, loss: float) -> None:
-        if not self.has_bar or self.done == self.epochs:
-            return
-        count = f" {self.done:>{len(str(self.epochs))}}/{self.epochs}  loss {loss:.6g}"
-        room = max(0, min(40, err().width - len(count) - 1))
-        full, dash = room * self.done // self.epochs, "-" if err().options.ascii_only else "━"
-        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes are alike
-        line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
-        line.truncate(err().width - 1)
-        err().print(line, end="", soft_wrap=False, no_wrap=True)
 
 
 class _Rows:
@@ -195,6 +212,35 @@ class _Rows:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         line = f" {{:>{self.width}}} {{:>#{_LOSS_WIDTH}.6g}}\n".format
         yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
+
+
+def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
+    """What `bench` has measured, an engine a row; the one that `auto` takes stands out."""
+    if form != "table":
+        rows(list(figures[0]), [list(row.values()) for row in figures], form)
+        return
+    unit = "us" if out().options.ascii_only else "µs"
+    lines = [["engine", "threads", f"{unit}/iteration", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
+    for number, row in enumerate(figures):
+        distance = f", to {row['distance']:.0e}" if row["distance"] else ", exactly"
+        lines.append(
+            [
+                row["engine"]
+                + (f" ({row['form']})" if row["form"] else "")
+                + ("" if row["cuda_graph"] else ", no graph"),
+                str(row["threads"]),
+                *(f"{row[key]:.4g}" for key in ("microseconds", "least", "most")),
+                duration(row["set_up"] / 1e6, unit),
+                f"{row['gflops']:.3g}",
+                f"{row['share']:.0%}",
+                ("yes" if row["agrees"] else "no") + distance if number else "reference",
+            ]
+        )
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for number, (name, *cells, agrees) in enumerate(lines):
+        numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))
+        is_bold = not number or figures[number - 1]["auto"]
+        out().print(Text(f"{name:<{widths[0]}}  {numbers}  {agrees}", "bold" if is_bold else ""))
 
 
 def about(config: str, device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:

@@ -60,6 +60,14 @@ class DeviceError(TwolayerError):
     """The device cannot be had, or does not have the memory."""
 
 
+class DisagreementError(TwolayerError):
+    """An engine computes something else than the reference does: `names` says which ones."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(f"not the losses of autograd: {', '.join(names)}")
+
+
 class DivergedError(TwolayerError):
     """The loss is no longer a finite number.
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from twolayer import memory
 from twolayer.config import Config
 from twolayer.engines import choose_engine
 from twolayer.engines.fused import choose_form
+from twolayer.errors import DeviceError
 
 # The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
@@ -57,7 +59,10 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
 
 @contextmanager
 def set_up(config: Config) -> Iterator[None]:
-    """Compute with the config's threads and precision inside; both are the process's own, so they are put back."""
+    """Compute with the config's threads and precision inside; both are the process's own, so they are put back.
+
+    Turns torch's out-of-memory errors, which differ by device, into a DeviceError.
+    """
     threads, wanted = torch.get_num_threads(), choose_threads(config)
     products = {
         torch.backends.cuda.matmul: "tf32" if config.precision == "tf32" else "ieee",
@@ -73,6 +78,11 @@ def set_up(config: Config) -> Iterator[None]:
         torch.set_num_threads(wanted)
     try:
         yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            need = memory.size(memory.needed(config))
+            raise DeviceError(f"out of memory on {config.device}: the training needs at least {need}") from None
+        raise
     finally:
         if wanted != threads:
             torch.set_num_threads(threads)

@@ -79,8 +79,7 @@ def check(config: Config, name: str = "config") -> None:
     """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory."""
     need, free = needed_by_host(config), available()
     if free is not None and need > free:
-        sizes = f"{config.N} x {config.D_in} -> {config.H} -> {config.D_out}"
-        message = f"{sizes} needs at least {size(need)} of memory, and {size(free)} is available"
+        message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +65,7 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
         config = config.model_copy(update={"form": choose_form(config)})
     config = config.model_copy(update={"threads": machine.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
-    with machine.set_up(config), _memory_errors(config):
+    with machine.set_up(config):
         return config, load_data(config, generator), build_model(config, generator)
 
 
@@ -79,13 +78,13 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
     on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
     block that ends with the first loss that is not finite.
     """
-    with machine.set_up(config), _memory_errors(config):  # the dual form's K depends on the threads, too
+    with machine.set_up(config):  # the dual form's K depends on the threads, too
         engine = make_engine(model, data, config)
     first, size = 1, 1
     while first <= config.epochs:
         size = min(size, config.epochs - first + 1)
         start = time.perf_counter()
-        with machine.set_up(config), _memory_errors(config):
+        with machine.set_up(config):
             losses = tuple(engine.advance(size).tolist())  # the one place that waits for the device
             computed = time.perf_counter()
             engine.sync()
@@ -105,20 +104,8 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     """The loss after the last update. Raises DivergedError where it is not finite."""
     loss_fn = nn.MSELoss(reduction=config.reduction)
-    with torch.no_grad(), machine.set_up(config), _memory_errors(config):
+    with torch.no_grad(), machine.set_up(config):
         loss = float(loss_fn(model(data.x), data.y))
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, config.lr)
     return loss
-
-
-@contextmanager
-def _memory_errors(config: Config) -> Iterator[None]:
-    """Turn torch's out-of-memory errors, which differ by device, into a DeviceError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-            need = memory.size(memory.needed(config))
-            raise DeviceError(f"out of memory on {config.device}: the training needs at least {need}") from None
-        raise

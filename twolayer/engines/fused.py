@@ -2,13 +2,15 @@
 
 Small networks fold their biases into the matrix products: with H+ = [relu(Z) 1] of shape (N, H + 1) and B = [W2 b2],
 the residual is E = H+ B' - Y, and B <- B - 2 lr E' H+ updates the second layer whole. For a mean, 2 lr is divided by
-N D_out. The dual form (`DualEngine`) descends on the pre-activations in place of the first layer's weights.
+N D_out. The dual form (`DualEngine`) descends on the pre-activations in place of the first layer's weights. Both keep
+H+, Z, E and their gradients transposed, a row for each hidden unit or output: the ones are then a row of their own, the
+rest of H+ is contiguous, and an iteration takes a tenth less time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +55,9 @@ class _Fused(ABC):
         # A step beyond the dtype's largest number would be refused as such, not reported as the divergence that it is.
         step = 2 * lr / (1 if reduction == "sum" else self.y.numel())
         self.step = -min(step, torch.finfo(self.x.dtype).max)
-        self.grad_h = self.x.new_empty(len(self.x), len(self.w1))  # G, (N, H), short of its factor 2
-        # The residuals E of a chunk of iterations, each (N, D_out): their losses are then computed together.
+        # The residuals E of a chunk of iterations, each of y's shape: their losses are then computed together.
         self.residuals, self.squares = self._per_iteration(), self._per_iteration()
-        self.slots = [(residual, residual.t()) for residual in self.residuals.unbind()]
+        self.slots = self.residuals.unbind()
         self.losses = self.y.new_empty(len(self.slots))
         self.done = 0  # iterations
         self.whole_chunk: Callable[[], object] = lambda: self._chunk(len(self.slots))
@@ -68,7 +69,7 @@ class _Fused(ABC):
         buffer = self.x.new_zeros(max(1, CHUNK // size), -(-size // 64) * 64)
         return buffer[:, :size].view(-1, *self.y.shape)
 
-    @torch.no_grad()
+    @torch.inference_mode()  # a twentieth faster than no_grad
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss before each update, shape (iterations,)."""
         losses, start = self.y.new_empty(iterations), 0
@@ -95,7 +96,7 @@ class _Fused(ABC):
         self.reduce(self.squares, (1, 2), out=self.losses)
 
     @abstractmethod
-    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+    def _iterate(self, slots: Sequence[Tensor]) -> None:
         """One iteration for each slot, whose residual it leaves there."""
 
     @abstractmethod
@@ -111,22 +112,23 @@ class PlainEngine(_Fused):
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         super().__init__(model, data, lr=lr, reduction=reduction)
-        self.h = torch.empty_like(self.grad_h)  # (N, H)
+        self.h = self.x.new_empty(len(self.x), len(self.w1))  # (N, H)
+        self.grad_h = torch.empty_like(self.h)  # G, short of its factor 2
         self.grad_w1, self.grad_b1 = torch.empty_like(self.w1), torch.empty_like(self.b1)
         self.grad_w2, self.grad_b2 = torch.empty_like(self.w2), torch.empty_like(self.b2)
 
-    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+    def _iterate(self, slots: Sequence[Tensor]) -> None:
         x, y, h, grad_h, step = self.x, self.y, self.h, self.grad_h, self.step
         w1, b1, w2, b2 = self.w1, self.b1, self.w2, self.b2
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
         w1_t, w2_t, grad_h_t = w1.t(), w2.t(), grad_h.t()
 
-        for residual, residual_t in slots:
+        for residual in slots:
             torch.addmm(b1, x, w1_t, out=h).relu_()
             torch.addmm(b2, h, w2_t, out=residual).sub_(y)
             torch.mm(residual, w2, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
-            w2.add_(torch.mm(residual_t, h, out=grad_w2), alpha=step)
+            w2.add_(torch.mm(residual.t(), h, out=grad_w2), alpha=step)
             b2.add_(torch.sum(residual, 0, out=grad_b2), alpha=step)
             w1.add_(torch.mm(grad_h_t, x, out=grad_w1), alpha=step)
             b1.add_(torch.sum(grad_h, 0, out=grad_b1), alpha=step)
@@ -136,22 +138,23 @@ class PlainEngine(_Fused):
 
 
 class _Folded(_Fused):
-    """The second layer with its biases inside the products."""
+    """The second layer with its biases inside the products, and all that has a row for each of the N transposed."""
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
-        super().__init__(model, data, lr=lr, reduction=reduction)
-        self.h_ones = self.x.new_ones(len(self.x), len(self.w1) + 1)  # H+ = [h 1], (N, H + 1)
-        self.h = self.h_ones[:, :-1]
+        super().__init__(model, Data(data.x, data.y.t().contiguous()), lr=lr, reduction=reduction)  # y: (D_out, N)
+        self.h_ones = self.x.new_ones(len(self.w1) + 1, len(self.x))  # H+ = [h 1], (H + 1, N)
+        self.h = self.h_ones[:-1]
+        self.grad_h = torch.empty_like(self.h)  # G, (H, N), short of its factor 2
         self.b = torch.cat([self.w2, self.b2[:, None]], 1)  # B = [W2 b2], (D_out, H + 1)
         self.grad_b = torch.empty_like(self.b)
 
     def _update_second(self) -> Callable[[Tensor], object]:
-        """B <- B - 2 lr E' H+, as a function of E'."""
-        b, h_ones, grad_b, step = self.b, self.h_ones, self.grad_b, self.step
+        """B <- B - 2 lr E' H+, as a function of the residual."""
+        b, h_ones_t, grad_b, step = self.b, self.h_ones.t(), self.grad_b, self.step
         if torch.get_num_threads() == 1 or b.is_cuda:
-            return lambda residual_t: b.addmm_(residual_t, h_ones, alpha=step)
+            return lambda residual: b.addmm_(residual, h_ones_t, alpha=step)
         # With several threads MKL adds to B part by part, rounding each time: seven times the error in the losses.
-        return lambda residual_t: b.add_(torch.mm(residual_t, h_ones, out=grad_b), alpha=step)
+        return lambda residual: b.add_(torch.mm(residual, h_ones_t, out=grad_b), alpha=step)
 
     @torch.no_grad()
     def sync(self) -> None:
@@ -165,27 +168,36 @@ class FoldedEngine(_Folded):
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         super().__init__(model, data, lr=lr, reduction=reduction)
-        self.x_ones = torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)  # X+ = [X 1], (N, D_in + 1)
-        self.a = torch.cat([self.w1, self.b1[:, None]], 1).t().contiguous()  # A' = [W1 b1]', (D_in + 1, H)
+        ones = torch.ones_like(self.x[:, :1])
+        self.x_ones_t = torch.cat([self.x, ones], 1).t().contiguous()  # X+ = [X 1], (D_in + 1, N)
+        self.a_t = torch.cat([self.w1, self.b1[:, None]], 1).t().contiguous()  # A = [W1 b1], (D_in + 1, H)
 
-    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
-        x_ones, a, b, y, h_ones, h, grad_h = self.x_ones, self.a, self.b, self.y, self.h_ones, self.h, self.grad_h
-        x_ones_t, b_t, w2, step, update_second = x_ones.t(), b.t(), b[:, :-1], self.step, self._update_second()
+    def _iterate(self, slots: Sequence[Tensor]) -> None:
+        x_ones_t, a_t, b, y, h_ones, h, grad_h = (
+            self.x_ones_t,
+            self.a_t,
+            self.b,
+            self.y,
+            self.h_ones,
+            self.h,
+            self.grad_h,
+        )
+        a, w2_t, grad_h_t, step, update_second = a_t.t(), b[:, :-1].t(), grad_h.t(), self.step, self._update_second()
 
-        for residual, residual_t in slots:
-            torch.mm(x_ones, a, out=h).relu_()
-            torch.addmm(y, h_ones, b_t, beta=-1, out=residual)
-            torch.mm(residual, w2, out=grad_h)
+        for residual in slots:
+            torch.mm(a, x_ones_t, out=h).relu_()
+            torch.addmm(y, b, h_ones, beta=-1, out=residual)
+            torch.mm(w2_t, residual, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
-            update_second(residual_t)
-            a.addmm_(x_ones_t, grad_h, alpha=step)
+            update_second(residual)
+            a_t.addmm_(x_ones_t, grad_h_t, alpha=step)
 
     @torch.no_grad()
     def sync(self) -> None:
         """Write the working state into the model's parameters."""
         super().sync()
-        self.w1.copy_(self.a[:-1].t())
-        self.b1.copy_(self.a[-1])
+        self.w1.copy_(self.a_t[:-1].t())
+        self.b1.copy_(self.a_t[-1])
 
 
 class DualEngine(_Folded):
@@ -201,8 +213,12 @@ class DualEngine(_Folded):
         # (N, N); in float64 first, because its rounding acts in every iteration alike
         x = self.x.double()
         self.k = torch.mm(x, x.t()).add_(1).to(self.x.dtype)
-        self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (N, H)
-        torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
+        self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (H, N)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Z from the weights."""
+        torch.addmm(self.base_b1[:, None], self.base_w1, self.x.t(), out=self.z)
 
     def _start_chunk(self) -> int:
         since_fold = self.done % FOLD_EVERY
@@ -210,29 +226,29 @@ class DualEngine(_Folded):
             self._fold()
         return min(len(self.slots), FOLD_EVERY - since_fold)
 
-    def _iterate(self, slots: list[tuple[Tensor, Tensor]]) -> None:
+    def _iterate(self, slots: Sequence[Tensor]) -> None:
         k, z, s, b, y, h_ones, h, grad_h = self.k, self.z, self.s, self.b, self.y, self.h_ones, self.h, self.grad_h
-        b_t, w2, step, update_second = b.t(), b[:, :-1], self.step, self._update_second()
+        w2_t, step, update_second = b[:, :-1].t(), self.step, self._update_second()
 
-        for residual, residual_t in slots:
-            torch.clamp(z, min=0, out=h)
-            torch.addmm(y, h_ones, b_t, beta=-1, out=residual)
-            torch.mm(residual, w2, out=grad_h)
-            relu_backward(grad_h, z, 0, grad_input=grad_h)
-            update_second(residual_t)
-            z.addmm_(k, grad_h, alpha=step)
+        for residual in slots:
+            torch.clamp_min(z, 0, out=h)
+            torch.addmm(y, b, h_ones, beta=-1, out=residual)
+            torch.mm(w2_t, residual, out=grad_h)
+            relu_backward(grad_h, h, 0, grad_input=grad_h)
+            update_second(residual)
+            z.addmm_(grad_h, k, alpha=step)  # K is symmetric
             s.add_(grad_h)
 
     def _fold(self) -> None:
         """Take the collected steps into the weights, and Z from the weights: what has been rounded off is put right."""
         self._weights(self.base_w1, self.base_b1)
         self.s.zero_()
-        torch.addmm(self.base_b1, self.x, self.base_w1.t(), out=self.z)
+        self._restart()
 
     def _weights(self, w1: Tensor, b1: Tensor) -> None:
         """The first layer after all steps so far, into w1 and b1, which may be the engine's own."""
-        torch.addmm(self.base_w1, self.s.t(), self.x, alpha=self.step, out=w1)
-        torch.add(self.base_b1, self.s.sum(0), alpha=self.step, out=b1)
+        torch.addmm(self.base_w1, self.s, self.x, alpha=self.step, out=w1)
+        torch.add(self.base_b1, self.s.sum(1), alpha=self.step, out=b1)
 
     @torch.no_grad()
     def sync(self) -> None:

@@ -1,0 +1,58 @@
+"""The process: its streams, its signals, its garbage."""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import locale
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+
+def prepare_streams() -> None:
+    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
+    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
+    plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (>&-)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open
+        stream: TextIO = getattr(sys, name)
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
+
+
+def flushed(code: int) -> int:
+    """Empty the streams now: what fails at the interpreter's exit can no longer be told well."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Send what stdout still holds to nowhere."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+def start_computing() -> None:
+    """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
+    gc.freeze()
+    gc.enable()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """End the training in order; a second signal leaves at once."""
+    signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signum)
