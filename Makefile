@@ -1,7 +1,7 @@
 # `make train` and `make test` do everything on a machine that has Python 3.11 or later, make and pip.
 
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 ARGS ?=
 
 .PHONY: train test check format docs bench clean
@@ -26,22 +26,32 @@ docs: .venv/.test
 	.venv/bin/python docs/generate.py
 	.venv/bin/python docs/picture.py
 
-bench: .venv/.test
-	.venv/bin/python benchmarks/process.py
-	.venv/bin/python benchmarks/loop.py
+# The peers have an environment of their own; results and plots are tracked.
+bench: .venv-bench/.bench
+	.venv-bench/bin/python benchmarks/loop.py --json benchmarks/results/loop.json
+	.venv-bench/bin/python benchmarks/process.py --json benchmarks/results/process.json
+	.venv-bench/bin/python benchmarks/memory.py --json benchmarks/results/memory.json
+	.venv-bench/bin/python benchmarks/growth.py --json benchmarks/results/growth.json
+	.venv-bench/bin/python benchmarks/threads.py --json benchmarks/results/threads.json
+	.venv-bench/bin/python benchmarks/plot.py
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+%/bin/python:
+	$(PYTHON) -m venv $*
 
 .venv/.train: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
-	$(PIP) --editable .
+	.venv/bin/python $(INSTALL) .
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
-	$(PIP) --editable '.[dev]'
+	.venv/bin/python $(INSTALL) '.[dev]'
 	@touch .venv/.train $@
 
+.venv-bench/.bench: .venv-bench/bin/python pyproject.toml constraints.txt
+	@echo "installing PyTorch, JAX, scikit-learn, skorch and Lightning into .venv-bench; this takes minutes"
+	.venv-bench/bin/python $(INSTALL) '.[bench]'
+	@touch $@
+
 clean:
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,155 +1,176 @@
 """The training loop alone, side by side: microseconds an iteration, medians of interleaved rounds, and their ratios.
 
-    python benchmarks/loop.py [rounds]
+    python benchmarks/loop.py [rounds] [--json PATH]
 
-Every program does the same work on the same data from the same weights, full batch, float32. The loops by hand and
-torch.optim.SGD read each loss with `.item()`, as the tutorials do, and have PyTorch's default number of threads.
+Every program does the same work on the same data from the same weights, full batch, float32, with its library's number
+of threads. Setting up is not measured, except that of twolayer's engines; nor is JAX's compilation, which the first
+round, a warm-up, takes.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
+import harness
 import torch
-from torch import nn
+from peers import PEERS, Peer, Problem, Train
 
 from twolayer.config import Config
-from twolayer.data import Data
 from twolayer.engines import make_engine
 from twolayer.errors import ConfigError
 from twolayer.loading import load_config
-from twolayer.training import choose_threads, prepare
+from twolayer.training import prepare
 
+LARGE = (4096, 1024, 1024, 64)  # where the products with x are all that counts
 # N, D_in, H, D_out; lr; iterations a round
 SHAPES = [
     ((64, 1000, 100, 10), 1e-4, 500),
     ((100, 3, 32, 1), 1e-4, 1000),
     ((64, 20000, 256, 10), 1e-6, 150),
-    ((4096, 1024, 1024, 64), 1e-8, 8),
+    (LARGE, 1e-8, 8),
     ((50000, 20, 64, 1), 1e-8, 50),
 ]
+# By shape: how many times faster than these `auto` is to be; None where there is no goal.
+GOALS: list[dict[str, float | None]] = [
+    {"by hand": 8, "JAX": 3},
+    {"by hand": 8, "JAX": None},
+    {"by hand": 25, "JAX": 20},
+    {"by hand": 1, "JAX": None},
+    {"by hand": 1, "JAX": None},
+]
+PRODUCTS, SHARE = "its two large products", 0.85
 CORES = torch.get_num_threads()
-PAUSE = 0.1  # seconds, in which the threads of the program before cease to spin
+
+Times = dict[str, list[float]]  # microseconds an iteration, round by round
 
 
-def by_hand(model: nn.Sequential, data: Data, lr: float, iterations: int) -> list[float]:
-    """The book's loop."""
-    loss_fn, losses = nn.MSELoss(reduction="sum"), []
-    for _ in range(iterations):
-        loss = loss_fn(model(data.x), data.y)
-        losses.append(loss.item())
-        model.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for p in model.parameters():
-                p -= lr * p.grad  # type: ignore[misc, operator]
-    return losses
-
-
-def by_sgd(model: nn.Sequential, data: Data, lr: float, iterations: int, **options: Any) -> list[float]:
-    """The loop with torch.optim.SGD."""
-    loss_fn, losses = nn.MSELoss(reduction="sum"), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, **options)
-    for _ in range(iterations):
-        loss = loss_fn(model(data.x), data.y)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return losses
-
-
-def by_numpy(model: nn.Sequential, data: Data, lr: float, iterations: int) -> list[float]:
-    """Back-propagation in numpy."""
-    x, y = data.x.numpy(), data.y.numpy()
-    w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
-    losses, step = [], np.float32(lr)
-    for _ in range(iterations):
-        h = np.maximum(x @ w1.T + b1, 0)
-        residual = h @ w2.T + b2 - y
-        losses.append(float(np.sum(residual * residual)))
-        g = 2 * residual
-        gh = (g @ w2) * (h > 0)
-        w2 -= step * (g.T @ h)
-        b2 -= step * g.sum(0)
-        w1 -= step * (gh.T @ x)
-        b1 -= step * gh.sum(0)
-    return losses
-
-
-def by_engine(model: nn.Sequential, data: Data, config: Config, iterations: int) -> list[float]:
+def by_engine(problem: Problem, iterations: int, *, config: Config) -> Train:
     """One of ours, to the last update in the model's parameters."""
-    engine = make_engine(model, data, config)
-    losses: list[float] = engine.advance(iterations).tolist()
-    engine.sync()
-    return losses
+    resolved, data, model = prepare(config)
+
+    def train() -> list[float]:
+        engine = make_engine(model, data, resolved)
+        losses: list[float] = engine.advance(iterations).tolist()
+        engine.sync()
+        return losses
+
+    return train
 
 
-def programs(config: Config) -> dict[str, tuple[int, Callable[[nn.Sequential, Data, int], list[float]]]]:
+def two_products(problem: Problem, iterations: int) -> Train:
+    """The two large matrix products of an iteration and nothing else: X W1' and G' X."""
+    x, w1 = torch.from_numpy(problem.x), torch.from_numpy(problem.weights[0])
+    h, grad_h, grad_w1 = torch.empty(len(x), len(w1)), torch.randn(len(x), len(w1)), torch.empty_like(w1)
+
+    def train() -> list[float]:
+        for _ in range(iterations):
+            torch.mm(x, w1.t(), out=h)
+            torch.mm(grad_h.t(), x, out=grad_w1)
+        return []
+
+    return train
+
+
+def programs(config: Config) -> dict[str, tuple[int, Peer]]:
     """The programs by name, each with its number of threads."""
-    found: dict[str, tuple[int, Callable[[nn.Sequential, Data, int], list[float]]]] = {
-        "by hand": (CORES, lambda m, d, n: by_hand(m, d, config.lr, n)),
-        "torch.optim.SGD": (CORES, lambda m, d, n: by_sgd(m, d, config.lr, n)),
-        "torch.optim.SGD, foreach": (CORES, lambda m, d, n: by_sgd(m, d, config.lr, n, foreach=True)),
-        "torch.optim.SGD, fused": (CORES, lambda m, d, n: by_sgd(m, d, config.lr, n, fused=True)),
-        "numpy": (CORES, lambda m, d, n: by_numpy(m, d, config.lr, n)),
-    }
+    found: dict[str, tuple[int, Peer]] = {name: (CORES, peer) for name, peer in PEERS.items()}
     for engine, form in (("autograd", "auto"), ("manual", "auto"), ("fused", "primal"), ("fused", "dual")):
-        one = config.model_copy(update={"engine": engine, "form": form})
         if form == "dual" and 2 * config.D_in < config.N:  # K would be larger than x: no one would ask for it
             continue
-        name = f"twolayer {engine}" + (f" ({form})" if form != "auto" else "")
-        found[name] = (choose_threads(one), lambda m, d, n, one=one: by_engine(m, d, one, n))  # type: ignore[misc]
+        one = config.model_copy(update={"engine": engine, "form": form})
+        threads = prepare(one)[0].threads
+        assert isinstance(threads, int)
+        found[name_of(one)] = threads, partial(by_engine, config=one)
+    if (config.N, config.D_in, config.H, config.D_out) == LARGE:
+        found[PRODUCTS] = CORES, two_products
     return found
 
 
-def measure(config: Config, iterations: int, rounds: int) -> dict[str, list[float]]:
-    """Microseconds an iteration, round by round; every program's losses are held against autograd's."""
-    times: dict[str, list[float]] = {name: [] for name in programs(config)}
+def name_of(config: Config) -> str:
+    """An engine's name in the tables."""
+    return f"twolayer {config.engine}" + (f" ({config.form})" if config.engine == "fused" else "")
+
+
+def measure(config: Config, found: dict[str, tuple[int, Peer]], iterations: int, rounds: int) -> Times:
+    """Run all programs in turn, round after round; their losses are held against those of the first."""
+    _, data, model = prepare(config)
+    w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
+    problem = Problem(data.x.numpy(), data.y.numpy(), (w1, b1, w2, b2), config.lr)
+    times: Times = {name: [] for name in found}
+    expected: list[float] = []
     for turn in range(rounds + 1):
-        expected: list[float] = []
-        for name, (threads, program) in programs(config).items():
-            _, data, model = prepare(config)
+        if turn == 1:
+            gc.freeze()  # by now all is imported; no program is to have the others' objects searched for garbage
+        for name, (threads, program) in found.items():
+            train = program(problem, iterations)
             torch.set_num_threads(threads)
-            time.sleep(PAUSE)
+            harness.settle()
             start = time.perf_counter()
-            losses = program(model, data, iterations)
+            losses = train()
             taken = time.perf_counter() - start
             torch.set_num_threads(CORES)
             expected = expected or losses
-            if not np.allclose(losses, expected, rtol=1e-2):
-                raise SystemExit(f"{name} computes something else")
+            if name != PRODUCTS:
+                harness.check(name, losses, expected)
             if turn:  # the first is a warm-up
-                times[name].append(taken / iterations * 1e6)
+                times[name].append(round(taken / iterations * 1e6, 3))
     return times
 
 
+def ratio(times: Times, slow: str, fast: str) -> float:
+    """How many times faster one is than another: the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
+
+
+def goals(shape: tuple[int, int, int, int], auto: str, times: Times, wanted: dict[str, float | None]) -> list[Any]:
+    """What `auto` reached at one shape: rows of shape, what is measured, its value, its goal, and whether it is met."""
+    reached = [(f"faster than {base}", ratio(times, base, auto), goal) for base, goal in wanted.items()]
+    if PRODUCTS in times:
+        N, D_in, H, D_out = shape
+        more = (4 * N * D_in * H + 6 * N * H * D_out) / (4 * N * D_in * H)
+        reached.append((f"share of the rate of {PRODUCTS}", more * ratio(times, PRODUCTS, auto), SHARE))
+    keys = ("shape", "what", "value", "goal", "met")
+    return [dict(zip(keys, (shape, *row, row[2] is None or row[1] >= row[2]), strict=True)) for row in reached]
+
+
 def main() -> None:
-    """Measure every shape and print a table for each."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print(f"{rounds} rounds, {CORES} cores, PyTorch {torch.__version__}")
-    for (N, D_in, H, D_out), lr, iterations in SHAPES:
+    """Measure every shape; print a table for each, and what has been reached."""
+    options = harness.options(__doc__ or "", rounds=7)
+    print(f"{options.rounds} rounds, {CORES} cores, PyTorch {torch.__version__}")
+    shapes: list[dict[str, Any]] = []
+    reached: list[dict[str, Any]] = []
+    for (shape, lr, iterations), wanted in zip(SHAPES, GOALS, strict=True):
+        N, D_in, H, D_out = shape
         try:
             config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=lr, epochs=500, environment={})
-            times = measure(config, iterations, rounds)
+            found = programs(config)
+            times = measure(config, found, iterations, options.rounds)
         except ConfigError as error:  # too large for this machine
             print(error)
             continue
-        chosen, threads = prepare(config)[0], {name: count for name, (count, _) in programs(config).items()}
-        auto = f"twolayer {chosen.engine} ({chosen.form})"
-        medians = {name: statistics.median(taken) for name, taken in times.items()}
-        print(f"\n{N} x {D_in} -> {H} -> {D_out}; auto takes {chosen.engine} ({chosen.form})\n")
-        print("| program | threads | µs an iteration | least | most | against by hand |\n|---|---|---|---|---|---|")
+        auto = name_of(prepare(config)[0])
+        threads = {name: count for name, (count, _) in found.items()}
+        shapes.append({"shape": shape, "iterations": iterations, "auto": auto, "threads": threads, "times": times})
+        reached += goals(shape, auto, times, wanted)
+
+        print(f"\n{N} x {D_in} -> {H} -> {D_out}; {iterations} iterations; auto takes {auto}\n")
+        print("| program | threads | µs an iteration | least | most | by hand / it | JAX / it |")
+        print("|---|---|---|---|---|---|---|")
         for name, taken in times.items():
-            ratio = statistics.median(a / b for a, b in zip(times["by hand"], taken, strict=True))
             mark = "**" if name == auto else ""
-            figures = f"{medians[name]:.4g} | {min(taken):.4g} | {max(taken):.4g} | {ratio:.3g}x"
-            print(f"| {mark}{name}{mark} | {threads[name]} | {figures} |", flush=True)
+            figures = f"{statistics.median(taken):.4g} | {min(taken):.4g} | {max(taken):.4g}"
+            ratios = " | ".join(f"{ratio(times, base, name):.3g}" for base in ("by hand", "JAX"))
+            print(f"| {mark}{name}{mark} | {threads[name]} | {figures} | {ratios} |", flush=True)
+
+    print("\n| shape | auto | | goal | met |\n|---|---|---|---|---|")
+    for row in reached:
+        goal, met = ("", "") if row["goal"] is None else (f"{row['goal']:g}", "yes" if row["met"] else "NO")
+        print(f"| {' x '.join(map(str, row['shape']))} | {row['what']} | {row['value']:.3g} | {goal} | {met} |")
+    harness.save(options.json, {"rounds": options.rounds, "shapes": shapes, "goals": reached})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -165,6 +167,20 @@ def test_nothing_is_allocated_inside_the_loop(name: str, config_name: str, monke
 
     assert allocated(50) == [4 * 50]  # the block's losses are all there is to allocate
     assert allocated(500) == [4 * 500]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_that_no_one_holds_leaves_its_buffers_at_once(engine: str) -> None:
+    config, data, model = prepare(with_engine(load_config("default"), engine))
+    machine = make_engine(model, data, config)
+    machine.advance(30)
+    gone = weakref.ref(machine)
+    gc.disable()  # what refers to itself is left to the collector, and may stand for long
+    try:
+        del machine
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

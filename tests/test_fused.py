@@ -11,7 +11,7 @@ from oracles import configs, needs_cuda, run, same, with_engine
 from twolayer.config import Config
 from twolayer.engines import fused, make_engine
 from twolayer.engines.fused import choose_form, fused_engine
-from twolayer.engines.graph import Captured
+from twolayer.engines.graph import Graph
 from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import prepare, train
@@ -63,8 +63,8 @@ def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatc
     config, data, model = prepare(with_engine(load_config("default"), engine))
     machine = fused_engine(data, config)(model, data, lr=config.lr, reduction=config.reduction)
     assert len(machine.slots) == 12  # iterations a chunk
-    calls, whole = [], machine.whole_chunk
-    machine.whole_chunk = lambda: calls.append(whole())
+    calls: list[object] = []
+    machine.replay = lambda chunk: calls.append(chunk())
     with set_up(config):
         losses = machine.advance(70).tolist()
     # 12 + 12 + 6 up to each fold of the dual form, and then 10
@@ -88,7 +88,7 @@ def test_a_graph_changes_no_bit_wherever_the_cuts_are(
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-6, device="cuda", dtype=dtype)
     config, data, model = prepare(with_engine(config, engine))
     machine = make_engine(model, data, config)
-    assert isinstance(machine.whole_chunk, Captured)  # type: ignore[attr-defined]
+    assert isinstance(machine.replay, Graph)  # type: ignore[attr-defined]
     losses = []
     with set_up(config):
         for count in (1, 7, 300, 2, 190):
@@ -101,15 +101,15 @@ def test_a_graph_changes_no_bit_wherever_the_cuts_are(
 
 @pytest.mark.cuda
 @needs_cuda
-def test_a_captured_function_is_called_twice_and_replayed_from_then_on() -> None:
+def test_a_function_is_called_twice_and_replayed_from_then_on() -> None:
     total, calls = torch.zeros(1, device="cuda"), []
 
     def add() -> None:
         calls.append(total.add_(1))
 
-    captured = Captured(add, total.device)
+    graph = Graph(total.device)
     for _ in range(5):
-        captured()
+        graph(add)
     assert float(total) == 5
     assert len(calls) == 2
 

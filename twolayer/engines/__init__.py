@@ -11,7 +11,7 @@ from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.fused import fused_engine
-from twolayer.engines.graph import Captured
+from twolayer.engines.graph import Graph
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DataError
 
@@ -47,7 +47,7 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
         return engines[name](model, data, lr=config.lr, reduction=config.reduction)
     engine = fused_engine(data, config)(model, data, lr=config.lr, reduction=config.reduction)
     if data.x.is_cuda and config.cuda_graph:
-        engine.whole_chunk = Captured(engine.whole_chunk, data.x.device)
+        engine.replay = Graph(data.x.device)
     return engine
 
 

@@ -60,7 +60,8 @@ class _Fused(ABC):
         self.slots = self.residuals.unbind()
         self.losses = self.y.new_empty(len(self.slots))
         self.done = 0  # iterations
-        self.whole_chunk: Callable[[], object] = lambda: self._chunk(len(self.slots))
+        # Does a whole chunk, which it is given: a graph, on CUDA. Were it of the engine, neither would ever be freed.
+        self.replay: Callable[[Callable[[], object]], object] | None = None
 
     def _per_iteration(self) -> Tensor:
         """A buffer of y's shape for each iteration of a chunk."""
@@ -75,8 +76,8 @@ class _Fused(ABC):
         losses, start = self.y.new_empty(iterations), 0
         while start < iterations:
             count = min(self._start_chunk(), iterations - start)
-            if count == len(self.slots):
-                self.whole_chunk()
+            if self.replay is not None and count == len(self.slots):
+                self.replay(lambda: self._chunk(len(self.slots)))
             else:
                 self._chunk(count)
             losses[start : start + count] = self.losses[:count]

@@ -7,21 +7,20 @@ from collections.abc import Callable
 import torch
 
 
-class Captured:
-    """A function of no arguments that works on fixed buffers on a GPU, replayed as a CUDA graph.
+class Graph:
+    """Does a function that works on fixed buffers on a GPU, always the same, by replaying its kernels.
 
-    The first call runs it as it is, which also makes what its kernels need (handles, workspaces) and may not be made
-    while a graph is captured. The second call captures it; that call and all later ones replay the graph. The kernels
-    and their order are the same in either way, and so is every bit of what they compute.
+    The first call runs the function as it is, which also makes what its kernels need (handles, workspaces) and may not
+    be made while a graph is captured. The second call captures it; that call and all later ones replay the graph. The
+    kernels and their order are the same in either way, and so is every bit of what they compute.
     """
 
-    def __init__(self, function: Callable[[], object], device: torch.device) -> None:
-        self.function, self.device = function, device
-        self.is_warm = False
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.is_warm = device, False
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """Do what the function does."""
+    def __call__(self, function: Callable[[], object]) -> None:
+        """Do what the function does. It is not kept: it may well hold who holds this graph."""
         with torch.cuda.device(self.device):
             if self.graph is not None:
                 self.graph.replay()
@@ -29,9 +28,9 @@ class Captured:
                 graph = torch.cuda.CUDAGraph()
                 # A stream of this device: the one that PyTorch would take is the first device's for ever.
                 with torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
-                    self.function()
+                    function()
                 self.graph = graph
                 graph.replay()
             else:
-                self.function()
+                function()
                 self.is_warm = True
