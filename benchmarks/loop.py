@@ -168,8 +168,9 @@ def main() -> None:
 
     print("\n| shape | auto | | goal | met |\n|---|---|---|---|---|")
     for row in reached:
+        N, D_in, H, D_out = row["shape"]
         goal, met = ("", "") if row["goal"] is None else (f"{row['goal']:g}", "yes" if row["met"] else "NO")
-        print(f"| {' x '.join(map(str, row['shape']))} | {row['what']} | {row['value']:.3g} | {goal} | {met} |")
+        print(f"| {N} x {D_in} -> {H} -> {D_out} | {row['what']} | {row['value']:.3g} | {goal} | {met} |")
     harness.save(options.json, {"rounds": options.rounds, "shapes": shapes, "goals": reached})
 
 
