@@ -1,4 +1,4 @@
-"""What CPU threads are worth: every benchmark's shape with one thread, with all, and as `threads: auto` has it.
+"""What CPU threads are worth: small and large shapes with one thread and with all, and what `threads: auto` takes.
 
     python benchmarks/threads.py [rounds] [--json PATH]
 

@@ -47,7 +47,10 @@ def test_the_books_500_losses_come_out_to_three_digits(twolayer: Run, engine: st
 def test_train_prints_the_model_what_computes_the_table_and_the_end(twolayer: Run) -> None:
     done = twolayer("train")
     lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "run runs/default-1\nsaved; for more: twolayer train --resume runs/default-1 --epochs 1000\n"
+    )
     assert lines[:5] == [
         "Sequential(",
         "  (0): Linear(in_features=1000, out_features=100, bias=True)",
@@ -74,15 +77,17 @@ def test_jsonl_is_json_and_the_same_numbers_as_csv(twolayer: Run) -> None:
     table = twolayer("train", "modules", "--format", "csv")
     rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
     assert [f"{row['iteration']},{row['loss']!r}" for row in rows] == table.stdout.splitlines()[1:]
-    assert jsonl.stderr.startswith(
-        "config modules, device cpu, engine autograd, threads 1, seed 0\nloss after the last update  "
-    )
+    assert jsonl.stderr.splitlines()[:2] == [
+        "run runs/modules-1",
+        "config modules, device cpu, engine autograd, threads 1, seed 0",
+    ]
+    assert jsonl.stderr.splitlines()[2].startswith("loss after the last update  ")
 
 
 def test_quiet_prints_the_lines_below_the_table_alone(twolayer: Run) -> None:
     done = twolayer("train", "scratch", "--quiet")
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["loss after the last update", "training time"]
-    assert done.stderr == ""
+    assert done.stderr == "saved; for more: twolayer train --resume runs/scratch-1 --epochs 400\n"
 
 
 def test_quiet_and_rows_exclude_each_other(tmp_path: Path) -> None:
@@ -112,7 +117,10 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert lines[-2].split()[1] in ("inf", "nan")
     assert lines[-1] == "─" * 25
     assert re.fullmatch(
-        r"error: the loss is \w+ after \d+ updates: lr 1 is too large a step here; try a tenth of it\n", done.stderr
+        r"run runs/default-1\n"
+        r"run runs/default-1 keeps the last weights that gave a finite loss, in model\.safetensors\n"
+        r"error: the loss is \w+ after \d+ updates: lr 1 is too large a step here; try a tenth of it\n",
+        done.stderr,
     )
 
 

@@ -74,10 +74,10 @@ def test_small_tables_are_printed_in_every_format(capsys: pytest.CaptureFixture[
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "key    value",
         "a      [1, 'x']",
-        r"b\x1b  None",
+        r"b\x1b",
         "key,value",
         "a,\"[1, 'x']\"",
-        r"b\x1b,None",
+        r"b\x1b,",
         '{"key": "a", "value": [1, "x"]}',
         '{"key": "b\\u001b", "value": null}',
     ]

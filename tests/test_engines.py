@@ -149,6 +149,7 @@ def test_nothing_is_allocated_inside_the_loop(name: str, config_name: str, monke
     if name == "fused plain":
         name = "fused primal"
         monkeypatch.setattr(fused, "FOLD_BELOW", 0)
+    monkeypatch.setattr(fused, "FOLD_EVERY", 100)
     config, data, model = prepare(with_engine(load_config(config_name), name))
     engine = make_engine(model, data, config)
     engine.advance(3)

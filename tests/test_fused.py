@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from oracles import configs, needs_cuda, run, same, with_engine
 
+from twolayer import memory
 from twolayer.config import Config
 from twolayer.engines import fused, make_engine
 from twolayer.engines.fused import choose_form, fused_engine
 from twolayer.engines.graph import Graph
+from twolayer.errors import ConfigError
 from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import prepare, train
@@ -48,6 +50,17 @@ def test_the_plain_primal_form_for_large_x_is_the_same_descent(config: Config) -
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-10 * float(other.abs().max()))
 
 
+def test_where_the_dual_form_does_not_fit_auto_takes_the_primal(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("default", N=1500)
+    dual = memory.needed(config.model_copy(update={"form": "dual"}))
+    monkeypatch.setattr(memory, "available", lambda: dual)
+    assert prepare(config)[0].form == "dual"
+    monkeypatch.setattr(memory, "available", lambda: dual - 1)
+    assert prepare(config)[0].form == "primal"
+    with pytest.raises(ConfigError, match="needs at least"):
+        prepare(load_config("default", N=1500, engine="fused", form="dual"))
+
+
 def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> None:
     shapes = {(64, 1000, 100, 10): "dual", (100, 3, 32, 1): "primal", (64, 20000, 256, 10): "dual"}
     shapes |= {(4096, 1024, 1024, 64): "primal", (50000, 20, 64, 1): "primal"}
@@ -55,6 +68,15 @@ def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> 
         assert choose_form(load_config("default", N=N, D_in=D_in, H=H, D_out=D_out)) == form
     assert choose_form(load_config("default", epochs=1)) == "primal"  # K is not worth its while
     assert choose_form(load_config("default", form="primal")) == "primal"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k_is_that_of_float64_whatever_its_parts(dtype: torch.dtype) -> None:
+    x = torch.randn(1030, 4100, generator=torch.Generator().manual_seed(0)).to(dtype)
+    truth = x.double().numpy() @ x.double().numpy().T + 1
+    k = fused._k(x)
+    assert k.dtype == dtype
+    np.testing.assert_allclose(k.numpy(), truth, rtol=1.2e-7 if dtype == torch.float32 else 1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("engine", ["fused primal", "fused dual"])

@@ -15,15 +15,16 @@ import torch
 from twolayer import machine, memory
 from twolayer.config import Config
 from twolayer.engines import make_engine
-from twolayer.engines.fused import CHUNK
+from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
+from twolayer.model import resolve_device
 from twolayer.training import prepare
 
 ROUND_SECONDS = 0.1  # for each engine, at the least
 PRODUCT_SECONDS = 5e-3
-COMPARED = 100  # iterations, at the most
+COMPARED = 20  # iterations, at the most: over more, an almost unstable step makes much of a rounding
 
-# How far a loss may be from the reference's, relative to it: far more than rounding does in a hundred iterations.
+# How far a loss may be from the reference's, relative to it: far more than rounding does in so few iterations.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "tf32": 5e-2}
 
 # The dual form is left out where it takes so many times the primal form's operations: nobody would wait for it.
@@ -59,13 +60,13 @@ class Bench:
     """
 
     def __init__(self, config: Config) -> None:
-        resolved, self.data, self.model = prepare(config.model_copy(update={"engine": "auto", "form": "auto"}))
-        self.auto, self.device, self.lr = resolved.engine_name, resolved.device, resolved.lr
+        self.device, self.lr = resolve_device(config.device, config.dtype), config.lr
+        base = config.model_copy(update={"engine": "auto", "form": "auto", "device": self.device})
         self.left_out: dict[str, str] = {}
-        base = resolved.model_copy(update={"threads": config.threads})
-        self.engines = [
-            Measured(one.model_copy(update={"threads": machine.choose_threads(one)})) for one in self._applying(base)
-        ]
+        applying = list(self._applying(base))  # before there is anything in memory
+        resolved, self.data, self.model = prepare(base)
+        self.auto = resolved.engine_name
+        self.engines = [Measured(one.model_copy(update={"threads": machine.choose_threads(one)})) for one in applying]
         self.products = Products(base)
 
     def _applying(self, base: Config) -> Iterator[Config]:
@@ -74,24 +75,18 @@ class Bench:
         configs = [base.model_copy(update={"engine": engine, "form": form}) for engine, form in kinds]
         primal = machine.operations(configs[2])
         for config in configs:
-            needed, available = memory.needed(config), self._available()
             if config.engine != "fused":
                 yield config
             elif config.device == "mps":
                 self.left_out[config.engine_name] = "not to be had on mps"
             elif (times := machine.operations(config) / primal) > TOO_MANY:
                 self.left_out[config.engine_name] = f"{times:.0f} times the operations of primal"
-            elif available is not None and needed > available:
-                self.left_out[config.engine_name] = f"it needs {memory.size(needed)} of memory"
+            elif not machine.fits(config):
+                self.left_out[config.engine_name] = f"it needs {memory.size(memory.needed(config))} of memory"
             else:
                 yield config.model_copy(update={"cuda_graph": True})
                 if config.device.startswith("cuda"):
                     yield config.model_copy(update={"cuda_graph": False})
-
-    def _available(self) -> int | None:
-        if self.device.startswith("cuda"):
-            return int(torch.cuda.mem_get_info(self.device)[0])
-        return memory.available()
 
     def rounds(self, count: int) -> Iterator[int]:
         """Measure every engine so many times, in turn; the number of each round, after it.
@@ -112,9 +107,8 @@ class Bench:
         """Choose the iterations of a round; a warm-up as well. For the reference, also its losses."""
         while (wanted := math.ceil(ROUND_SECONDS / self._run(engine)[0])) > engine.iterations:
             engine.iterations = min(wanted, 10 * engine.iterations)
-        least = min(3, engine.config.epochs)  # so that losses after an update are compared
-        if engine.iterations < least:
-            engine.iterations = least
+        if engine.iterations < 3:  # losses after an update are to be compared, too
+            engine.iterations = 3
             self._run(engine)
         losses = self.engines[0].losses
         if bad := next((t for t, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0):
@@ -123,21 +117,19 @@ class Bench:
     def _run(self, engine: Measured) -> tuple[float, float]:
         """A round of one engine, from the initial weights: the seconds an iteration, and those of the rest."""
         config, model = engine.config, copy.deepcopy(self.model)
-        is_graph = config.engine == "fused" and config.cuda_graph and config.device.startswith("cuda")
-        # A graph is captured in the second of two whole chunks.
-        warm_up = 2 * max(1, CHUNK // self.data.y.numel()) if is_graph else 1
         with machine.set_up(config):
             start = clock(self.device)
             working = make_engine(model, self.data, config)
-            losses = working.advance(warm_up).tolist()
+            made = clock(self.device)
+            # A graph is captured in the second of two whole chunks.
+            losses = working.advance(2 * GRAPH_ITERATIONS if self.device.startswith("cuda") else 1).tolist()
             warm = clock(self.device)
             losses += working.advance(engine.iterations).tolist()
             done = clock(self.device)
             working.sync()
             end = clock(self.device)
-        engine.losses = losses[: min(COMPARED, config.epochs)]
-        each = (done - warm) / engine.iterations
-        return each, max(0.0, end - done + warm - start - warm_up * each)
+        engine.losses = losses[:COMPARED]
+        return (done - warm) / engine.iterations, made - start + end - done
 
     def distance(self, engine: Measured) -> float:
         """The largest distance of a loss from the reference's, relative to it; infinite where one is not finite.
@@ -160,15 +152,17 @@ class Bench:
         """The figures of every engine: times in microseconds, rates in 10^9 operations a second."""
         for engine in self.engines:
             yield {
+                "name": engine.name,
                 "engine": engine.config.engine,
                 "form": engine.config.form if engine.config.engine == "fused" else "",
-                "cuda_graph": engine.config.cuda_graph,
+                "cuda_graph": engine.config.engine == "fused" and engine.config.cuda_graph and "cuda" in self.device,
                 "threads": engine.config.threads,
                 "microseconds": 1e6 * statistics.median(engine.seconds),
                 "least": 1e6 * min(engine.seconds),
                 "most": 1e6 * max(engine.seconds),
                 "set_up": 1e6 * statistics.median(engine.set_up),
                 "gflops": engine.rate / 1e9,
+                "products_gflops": self.products.rate / 1e9,
                 "share": engine.rate / self.products.rate,
                 "distance": self.distance(engine),
                 "agrees": self.agrees(engine),

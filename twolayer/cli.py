@@ -11,9 +11,27 @@ from typing import Annotated
 
 import typer
 
-from twolayer import __version__, console, loading, memory, process
-from twolayer.config import flat, schema
-from twolayer.errors import ConfigError, DeviceError, DisagreementError, Origin, Problem, TwolayerError
+from twolayer import __version__, console, listing, loading, memory, process, runs
+from twolayer.config import flat, schema, show
+from twolayer.errors import ConfigError, DeviceError, DisagreementError, Origin, Problem, RunError, TwolayerError
+from twolayer.options import (
+    NAMED,
+    CheckpointOption,
+    ConfigArgument,
+    DeviceOption,
+    EngineOption,
+    EpochsOption,
+    FormatOption,
+    LogEveryOption,
+    LrOption,
+    NoSaveOption,
+    NoteOption,
+    OutOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+)
 
 app = typer.Typer(
     name="twolayer",
@@ -47,41 +65,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return process.flushed(code)
 
 
-# The keys that have an option of their own.
-NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
-
-ConfigArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="A YAML file, or a bundled config: default, scratch or modules.",
-        autocompletion=lambda: list(loading.bundled()),
-    ),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")
-]
-EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
-LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT", help="The step of gradient descent.")]
-SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
-EngineOption = Annotated[
-    str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd, manual or fused.")
-]
-ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
-LogEveryOption = Annotated[
-    str | None, typer.Option("--log-every", metavar="INT", help="Print every so many iterations.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any key of the config, such as H=200 or data.noise=0.5; repeatable.",
-    ),
-]
-FormatOption = Annotated[console.Format, typer.Option("--format", help="How rows are printed.")]
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         console.say(f"twolayer {__version__}")
@@ -111,42 +94,55 @@ def train(
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
     set_: SetOption = None,
+    out: OutOption = None,
+    no_save: NoSaveOption = False,
+    note: NoteOption = None,
+    checkpoint_every: CheckpointOption = "30s",
+    resume: ResumeOption = None,
     format_: FormatOption = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final loss and the time.")] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
-    The loss in a row is the one before that iteration's update; the loss after the last update stands below.
+    The loss in a row is the one before that iteration's update; the loss after the last update stands below. History,
+    checkpoints and the model are kept in a run folder, from which --resume goes on, bit for bit.
     """
     if quiet and format_ != "table":
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
-    resolved = _resolve(config, set_ or [], context)
-
+    if no_save and (out or note or resume):
+        raise typer.BadParameter("--no-save keeps no run folder; it does not go with --out, --note or --resume")
+    every = runs.every(checkpoint_every)
+    runs.check_note(note or "")
+    if resume is None:
+        resolved, run = _resolve(config, set_ or [], context), None
+    else:
+        source = context.get_parameter_source("config")
+        if out or note or (source is not None and source.name == "COMMANDLINE"):
+            raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
+        run = runs.claim(runs.find(resume))
+        resolved = _resolve_again(run, set_ or [], context)
     try:
-        from twolayer import training  # a second, nearly all of it torch
-        from twolayer.model import device_name
+        from twolayer import recording, session, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
         raise _no_torch(error) from None
 
     process.start_computing()
     full, data, model = training.prepare(resolved.config)
-    aside = format_ != "table"  # csv and jsonl have stdout to themselves
-    if not quiet:
-        if not aside:
-            console.say(str(model))
-        console.about(config, device_name(full.device), full.engine_name, full.threads, full.seed, stderr=aside)
-
-    seconds = 0.0
+    if not no_save:
+        console.outlive_reader()
+    if run is not None:
+        fit, damages = recording.go_on(run, full, data, model, every)
+        for damage in damages:
+            console.note(f"{damage}; the checkpoint before it is taken")
+    elif not no_save:
+        run = runs.create(out, runs.safe_name(resolved.name))
+        fit = recording.start(run, full, data, model, every, source=config, note=note or "")
+    else:
+        fit = training.Fit(model, data, full)
+    recorder = recording.Recording(run, fit, every) if run is not None else None
+    session.begin(fit, run, config if resume is None else resolved.name, format_, quiet=quiet)
     view = console.LossView(full.epochs, full.log_every, format_, quiet=quiet)
-    try:
-        with view:
-            for block in training.fit(model, data, full):
-                seconds += block.seconds
-                view.show(block)
-    except KeyboardInterrupt:
-        console.note(f"interrupted after {view.done} of {full.epochs} iterations")
-        raise typer.Exit(128 + signal.SIGINT) from None
-    console.summary(training.final_loss(model, data, full), seconds, full.epochs, stderr=aside)
+    raise typer.Exit(session.follow(fit, data, recorder, view, aside=format_ != "table"))
 
 
 @app.command(epilog="Example:  twolayer bench --device cuda")
@@ -161,8 +157,8 @@ def bench(
 ) -> None:
     """Measure every engine on this machine, and check that all compute the same.
 
-    Times are medians of rounds in turn, with the least and the most; set-up is what comes before the first iteration
-    and after the last. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
+    Times are medians of rounds in turn, with the least and the most; set-up is what an engine takes to begin, and to
+    write the weights back. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
     """
     resolved = _resolve(config, set_ or [], context)
     try:
@@ -189,7 +185,7 @@ def bench(
         products = engines.products
         console.say(
             f"\nshare: of the {products.rate / 1e9:.3g} GFLOP/s that products of {products.size} x {products.size} "
-            f"matrices reach here"
+            f"matrices reach here, with {products.config.threads} threads"
         )
         for name, reason in engines.left_out.items():
             console.say(f"left out: {name}, {reason}")
@@ -217,11 +213,25 @@ def check(
     """Show the config, or all that is wrong with it.
 
     Every key stands there with its value and where that comes from: the default, a line of the file, the
-    environment or an option. Whether the device is there, only `train` finds out.
+    environment or an option. Whether the device is there, only `train` and `bench` find out.
     """
     resolved = _resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
     console.rows(("key", "value", "origin"), rows, format_)
+
+
+@app.command("runs", epilog="Example:  twolayer runs --format csv")
+def runs_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = runs.RUNS,
+    format_: FormatOption = "table",
+) -> None:
+    """List the runs, newest first."""
+    rows, broken = listing.listed(folder)
+    if format_ == "table":  # the other formats keep every digit
+        rows = [tuple(f"{item:.6g}" if isinstance(item, float) else item for item in row) for row in rows]
+    console.rows(listing.COLUMNS, rows, format_)
+    for message in broken:
+        console.note(message)
 
 
 @app.command(epilog="Example:  twolayer init my.yaml")
@@ -247,6 +257,24 @@ def schema_command() -> None:
     console.json_document(schema())
 
 
+def _resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
+    """A run's own config, with what may be changed for its continuation."""
+    source = str(run.path.absolute() / runs.CONFIG)
+    before = loading.resolve(source, environment={})
+    after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+    own = dict(flat(before.config))
+    changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
+    if wrong := [
+        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
+    ]:
+        message = f"{run.path}: {'; '.join(wrong)}: a run goes on as it began; only {', '.join(CHANGEABLE)} may change"
+        raise RunError(message, usage=True)
+    if run.info.get("status") == "diverged":
+        raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
+    memory.check(after.config, after.name)
+    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins)
+
+
 def _no_torch(error: Exception) -> DeviceError:
     """What to say of a torch that is not there, or lacks a library of its own."""
     return DeviceError(f"PyTorch cannot be imported: {error}")
@@ -267,6 +295,9 @@ def _resolve(source: str, sets: Sequence[str], context: typer.Context) -> loadin
         raise ConfigError(malformed)
     memory.check(resolved.config, resolved.name)
     return resolved
+
+
+CHANGEABLE = ("epochs", "log_every", "device")
 
 
 def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:

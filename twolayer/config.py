@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -92,7 +93,7 @@ class Config(_Frozen):
     )
     threads: Literal["auto"] | Threads = Field(
         default="auto",
-        description="CPU threads; `auto` takes one for small iterations and all cores for large ones",
+        description="CPU threads; `auto` takes as many as there is work for, at most all cores",
     )
     precision: Literal["full", "tf32"] = Field(
         default="full",
@@ -180,6 +181,11 @@ def flat(config: Config) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{inner}", item) for inner, item in value)
         else:
             yield key, value
+
+
+def document(config: Config) -> str:
+    """The config as a YAML file: a key a line, its value as JSON, which is YAML too."""
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.model_dump().items())
 
 
 def schema() -> dict[str, Any]:

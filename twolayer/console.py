@@ -19,6 +19,7 @@ from rich.segment import ControlType, Segment
 from rich.style import Style
 from rich.text import Text
 
+from twolayer import process
 from twolayer.errors import ConfigError, TwolayerError
 from twolayer.history import CSV_HEADER, Block, csv_row, jsonl_row
 
@@ -32,12 +33,19 @@ class OutputClosed(Exception):  # noqa: N818 it is no error: the reader has enou
 
 
 class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:
-        raise OutputClosed
+    outlives_reader = False
+
+    def on_broken_pipe(self) -> None:
+        if not self.outlives_reader:
+            raise OutputClosed
+        process.drop_output()
 
 
 class _Aside(_Console):
     """A console whose stream may be gone: messages and progress are not worth a training."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise OutputClosed
 
     def _check_buffer(self) -> None:
         with suppress(OSError, OutputClosed):
@@ -56,6 +64,11 @@ def err() -> Console:
     return _Aside(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
 
 
+def outlive_reader() -> None:
+    """Go on in silence when whoever read stdout has closed it."""
+    _Console.outlives_reader = True
+
+
 def safe(text: object) -> str:
     """The text with every character that a terminal could act on, or that cannot be seen, written as an escape.
 
@@ -71,7 +84,7 @@ def write(text: str) -> None:
         out().file.write(text)
         out().file.flush()
     except BrokenPipeError:
-        raise OutputClosed from None
+        out().on_broken_pipe()
 
 
 def error(what: TwolayerError | str) -> None:
@@ -115,6 +128,8 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) ->
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     return str(value).lower() if isinstance(value, bool) else safe(value)  # as YAML and JSON write it
 
 
@@ -225,9 +240,7 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
         distance = f", to {row['distance']:.0e}" if row["distance"] else ", exactly"
         lines.append(
             [
-                row["engine"]
-                + (f" ({row['form']})" if row["form"] else "")
-                + ("" if row["cuda_graph"] else ", no graph"),
+                row["name"],
                 str(row["threads"]),
                 *(f"{row[key]:.4g}" for key in ("microseconds", "least", "most")),
                 duration(row["set_up"] / 1e6, unit),
@@ -253,10 +266,8 @@ def summary(loss: float, seconds: float, iterations: int, *, stderr: bool = Fals
     """The lines below the table."""
     where = err() if stderr else out()
     unit = "us" if where.options.ascii_only else "µs"
-    each = duration(seconds / iterations, unit)
-    where.print(
-        Text(f"loss after the last update  {loss:#.6g}\ntraining time  {duration(seconds, unit)}, {each} an iteration")
-    )
+    each = f", {duration(seconds / iterations, unit)} an iteration" if iterations else ""
+    where.print(Text(f"loss after the last update  {loss:#.6g}\ntraining time  {duration(seconds, unit)}{each}"))
 
 
 def duration(seconds: float, micro: str = "µs") -> str:

@@ -52,6 +52,14 @@ class ConfigError(TwolayerError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class RunError(TwolayerError):
+    """A run folder cannot be made, written, read or continued; `usage` where the command is what is wrong."""
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        self.exit_code = 2 if usage else 1
+        super().__init__(message)
+
+
 class DataError(TwolayerError):
     """The data cannot be trained on."""
 

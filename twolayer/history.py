@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 CSV_HEADER = "iteration,loss\n"
 
@@ -43,3 +44,37 @@ def csv_row(iteration: int, loss: float) -> str:
 def jsonl_row(iteration: int, loss: float) -> str:
     """A row of JSON lines; a loss that JSON has no number for (nan, inf) is null."""
     return json.dumps({"iteration": iteration, "loss": loss if math.isfinite(loss) else None}) + "\n"
+
+
+@dataclass
+class Figures:
+    """What can be said of a history in brief."""
+
+    count: int = 0
+    first: float | None = None
+    best: float | None = None
+    last: float | None = None
+
+    def named(self) -> dict[str, float | None]:
+        """The losses, as `run.json` has them."""
+        return {"first_loss": self.first, "best_loss": self.best, "last_loss": self.last}
+
+    def add(self, losses: Sequence[float]) -> None:
+        """Take in the next losses."""
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if finite:
+            self.first = finite[0] if not self.count else self.first
+            self.best = min(finite) if self.best is None else min(self.best, *finite)
+            self.last = finite[-1]
+        self.count += len(losses)
+
+
+def scan(path: Path) -> Figures:
+    """The figures of a history file; a row that was cut off does not count."""
+    figures = Figures()
+    with path.open() as file:
+        next(file, None)
+        for row in file:
+            if row.endswith("\n"):
+                figures.add([float(row.split(",")[1])])
+    return figures

@@ -57,6 +57,22 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
     return min(limits)
 
 
+def fits(config: Config) -> bool:
+    """Whether there is the memory that the training needs on its device, which is resolved."""
+    free = free_memory(config.device)
+    return free is None or memory.needed(config) <= free
+
+
+def free_memory(device: str) -> int | None:
+    """The bytes that can still be taken on a device; None where nobody says."""
+    if device.startswith("cuda"):
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # PyTorch's own, to be had again
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return memory.available()
+
+
 @contextmanager
 def set_up(config: Config) -> Iterator[None]:
     """Compute with the config's threads and precision inside; both are the process's own, so they are put back.
@@ -87,4 +103,5 @@ def set_up(config: Config) -> Iterator[None]:
         if wanted != threads:
             torch.set_num_threads(threads)
         for backend, before in changed.items():
-            backend.fp32_precision = before
+            # What it has from the setting for all is not its own.
+            backend.fp32_precision = "none" if before == torch.backends.fp32_precision else before  # type: ignore[attr-defined]

@@ -15,10 +15,10 @@ def needed(config: Config) -> int:
     """The bytes that a training takes on the device, at the least.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
-    each with its gradient; and where the dual form is asked for, its K (N, N).
+    each with its gradient; and where the form is dual, its K (N, N) and what collects the steps, (N, H).
     """
-    k = config.N**2 if config.form == "dual" else 0
-    numbers = _drawn(config) + _parameters(config) + 2 * config.N * (config.H + config.D_out) + k
+    dual = config.N * (config.N + config.H) if config.form == "dual" else 0
+    numbers = _drawn(config) + _parameters(config) + 2 * config.N * (config.H + config.D_out) + dual
     return numbers * _ITEMSIZE[config.dtype]
 
 

@@ -10,7 +10,9 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn, Self, TextIO
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 def prepare_streams() -> None:
@@ -30,11 +32,11 @@ def flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _drop_output()
+        drop_output()
     return code
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Send what stdout still holds to nowhere."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
@@ -45,14 +47,45 @@ def start_computing() -> None:
     """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
     gc.freeze()
     gc.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """End the training in order; a second signal leaves at once."""
-    signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
+    """End what is under way in order; a second signal leaves at once."""
+    signal.signal(signum, lambda signum, frame: os._exit(exit_code(signum)))
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(128 + signum)
+    raise SystemExit(exit_code(signum))
+
+
+def exit_code(signum: int) -> int:
+    """130 for Ctrl-C, 143 for the others: a terminal that is closed ends a process as `kill` does."""
+    return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+
+class Stop:
+    """A context in which the first signal only asks for an end, and the second leaves at once.
+
+    `exit_code` is 0 until a signal came.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if self.exit_code:
+            os._exit(exit_code(signum))
+        self.exit_code = exit_code(signum)

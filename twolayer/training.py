@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from twolayer import machine, memory
 from twolayer.config import Config
@@ -55,50 +55,83 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
     memory.check(config)
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
     memory.check(config)  # `auto` may have become the CPU
-    if config.device.startswith("cuda") and (free := torch.cuda.mem_get_info(config.device)[0]) < memory.needed(config):
-        sizes = f"{memory.size(memory.needed(config))}, and {memory.size(free)} is free"
+    if config.device.startswith("cuda") and not machine.fits(config):
+        sizes = (
+            f"{memory.size(memory.needed(config))}, and {memory.size(machine.free_memory(config.device) or 0)} is free"
+        )
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     config = config.model_copy(update={"engine": choose_engine(config)})
     if config.device == "mps" and config.engine == "fused":  # `auto` became MPS
         raise DeviceError("the fused engine is not to be had on mps; take --engine auto, or another device")
     if config.engine == "fused":
-        config = config.model_copy(update={"form": choose_form(config)})
+        form = config.model_copy(update={"form": choose_form(config)})
+        # The dual form has K beside all that the primal form has: where it does not fit, that may.
+        config = form if config.form != "auto" or machine.fits(form) else form.model_copy(update={"form": "primal"})
     config = config.model_copy(update={"threads": machine.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with machine.set_up(config):
         return config, load_data(config, generator), build_model(config, generator)
 
 
-def fit(model: nn.Sequential, data: Data, config: Config) -> Iterator[Block]:
-    """Train the model in place; yield its losses, a block of consecutive iterations at a time.
+class Fit(Iterator[Block]):
+    """A training under way: trains the model in place, and gives its losses, a block of iterations at a time.
 
-    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `reduction`, `engine`, `form`
-    and `threads` count here. A block is about 50 ms of
-    work, so that printing, disk and device synchronisation stay out of the hot loop; the results do not depend
-    on where the blocks are cut, and between two of them `model` is consistent. Raises DivergedError after the
-    block that ends with the first loss that is not finite.
+    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `reduction`, `engine`, `form`,
+    `threads`, `precision` and `cuda_graph` count here. A block is about 50 ms of work, so that printing, disk and
+    device synchronisation stay out of the hot loop; the results do not depend on where the blocks are cut, and between
+    two of them `model` is consistent. After the block that ends with the first loss that is not finite comes a
+    DivergedError.
+
+    `state` is what `engine.state()` gave after `done` iterations of the same training: it goes on from there, bit for
+    bit. No block reaches over a multiple of `cut_every`.
     """
-    with machine.set_up(config):  # the dual form's K depends on the threads, too
-        engine = make_engine(model, data, config)
-    first, size = 1, 1
-    while first <= config.epochs:
-        size = min(size, config.epochs - first + 1)
-        start = time.perf_counter()
-        with machine.set_up(config):
-            losses = tuple(engine.advance(size).tolist())  # the one place that waits for the device
-            computed = time.perf_counter()
-            engine.sync()
-        end = time.perf_counter()
-        seconds = end - start
-        if not all(map(math.isfinite, losses)):
-            bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-            yield Block(first, losses[: bad + 1], seconds)
-            raise DivergedError(first + bad, losses[bad], config.lr)
-        yield Block(first, losses, seconds)
-        first += size
-        # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
-        target = max(BLOCK_SECONDS, 20 * (end - computed))
-        size = max(1, min(4 * size, int(size * target / max(seconds, 1e-9))))
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        data: Data,
+        config: Config,
+        state: Mapping[str, Tensor] | None = None,
+        done: int = 0,
+        *,
+        cut_every: int = 0,
+    ) -> None:
+        self.model, self.config, self.done, self.cut_every = model, config, done, cut_every
+        with machine.set_up(config):  # the dual form's K depends on the threads, too
+            self.engine = make_engine(model, data, config)
+            if state is not None:
+                self.engine.load_state(state, done)
+                self.engine.sync()
+        self._blocks = self._run()
+
+    def __next__(self) -> Block:
+        return next(self._blocks)
+
+    def _run(self) -> Iterator[Block]:
+        size = 1
+        while left := self.config.epochs - self.done:
+            count = min(size, left, self.cut_every - self.done % self.cut_every if self.cut_every else left)
+            start = time.perf_counter()
+            with machine.set_up(self.config):
+                losses = tuple(self.engine.advance(count).tolist())  # the one place that waits for the device
+                computed = time.perf_counter()
+                self.engine.sync()
+            end = time.perf_counter()
+            seconds, first = end - start, self.done + 1
+            self.done += count
+            if not all(map(math.isfinite, losses)):
+                bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+                yield Block(first, losses[: bad + 1], seconds)
+                raise DivergedError(first + bad, losses[bad], self.config.lr)
+            yield Block(first, losses, seconds)
+            # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
+            target = max(BLOCK_SECONDS, 20 * (end - computed))
+            size = max(1, min(4 * size, int(count * target / max(seconds, 1e-9))))
+
+
+def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
+    """Train the model in place; the losses come a block of consecutive iterations at a time (see `Fit`)."""
+    return Fit(model, data, config)
 
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:

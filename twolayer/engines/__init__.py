@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -24,6 +24,12 @@ class Engine(Protocol):
 
     def sync(self) -> None:
         """Write the working state into the model's parameters; changes nothing of what `advance` goes on to do."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
+
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Go on from the state that such an engine had after so many iterations. Raises DataError for another's."""
 
 
 def choose_engine(config: Config) -> str:

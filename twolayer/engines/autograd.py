@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.data import Data
+from twolayer.engines.working import Working
 
 
-class AutogradEngine:
+class AutogradEngine(Working):
     """Gradient descent by autograd; bit-identical to `torch.optim.SGD(model.parameters(), lr)`."""
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         self.model, self.data, self.lr = model, data, lr
+        self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         self.loss_fn = nn.MSELoss(reduction=reduction)
 
     @torch.enable_grad()

@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.manual import relu_backward
+from twolayer.engines.working import Working
 
 # The dual form recomputes from the weights at every so many iterations, counted from the first: never where a block
 # ends, so that no result depends on the cuts.
 FOLD_EVERY = 1000
 
 # How many numbers the residuals of a chunk of iterations hold together: so few that one thread sums them up, and each
-# loss comes out the same whatever stands beside it.
+# loss comes out the same whatever stands beside it. GRAPH_ITERATIONS, a part of
+# FOLD_EVERY, bounds the chunk on CUDA.
 CHUNK = 2**13
+GRAPH_ITERATIONS = 50
 
 # Below so many numbers x is copied with a column of ones, so that the biases ride inside the products.
 FOLD_BELOW = 2**20
@@ -35,17 +38,19 @@ def choose_form(config: Config) -> str:
     """`primal` or `dual`; for `auto` the one with fewer floating point operations over the whole training.
 
     An iteration's products with x are 4 N D_in H operations in the primal form and 2 N^2 H in the dual form, which
-    takes 2 N^2 D_in once, for K, and 4 N D_in H at the start, at every fold and at the end.
+    takes 2 N^2 D_in once, for K, and 4 N D_in H at the start, at every fold and at the end. K is made in float64, which
+    takes a CPU twice as long and many a GPU 32 times.
     """
     if config.form != "auto":
         return config.form
     N, D_in, H, epochs = config.N, config.D_in, config.H, config.epochs
     primal = epochs * 4 * N * D_in * H
-    dual = epochs * 2 * N**2 * H + 2 * N**2 * D_in + (2 + epochs // FOLD_EVERY) * 4 * N * D_in * H
+    slower = 1 if config.dtype == "float64" else 2 if config.device == "cpu" else 32
+    dual = epochs * 2 * N**2 * H + slower * 2 * N**2 * D_in + (2 + epochs // FOLD_EVERY) * 4 * N * D_in * H
     return "dual" if dual < primal else "primal"
 
 
-class _Fused(ABC):
+class _Fused(Working, ABC):
     """What all forms share: the loop over chunks of iterations, and the losses."""
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
@@ -59,7 +64,6 @@ class _Fused(ABC):
         self.residuals, self.squares = self._per_iteration(), self._per_iteration()
         self.slots = self.residuals.unbind()
         self.losses = self.y.new_empty(len(self.slots))
-        self.done = 0  # iterations
         # Does a whole chunk, which it is given: a graph, on CUDA. Were it of the engine, neither would ever be freed.
         self.replay: Callable[[Callable[[], object]], object] | None = None
 
@@ -67,7 +71,8 @@ class _Fused(ABC):
         """A buffer of y's shape for each iteration of a chunk."""
         # Each starts at a multiple of 64 numbers: some products and sums add up in another order at another address.
         size = self.y.numel()
-        buffer = self.x.new_zeros(max(1, CHUNK // size), -(-size // 64) * 64)
+        count = min(max(1, CHUNK // size), GRAPH_ITERATIONS if self.x.is_cuda else CHUNK)
+        buffer = self.x.new_zeros(count, -(-size // 64) * 64)
         return buffer[:, :size].view(-1, *self.y.shape)
 
     @torch.inference_mode()  # a twentieth faster than no_grad
@@ -167,6 +172,8 @@ class _Folded(_Fused):
 class FoldedEngine(_Folded):
     """The primal form for small x, where each operation costs more than its arithmetic: seven of them an iteration."""
 
+    STATE = ("a_t", "b")
+
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         super().__init__(model, data, lr=lr, reduction=reduction)
         ones = torch.ones_like(self.x[:, :1])
@@ -208,12 +215,13 @@ class DualEngine(_Folded):
     Z <- Z - 2 lr K G; S <- S + G collects the steps, and W1 - 2 lr S' X, b1 - 2 lr sum(S) are the weights.
     """
 
+    STATE = ("base_w1", "base_b1", "z", "s", "b")
+
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         super().__init__(model, data, lr=lr, reduction=reduction)
         self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # as of the last fold
-        # (N, N); in float64 first, because its rounding acts in every iteration alike
-        x = self.x.double()
-        self.k = torch.mm(x, x.t()).add_(1).to(self.x.dtype)
+        self.k = _k(self.x)
+        self.s_sum = torch.empty_like(self.b1)
         self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (H, N)
         self._restart()
 
@@ -249,13 +257,27 @@ class DualEngine(_Folded):
     def _weights(self, w1: Tensor, b1: Tensor) -> None:
         """The first layer after all steps so far, into w1 and b1, which may be the engine's own."""
         torch.addmm(self.base_w1, self.s, self.x, alpha=self.step, out=w1)
-        torch.add(self.base_b1, self.s.sum(1), alpha=self.step, out=b1)
+        torch.add(self.base_b1, torch.sum(self.s, 1, out=self.s_sum), alpha=self.step, out=b1)
 
     @torch.no_grad()
     def sync(self) -> None:
         """Write the working state into the model's parameters."""
         super().sync()
         self._weights(self.w1, self.b1)
+
+
+def _k(x: Tensor) -> Tensor:
+    """K = X X' + 1, (N, N): summed up in float64, because its rounding acts in every iteration alike."""
+    k = x.new_empty(len(x), len(x))
+    rows, columns = 1024, 4096  # a part at a time: a copy of x in float64 may be too much
+    for i in range(0, len(x), rows):
+        for j in range(0, len(x), rows):
+            part = torch.ones_like(k[i : i + rows, j : j + rows], dtype=torch.float64)
+            for c in range(0, x.shape[1], columns):
+                some = slice(c, c + columns)
+                part.addmm_(x[i : i + rows, some].double(), x[j : j + rows, some].double().t())
+            k[i : i + rows, j : j + rows] = part
+    return k
 
 
 def fused_engine(data: Data, config: Config) -> type[_Fused]:

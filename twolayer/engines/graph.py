@@ -27,7 +27,9 @@ class Graph:
             elif self.is_warm:
                 graph = torch.cuda.CUDAGraph()
                 # A stream of this device: the one that PyTorch would take is the first device's for ever.
-                with torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
+                stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+                # The first capture makes things for the whole process, which must not be those of inference alone.
+                with torch.inference_mode(False), torch.no_grad(), torch.cuda.graph(graph, stream=stream):
                     function()
                 self.graph = graph
                 graph.replay()

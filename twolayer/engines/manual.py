@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.data import Data
+from twolayer.engines.working import Working
 
 # grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
 # tutorial does, takes several times as long.
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-class ManualEngine:
+class ManualEngine(Working):
     """Gradient descent in tensor operations, every result in a buffer that is made once.
 
     On the CPU each operation is the one that autograd's backward would run, in its order, so losses and

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twolayer import runs
+from twolayer.errors import RunError
+from twolayer.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(name: str = "x", out: Path | None = None) -> Run:
+    run = runs.create(out, name)
+    run.note(status="running")
+    return run
+
+
+def test_runs_are_numbered_and_no_number_is_taken_twice() -> None:
+    assert [made("a").path, made("a").path, made("b").path] == [Path("runs/a-1"), Path("runs/a-2"), Path("runs/b-1")]
+    Path("runs/a-9").mkdir()
+    assert made("a").path == Path("runs/a-10")
+
+
+def test_a_folder_that_is_there_is_refused() -> None:
+    Path("mine").mkdir()
+    with pytest.raises(RunError, match="mine: is there already; go on with it by --resume mine") as caught:
+        runs.create(Path("mine"), "x")
+    assert caught.value.exit_code == 2
+    Path("link").symlink_to("/nowhere")
+    with pytest.raises(RunError, match="is there already"):
+        runs.create(Path("link"), "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("default", "default"),
+        ("my.yaml", "my"),
+        ("/etc/my config.yml", "my-config"),
+        ("../x", "x"),
+        ("..", "run"),
+        (".hidden", "hidden"),
+        ("a\0b", "a-b"),
+        ("-rf", "rf"),
+        ("x" * 300, "x" * 60),
+        ("é.yaml", "run"),
+    ],
+)
+def test_a_runs_name_is_made_safe(name: str, safe: str) -> None:
+    assert runs.safe_name(name) == safe
+    assert made(safe).path.parent == Path("runs")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "x" * 300, "nothing", "", "."])
+def test_what_is_no_run_is_refused(name: str) -> None:
+    with pytest.raises(RunError) as caught:
+        runs.claim(runs.find(name))
+    assert caught.value.exit_code == 2
+
+
+def test_a_run_is_found_by_its_name_and_by_its_path(tmp_path: Path) -> None:
+    made().close()
+    assert runs.find("x-1") == runs.find("runs/x-1") == Path("runs/x-1")
+    assert runs.find(str(tmp_path / "runs" / "x-1")) == tmp_path / "runs" / "x-1"
+
+
+def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
+    made(out=Path("elsewhere")).close()
+    Path("runs").mkdir()
+    Path("runs/x-1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="runs/x-1: is a link out of runs"):
+        runs.find("x-1")
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "history.csv", "run.json", "config.yaml"])
+def test_nothing_is_written_through_a_link(part: str, tmp_path: Path) -> None:
+    run = made()
+    run.start_history()
+    run.close()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = run.path / part
+    if target.is_dir():
+        target.rmdir()
+    elif target.exists():
+        target.rename(outside / part)
+    target.symlink_to(outside if part == "checkpoints" else outside / part)
+    with pytest.raises(RunError, match="is a link"):
+        runs.claim(run.path)
+
+
+def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() -> None:
+    run = made()
+    run.close()
+    program = (
+        f"from twolayer import runs; run = runs.claim(runs.find({str(run.path)!r})); print(1, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        assert runs.is_held(run.path)
+        with pytest.raises(RunError, match="another process is at work there") as caught:
+            runs.claim(run.path)
+        assert caught.value.exit_code == 2
+        other.kill()
+    assert not runs.is_held(run.path)
+    runs.claim(run.path).close()
+
+
+def test_the_history_goes_on_where_it_was_cut() -> None:
+    run = made()
+    run.start_history()
+    run.append("1,2.0\n")
+    mark = run.mark()
+    run.append("2,1.0\n3,0.")
+    run.close()
+    run = runs.claim(run.path)
+    run.start_history(*mark)
+    run.append("2,1.5\n")
+    assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.5\n"
+    assert run.mark()[0] == len("iteration,loss\n1,2.0\n2,1.5\n")
+
+
+@pytest.mark.parametrize("damage", ["iteration,loss\n1,3.0\n2,1.0\n", "iteration,loss\n1", ""])
+def test_a_history_that_was_changed_is_refused(damage: str) -> None:
+    run = made()
+    run.start_history()
+    run.append("1,2.0\n")
+    mark = run.mark()
+    run.close()
+    (run.path / "history.csv").write_text(damage)
+    with pytest.raises(RunError, match="is not what the checkpoint has seen"):
+        runs.claim(run.path).start_history(*mark)
+    assert (run.path / "history.csv").read_text() == damage
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged; it is no JSON"),
+        ("[]", "it does not say its format"),
+        ('{"format": 99}', "is of format 99, and this twolayer knows 1"),
+    ],
+)
+def test_a_run_json_that_is_not_understood_is_named(text: str, message: str) -> None:
+    run = made()
+    run.close()
+    (run.path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        runs.claim(run.path)
+
+
+class Failing:
+    """The N-th call of a function of `os` fails, and all later ones where it fails lastingly."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, code: int, *, lastingly: bool) -> None:
+        self.at, self.code, self.lastingly, self.calls = at, code, lastingly, 0
+        for name in ("open", "write", "fsync", "replace"):
+            monkeypatch.setattr(os, name, self.wrap(getattr(os, name)))
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            self.calls += 1
+            if self.calls == self.at or (self.lastingly and self.calls > self.at):
+                raise OSError(self.code, os.strerror(self.code))
+            return function(*arguments, **more)
+
+        return call
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("lastingly", [False, True])
+def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
+    code: int, lastingly: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    for at in range(1, 20):
+        path.write_text("before")
+        with pytest.MonkeyPatch.context() as patch:
+            failing = Failing(patch, at, code, lastingly=lastingly)
+            try:
+                runs.write_whole(path, b"after")
+                break
+            except RunError as error:
+                assert str(error) == f"{path}: cannot be written: {os.strerror(code)}"
+        assert path.read_text() in ("before", "after")
+        assert list(tmp_path.iterdir()) == [path]
+    assert failing.calls < failing.at == 7  # open, write, fsync, replace, and the folder's open and fsync
+    assert path.read_text() == "after"
+
+
+def test_what_a_kill_left_is_swept_away() -> None:
+    run = made()
+    run.close()
+    left = [run.path / "run.json.part", run.path / "checkpoints" / "5.safetensors.part"]
+    for file in left:
+        file.write_text("half")
+    runs.claim(run.path)
+    assert not any(file.exists() for file in left)
+
+
+def test_files_follow_the_umask() -> None:
+    before = os.umask(0o027)
+    try:
+        run = made()
+    finally:
+        os.umask(before)
+    assert (run.path / "run.json").stat().st_mode & 0o777 == 0o640
+    assert json.loads((run.path / "run.json").read_text()) == {"format": 1, "status": "running"}

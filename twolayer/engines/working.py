@@ -1,0 +1,32 @@
+"""What all engines share: the tensors that are their working state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from twolayer.errors import DataError
+
+
+class Working:
+    """An engine whose working state is in the attributes that STATE names."""
+
+    STATE: tuple[str, ...] = ("w1", "b1", "w2", "b2")
+    done = 0  # iterations
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Go on from the state that such an engine had after so many iterations. Raises DataError for another's."""
+        own = self.state()
+        shapes = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise DataError("the state is that of another engine, form, shape or dtype")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+        self.done = done

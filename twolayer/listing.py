@@ -1,0 +1,43 @@
+"""The runs in a folder, as rows. Reads run folders only, and never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twolayer.errors import RunError
+from twolayer.history import scan
+from twolayer.runs import HISTORY, RUNS, is_held, read_info
+
+COLUMNS = ("run", "status", "shape", "lr", "iterations", "first loss", "best loss", "last loss", "device", "note")
+
+
+def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """The runs in a folder, newest first, with COLUMNS; and what is wrong with those that are broken."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except FileNotFoundError:
+        if folder == RUNS:
+            return [], [f"no runs here: there is no folder {RUNS}"]
+        raise RunError(f"{folder}: no such folder", usage=True) from None
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    found: list[tuple[str, tuple[Any, ...]]] = []
+    broken = []
+    for path in paths:
+        try:
+            info = read_info(path)
+            found.append((str(info.get("started", "")), (path.name, *_brief(path, info))))
+        except (RunError, ValueError, OSError) as error:
+            broken.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], broken
+
+
+def _brief(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
+    status = info.get("status")
+    losses = {key: info.get(key) for key in ("iterations", "first_loss", "best_loss", "last_loss")}
+    if status == "running":  # or killed: run.json has not been told
+        status = "running" if is_held(path) else "killed"
+        figures = scan(path / HISTORY)
+        losses = {"iterations": figures.count, **figures.named()}
+    return (status, info.get("shape"), info.get("lr"), *losses.values(), info.get("device"), info.get("note", ""))

@@ -1,0 +1,182 @@
+"""A training that is taken down in a run folder: history, checkpoints, and at the end the model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from twolayer import __version__, checkpoint, memory, runs
+from twolayer.config import Config, document
+from twolayer.data import Data
+from twolayer.errors import DivergedError, RunError
+from twolayer.history import Block, csv_row, scan
+from twolayer.model import device_name
+from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.training import Fit, prepare
+
+ROW_BYTES = 32  # of the history, at the most or so
+
+
+class Recording:
+    """Takes down in a run folder what a training does.
+
+    Every method raises RunError where that cannot be written; what was written before stays good.
+    """
+
+    def __init__(self, run: Run, fit: Fit, every: Every) -> None:
+        self.run, self.fit, self.every = run, fit, every
+        self.saved_at = time.monotonic()
+        self.losses = scan(run.path / HISTORY)
+        self.seconds = float(run.info.get("seconds", 0.0))
+
+    def add(self, block: Block) -> None:
+        """Write a block's losses, and a checkpoint where one is due."""
+        self.run.append("".join(csv_row(*row) for row in block.every(1)))
+        self.losses.add(block.losses)
+        self.seconds += block.seconds
+        if not math.isfinite(block.losses[-1]):
+            return
+        if self.every.iterations:
+            is_due = self.fit.done % self.every.iterations == 0
+        else:
+            is_due = time.monotonic() - self.saved_at >= self.every.seconds
+        if is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(self.run, self.fit.done, self.fit.engine.state(), self.seconds)
+        self.saved_at = time.monotonic()
+
+    def complete(self, final_loss: float) -> None:
+        """The training has come to its end."""
+        self.save()
+        self._save_model(self.fit.model, self.fit.done)
+        self.end("completed", 0, final_loss=final_loss)
+
+    def interrupt(self, exit_code: int) -> None:
+        """The training has been asked to stop, and may go on later."""
+        self.save()
+        self.end("interrupted", exit_code)
+
+    def fail(self, error: BaseException) -> None:
+        """The training has ended by an error: say so, as far as that can still be written."""
+        if isinstance(error, DivergedError):
+            self._diverge(error)
+        else:
+            with suppress(RunError):
+                self.end("failed", getattr(error, "exit_code", 1), error=str(error))
+
+    def _diverge(self, error: DivergedError) -> None:
+        """The training has diverged: keep the last weights that give a finite loss.
+
+        No state is kept for this while all is well: what led here is done again, and comes out the same.
+        """
+        updates = max(0, error.iteration - 2)
+        config, data, model = prepare(self.fit.config.model_copy(update={"epochs": max(1, updates)}))
+        found, _ = checkpoint.newest(self.run.path, updates)
+        fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
+        for _ in fit if updates else ():
+            pass
+        self._save_model(model, updates)
+        self.end("diverged", error.exit_code, diverged_at=error.iteration)
+
+    def end(self, status: str, exit_code: int, **more: Any) -> None:
+        """Say in `run.json` how the training has ended."""
+        figures = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
+        self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
+
+    def _save_model(self, model: nn.Sequential, iteration: int) -> None:
+        self.run.write(MODEL, checkpoint.pack(model.state_dict(), {"iteration": str(iteration)}))
+
+
+def start(run: Run, config: Config, data: Data, model: nn.Sequential, every: Every, *, source: str, note: str) -> Fit:
+    """A new training, with all that a run folder holds before the first iteration.
+
+    Raises RunError, with nothing left of the folder.
+    """
+    try:
+        fit = Fit(model, data, config, cut_every=every.iterations)
+        _check_space(run.path, fit)
+        run.write(CONFIG, document(config).encode())
+        run.start_history()
+        fingerprints = {"data_sha256": fingerprint(data), "initial_sha256": fingerprint(model)}
+        run.note(status="running", config=source, note=note, **provenance(config), **fingerprints, started=runs.now())
+    except BaseException:
+        runs.discard(run)
+        raise
+    return fit
+
+
+def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Every) -> tuple[Fit, list[str]]:
+    """The training where the newest good checkpoint left it, and what is wrong with the newer ones.
+
+    Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
+    checkpoint has seen.
+    """
+    if fingerprint(data) != run.info.get("data_sha256"):
+        versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
+        raise RunError(f"{run.path}: the data that are drawn now are not the run's; {versions}")
+    found, wrong = checkpoint.newest(run.path)
+    if found is None:
+        fit = Fit(model, data, config, cut_every=every.iterations)
+    else:
+        fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
+    # One that was killed in its last moments still wants its end written.
+    if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
+        raise RunError(f"{run.path}: has its {fit.done} iterations; for more, add --epochs {2 * fit.done}", usage=True)
+    _check_space(run.path, fit)
+    run.start_history(*((found.history_bytes, found.history_sha256) if found else ()))
+    run.write(CONFIG, document(config).encode())
+    again = [*run.info.get("resumed", []), {"at": runs.now(), "iteration": fit.done}]
+    run.note(status="running", seconds=found.seconds if found else 0.0, **provenance(config), resumed=again)
+    return fit, wrong
+
+
+def provenance(config: Config) -> dict[str, Any]:
+    """What computes: versions, the machine, and the config in brief."""
+    return {
+        "shape": config.shape,
+        "epochs": config.epochs,
+        "lr": config.lr,
+        "seed": config.seed,
+        "engine": config.engine,
+        "form": config.form,
+        "threads": config.threads,
+        "device": device_name(config.device),
+        "twolayer": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def fingerprint(what: Data | nn.Module) -> str:
+    """The SHA-256 of all the numbers."""
+    tensors: Iterable[Tensor] = (what.x, what.y) if isinstance(what, Data) else what.parameters()
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _check_space(path: Path, fit: Fit) -> None:
+    """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
+    state = sum(tensor.nbytes for tensor in fit.engine.state().values())
+    model = sum(parameter.nbytes for parameter in fit.model.parameters())
+    need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done)
+    free = shutil.disk_usage(path).free
+    if free < need:
+        sizes = f"{memory.size(free)} free, and the run may need {memory.size(need)}"
+        raise RunError(f"{path}: the disk has {sizes}; take another --out, or --no-save")

@@ -1,0 +1,296 @@
+"""The run folder: its place, its lock, and writes that are whole or not there at all. Never imports torch."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from twolayer.errors import RunError
+from twolayer.history import CSV_HEADER
+
+FORMAT = 1  # of the folder; a newer one is refused
+RUNS = Path("runs")
+INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
+    "run.json",
+    "config.yaml",
+    "history.csv",
+    "model.safetensors",
+    "checkpoints",
+)
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+TEMPORARY = ".part"
+
+
+class Run:
+    """A run folder that this process holds: nobody else writes there until it is closed. A context manager.
+
+    `info` is what `run.json` says. Raises RunError wherever the folder cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.info = path, dict[str, Any]()
+        self._folder = _hold(path)
+        self._history = -1
+        self._size, self._hash = 0, hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        for descriptor in (self._history, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._history = self._folder = -1
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder so that it is there whole or as it was before, also after a power cut."""
+        write_whole(self.path / name, data)
+
+    def note(self, **fields: Any) -> None:
+        """Change what `run.json` says."""
+        self.info |= fields
+        text = json.dumps({"format": FORMAT} | self.info, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write(INFO, text.encode() + b"\n")
+
+    def start_history(self, size: int = 0, digest: str = "") -> None:
+        """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
+        path = self.path / HISTORY
+        with _named(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._history = os.open(path, flags, 0o666)
+            self._size, self._hash = 0, hashlib.sha256()
+            while self._size < size and (part := os.pread(self._history, min(2**20, size - self._size), self._size)):
+                self._hash.update(part)
+                self._size += len(part)
+            if digest and self._hash.hexdigest() != digest:
+                raise RunError(f"{path}: is not what the checkpoint has seen; it was changed or damaged")
+            os.ftruncate(self._history, self._size)
+        if not self._size:
+            self.append(CSV_HEADER)
+
+    def append(self, text: str) -> None:
+        """Add rows to the history."""
+        data = text.encode()
+        with _named(self.path / HISTORY):
+            _write(self._history, data)
+        self._size += len(data)
+        self._hash.update(data)
+
+    def mark(self) -> tuple[int, str]:
+        """Take the history to the disk; its bytes and their SHA-256, for `start_history`."""
+        with _named(self.path / HISTORY):
+            os.fsync(self._history)
+        return self._size, self._hash.hexdigest()
+
+
+def create(out: Path | None, name: str) -> Run:
+    """A new run folder: `out`, or `runs/<name>-<n>` with the first number that is free.
+
+    Raises RunError where there is something already, or the folder cannot be made.
+    """
+    if out is not None:
+        path = _made(out)
+        if path is None:
+            raise RunError(
+                f"{out}: is there already; go on with it by --resume {out}, or take another folder", usage=True
+            )
+        return Run(path)
+    numbers = [0]
+    with suppress(OSError):
+        found = (re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,8})", entry.name) for entry in RUNS.iterdir())
+        numbers += [int(match[1]) for match in found if match]
+    number = max(numbers) + 1
+    while (path := _made(RUNS / f"{name}-{number}")) is None:  # another process was faster
+        number += 1
+    return Run(path)
+
+
+def _made(path: Path) -> Path | None:
+    """The folder, made; None where there is something of that name."""
+    try:
+        with _named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                return None
+            (path / CHECKPOINTS).mkdir()
+    except ValueError as error:  # a NUL
+        raise RunError(f"{str(path)!r}: {error}", usage=True) from None
+    return path
+
+
+def discard(run: Run) -> None:
+    """Remove a folder in which nothing was trained."""
+    run.close()
+    shutil.rmtree(run.path, ignore_errors=True)
+
+
+def claim(path: Path) -> Run:
+    """A run folder that is there, to go on with. Raises RunError where it is none, or another process holds it."""
+    for part in (path / CHECKPOINTS, path / HISTORY, path / INFO, path / CONFIG):
+        if part.is_symlink():
+            raise RunError(f"{part}: is a link; nothing is written through links")
+    info = read_info(path)
+    run = Run(path)
+    run.info = info
+    for left in [*path.glob("*" + TEMPORARY), *(path / CHECKPOINTS).glob("*" + TEMPORARY)]:  # by a kill
+        with suppress(OSError):
+            left.unlink()
+    return run
+
+
+def find(text: str) -> Path:
+    """The run folder that a user names: a path, or the name of a folder in `runs`."""
+    try:
+        named = RUNS / text
+        if NAME.fullmatch(text) and not Path(text).is_dir() and named.is_dir():
+            if named.is_symlink() and not named.resolve().is_relative_to(RUNS.resolve()):
+                raise RunError(f"{named}: is a link out of {RUNS}", usage=True)
+            return named
+        if Path(text).is_dir():
+            return Path(text)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{text!r}: {getattr(error, 'strerror', None) or error}", usage=True) from None
+    raise RunError(f"{text}: no such run folder; `twolayer runs` lists those there are", usage=True)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """What `run.json` says. Raises RunError where it is not to be had, or not understood."""
+    file = path / INFO
+    try:
+        info = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True) from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise RunError(f"{file}: is damaged; it is no JSON") from None
+    if not isinstance(info, dict) or not isinstance(info.get("format"), int):
+        raise RunError(f"{file}: is damaged; it does not say its format")
+    if info["format"] > FORMAT:
+        raise RunError(f"{file}: is of format {info['format']}, and this twolayer knows {FORMAT}; take a newer one")
+    return info
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process is at work in the folder."""
+    try:
+        os.close(_hold(path))
+    except RunError:
+        return True
+    return False
+
+
+def _hold(path: Path) -> int:
+    """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
+    with _named(path):
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise RunError(f"{path}: another process is at work there", usage=True) from None
+        except OSError:  # a file system without locks
+            pass
+    return folder
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file by a sibling that takes its place, so that it is never there in part. Raises RunError."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    with _named(path):
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(temporary, flags, 0o666)
+            try:
+                _write(file, data)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Take the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Tell an OSError with the path it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def now() -> str:
+    """The time, as `run.json` has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def safe_name(text: str) -> str:
+    """A config's name, or its file's, as the name of a folder."""
+    stem = re.sub(r"\.ya?ml$", "", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:60] or "run"
+
+
+def check_note(text: str) -> None:
+    """Raise RunError for a note that is no line of text."""
+    if len(text) > 1000 or not text.isprintable():
+        raise RunError("--note: must be a line of at most 1000 printable characters", usage=True)
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often a checkpoint is written: every so many iterations, or else seconds."""
+
+    iterations: int = 0
+    seconds: float = math.inf
+
+
+def every(text: str) -> Every:
+    """Read `500` as iterations and `30s` as seconds. Raises RunError for anything else."""
+    if match := re.fullmatch(r"([0-9]{1,18})(s?)|([0-9]{1,9}\.[0-9]{1,9})s", text):
+        if match[1] and not match[2] and int(match[1]):
+            return Every(iterations=int(match[1]))
+        if not match[1] or match[2]:
+            return Every(seconds=float(match[1] or match[3]))
+    raise RunError(f"--checkpoint-every: must be iterations (500) or seconds (30s), not {text!r}", usage=True)

@@ -1,0 +1,69 @@
+"""A training in front of a user: its rows on the console, its run folder, and the signals that end it."""
+
+from __future__ import annotations
+
+import shlex
+
+from twolayer import console, process
+from twolayer.data import Data
+from twolayer.model import device_name
+from twolayer.recording import Recording
+from twolayer.runs import Run
+from twolayer.training import Fit, final_loss
+
+
+def begin(fit: Fit, run: Run | None, name: str, form: console.Format, *, quiet: bool) -> None:
+    """Say what is trained, where it is kept, and what computes it."""
+    if quiet:
+        return
+    config, aside = fit.config, form != "table"  # csv and jsonl have stdout to themselves
+    if run is not None:
+        console.note(f"run {run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
+    if not aside:
+        console.say(str(fit.model))
+    console.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
+
+
+def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossView, *, aside: bool) -> int:
+    """Train to the end, or until a signal comes; the exit code."""
+    seconds, before = 0.0, fit.done
+    try:
+        with process.Stop() as stop:
+            with view:
+                for block in fit:
+                    seconds += block.seconds
+                    if recorder is not None:
+                        recorder.add(block)
+                    view.show(block)
+                    if stop.exit_code:
+                        break
+            if fit.done < fit.config.epochs:
+                if recorder is not None:
+                    recorder.interrupt(stop.exit_code)
+                console.note(f"interrupted after {fit.done} of {fit.config.epochs} iterations")
+                if recorder is not None:
+                    console.note(f"go on with: {_again(recorder)}")
+                return stop.exit_code
+            loss = final_loss(fit.model, data, fit.config)
+            if recorder is not None:
+                recorder.complete(loss)
+    except BaseException as error:
+        if recorder is not None:
+            recorder.fail(error)
+            console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
+        raise
+    console.summary(loss, seconds, fit.done - before, stderr=aside)
+    if recorder is not None:
+        console.note(f"saved; for more: {_again(recorder)} --epochs {2 * fit.done}")
+    return 0
+
+
+def _kept(recorder: Recording) -> str:
+    """What a run that ended by an error is good for."""
+    if recorder.run.info.get("status") == "diverged":
+        return "the last weights that gave a finite loss, in model.safetensors"
+    return f"its last checkpoint; go on with: {_again(recorder)}"
+
+
+def _again(recorder: Recording) -> str:
+    return f"twolayer train --resume {shlex.quote(str(recorder.run.path))}"
