@@ -28,8 +28,12 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
         try:
             info = read_info(path)
             found.append((str(info.get("started", "")), (path.name, *_brief(path, info))))
-        except (RunError, ValueError, OSError) as error:
-            broken.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        except RunError as error:
+            broken.append(str(error))
+        except OSError as error:
+            broken.append(f"{path / HISTORY}: cannot be read: {error.strerror or error}")
+        except (ValueError, IndexError):
+            broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], broken
 
 

@@ -1,0 +1,127 @@
+"""What a run folder is worth when writing fails at any moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from test_runs import Failing
+from torch import nn
+
+from twolayer import checkpoint, recording, runs
+from twolayer.config import Config
+from twolayer.data import Data
+from twolayer.errors import RunError
+from twolayer.loading import load_config
+from twolayer.recording import Recording, fingerprint
+from twolayer.runs import Every
+from twolayer.training import final_loss, prepare
+
+EVERY = Every(iterations=4)
+
+
+def record(folder: Path, config: Config) -> None:
+    """A whole training in a run folder, as the command does it."""
+    config, data, model = prepare(config)
+    run = runs.create(folder, "x")
+    with run:
+        fit = recording.start(run, config, data, model, EVERY, source="x", note="")
+        recorder = Recording(run, fit, EVERY)
+        try:
+            for block in fit:
+                recorder.add(block)
+            recorder.complete(final_loss(model, data, config))
+        except BaseException as error:
+            recorder.fail(error)
+            raise
+
+
+def resume(folder: Path) -> None:
+    with runs.claim(folder) as run:
+        config, data, model = prepare(load_config(folder / "config.yaml"))
+        fit, _ = recording.go_on(run, config, data, model, EVERY)
+        recorder = Recording(run, fit, EVERY)
+        for block in fit:
+            recorder.add(block)
+        recorder.complete(final_loss(model, data, config))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("lastingly", [False, True])
+def test_wherever_a_write_fails_the_newest_checkpoint_verifies_and_the_run_goes_on(
+    code: int, lastingly: bool, tmp_path: Path
+) -> None:
+    config = load_config("scratch", epochs=12)
+    record(tmp_path / "whole", config)
+    failed, at = 0, 0
+    while True:
+        at += 1
+        folder = tmp_path / f"run-{at}"
+        with pytest.MonkeyPatch.context() as patch:
+            Failing(patch, at, code, lastingly=lastingly)
+            try:
+                record(folder, config)
+                break
+            except RunError as error:
+                failed += 1
+                assert error.exit_code == 1
+                assert str(error).startswith(str(folder))
+                assert str(error).endswith(os.strerror(code))
+        assert not list(tmp_path.rglob("*.part"))
+        found, wrong = checkpoint.newest(folder)
+        assert wrong == []
+        if not (folder / "run.json").exists():  # nothing was trained
+            assert found is None
+            continue
+        info = runs.read_info(folder)
+        if info["status"] != "completed":
+            resume(folder)
+        for part in ("history.csv", "model.safetensors"):
+            assert (folder / part).read_bytes() == (tmp_path / "whole" / part).read_bytes()
+    assert failed > 50
+    assert failed == at - 1
+
+
+def test_checkpoints_come_at_the_very_iterations(tmp_path: Path) -> None:
+    record(tmp_path / "run", load_config("scratch", epochs=10))
+    assert sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "10.safetensors",
+        "8.safetensors",
+    ]
+
+
+def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
+    record(tmp_path / "run", load_config("scratch", epochs=8))
+    config, data, model = prepare(load_config("scratch", epochs=16))
+    with (
+        runs.claim(tmp_path / "run") as run,
+        pytest.raises(
+            RunError, match=r"the data that are drawn now are not the run's; it was started with PyTorch 2\."
+        ),
+    ):
+        recording.go_on(run, config, Data(data.x + 1, data.y), model, EVERY)
+
+
+def test_a_fingerprint_is_that_of_every_number() -> None:
+    data = Data(torch.zeros(3, 2), torch.zeros(3, 1))
+    assert fingerprint(data) == fingerprint(Data(torch.zeros(3, 2), torch.zeros(3, 1)))
+    assert fingerprint(data) != fingerprint(Data(torch.zeros(3, 2), torch.tensor([[0.0], [0.0], [1e-30]])))
+    model = nn.Linear(2, 2)
+    before = fingerprint(model)
+    with torch.no_grad():
+        model.bias[1] += 1e-3
+    assert fingerprint(model) != before
+
+
+def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_path: Path) -> None:
+    record(tmp_path / "run", load_config("scratch", epochs=8))
+    history = tmp_path / "run" / "history.csv"
+    changed = history.read_text().replace("\n3,", "\n3,1")
+    history.write_text(changed)
+    config, data, model = prepare(load_config("scratch", epochs=16))
+    with runs.claim(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+        recording.go_on(run, config, data, model, EVERY)
+    assert history.read_text() == changed
