@@ -33,7 +33,7 @@ def run(config: Config, iterations: int = 5) -> tuple[list[float], list[torch.Te
 def sgd(model: nn.Sequential, data: Data, config: Config, iterations: int) -> list[float]:
     """Gradient descent by `torch.optim.SGD`; trains the model in place."""
     loss_fn = nn.MSELoss(reduction=config.reduction)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.step)
     losses = []
     for _ in range(iterations):
         loss = loss_fn(model(data.x), data.y)
@@ -58,8 +58,8 @@ def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -
         losses.append(scale * float(np.sum(residual**2)))
         g = 2 * scale * residual
         gz = (w2.T @ g) * (z > 0)
-        w2, b2 = w2 - config.lr * g @ h.T, b2 - config.lr * g.sum(axis=1, keepdims=True)
-        w1, b1 = w1 - config.lr * gz @ x.T, b1 - config.lr * gz.sum(axis=1, keepdims=True)
+        w2, b2 = w2 - config.step * g @ h.T, b2 - config.step * g.sum(axis=1, keepdims=True)
+        w1, b1 = w1 - config.step * gz @ x.T, b1 - config.step * gz.sum(axis=1, keepdims=True)
     return losses, [w1, b1[:, 0], w2, b2[:, 0]]
 
 

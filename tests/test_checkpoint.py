@@ -20,7 +20,7 @@ PACKED = checkpoint.pack(STATE, {"iteration": "7"})
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     made = runs.create(tmp_path / "run", "x")
-    made.start_history()
+    made.start_history(0.1)
     return made
 
 

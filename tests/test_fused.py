@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -83,10 +85,18 @@ def test_k_is_that_of_float64_whatever_its_parts(dtype: torch.dtype) -> None:
 def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "FOLD_EVERY", 30)
     config, data, model = prepare(with_engine(load_config("default"), engine))
-    machine = fused_engine(data, config)(model, data, lr=config.lr, reduction=config.reduction)
+    machine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction)
     assert len(machine.slots) == 12  # iterations a chunk
     calls: list[object] = []
-    machine.replay = lambda chunk: calls.append(chunk())
+
+    class Counter:
+        def __call__(self, function: Callable[[], object]) -> None:
+            calls.append(function())
+
+        def reset(self) -> None:
+            calls.clear()
+
+    machine.replay = Counter()
     with set_up(config):
         losses = machine.advance(70).tolist()
     # 12 + 12 + 6 up to each fold of the dual form, and then 10

@@ -36,10 +36,11 @@ MAY_IMPORT = {
     "engines.working": "errors",
     "machine": "config engines engines.fused errors memory",
     "checkpoint": "errors runs",
-    "session": "console data model process recording runs training",
+    "session": "console data errors model process recording runs stepsize training",
     "recording": "checkpoint config data errors history memory model runs training",
-    "bench": "config engines engines.fused errors machine memory model training",
-    "training": "config data engines engines.fused errors history machine memory model",
+    "bench": "config engines engines.fused errors machine memory model stepsize training",
+    "stepsize": "config data engines.manual machine",
+    "training": "config data engines engines.fused errors history machine memory model stepsize",
     "console": "errors history process",
     "runs": "errors history",
     "listing": "errors history runs",
@@ -48,7 +49,17 @@ MAY_IMPORT = {
     "cli": "config console errors listing loading memory options process runs | bench model recording session training",
 }
 ONLY_USER = {"typer": {"cli", "options"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
-COMPUTES = {"bench", "checkpoint", "recording", "engines.working", "data", "machine", "model", "training"} | {
+COMPUTES = {
+    "bench",
+    "checkpoint",
+    "recording",
+    "stepsize",
+    "engines.working",
+    "data",
+    "machine",
+    "model",
+    "training",
+} | {
     "engines",
     "engines.autograd",
     "engines.fused",

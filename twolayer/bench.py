@@ -18,6 +18,7 @@ from twolayer.engines import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
 from twolayer.model import resolve_device
+from twolayer.stepsize import suggested
 from twolayer.training import prepare
 
 ROUND_SECONDS = 0.1  # for each engine, at the least
@@ -60,13 +61,16 @@ class Bench:
     """
 
     def __init__(self, config: Config) -> None:
-        self.device, self.lr = resolve_device(config.device, config.dtype), config.lr
+        self.device = resolve_device(config.device, config.dtype)
         base = config.model_copy(update={"engine": "auto", "form": "auto", "device": self.device})
         self.left_out: dict[str, str] = {}
         applying = list(self._applying(base))  # before there is anything in memory
         resolved, self.data, self.model = prepare(base)
         self.auto = resolved.engine_name
-        self.engines = [Measured(one.model_copy(update={"threads": machine.choose_threads(one)})) for one in applying]
+        self.lr = suggested(self.model, self.data, resolved) if resolved.lr == "auto" else resolved.lr
+        self.engines = [
+            Measured(one.model_copy(update={"threads": machine.choose_threads(one), "lr": self.lr})) for one in applying
+        ]
         self.products = Products(base)
 
     def _applying(self, base: Config) -> Iterator[Config]:

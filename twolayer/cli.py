@@ -141,7 +141,7 @@ def train(
         fit = training.Fit(model, data, full)
     recorder = recording.Recording(run, fit, every) if run is not None else None
     session.begin(fit, run, config if resume is None else resolved.name, format_, quiet=quiet)
-    view = console.LossView(full.epochs, full.log_every, format_, quiet=quiet)
+    view = console.LossView(full.epochs, full.log_every, format_, full.lr, quiet=quiet)
     raise typer.Exit(session.follow(fit, data, recorder, view, aside=format_ != "table"))
 
 
@@ -194,6 +194,44 @@ def bench(
         raise typer.Exit(128 + signal.SIGINT)
     if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
         raise DisagreementError(wrong)
+
+
+@app.command("lr", epilog="Example:  twolayer lr scratch --set H=64")
+def lr_command(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Measure the largest stable step at the initial weights.
+
+    lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
+    from any minimum. 1 / lambda is what `lr: auto` begins with.
+    """
+    resolved = _resolve(config, set_ or [], context)
+    try:
+        from twolayer import stepsize, training  # a second, nearly all of it torch
+    except (ImportError, OSError) as error:
+        raise _no_torch(error) from None
+
+    process.start_computing()
+    full, data, model = training.prepare(resolved.config)
+    found = stepsize.curvature(model, data, full)
+    rows = [
+        ("lambda", found.largest, f"by {found.products} products with the Hessian"),
+        ("2 / lambda", found.limit, "the largest stable step"),
+        ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
+    ]
+    if full.lr != "auto":
+        rows.append(("lr", full.lr, f"the config's: {full.lr / found.limit:.3g} times the largest stable step"))
+    if format_ == "table":
+        console.rows(("what", "value", ""), [(name, f"{value:.4g}", what) for name, value, what in rows], format_)
+    else:
+        console.rows(("what", "value", "comment"), rows, format_)
 
 
 @app.command(epilog="Example:  twolayer check my.yaml --set lr=1e-3")

@@ -65,8 +65,8 @@ class Config(_Frozen):
     D_in: Count = Field(description="inputs, the columns of x")
     H: Count = Field(description="hidden units")
     D_out: Count = Field(description="outputs, the columns of y")
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="the step of gradient descent: p <- p - lr * gradient"
+    lr: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        description="the step of gradient descent: p <- p - lr * gradient; `auto` follows the curvature"
     )
     epochs: Count = Field(description="passes over the data; each is one iteration, as all rows go in at once")
     seed: Seed = Field(default=0, description="seed of the random data and of the initial weights")
@@ -105,6 +105,13 @@ class Config(_Frozen):
     log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
 
     @property
+    def step(self) -> float:
+        """The step, where it is a number. Raises ValueError for `auto`, which has to be measured."""
+        if self.lr == "auto":
+            raise ValueError("lr is auto")
+        return self.lr
+
+    @property
     def shape(self) -> str:
         """The sizes: `64 x 1000 -> 100 -> 10`."""
         return f"{self.N} x {self.D_in} -> {self.H} -> {self.D_out}"
@@ -140,7 +147,7 @@ class Config(_Frozen):
         if self.precision == "tf32" and self.dtype == "float64":
             yield "precision", "tf32 goes with dtype float32, and the dtype is float64"
         smallest, largest = _RANGE[self.dtype]
-        if not smallest <= self.lr <= largest:
+        if self.lr != "auto" and not smallest <= self.lr <= largest:
             yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
 
 
@@ -151,7 +158,7 @@ ALLOWED = {
     "D_in": _COUNT,
     "H": _COUNT,
     "D_out": _COUNT,
-    "lr": "a positive number",
+    "lr": "a positive number, or auto",
     "epochs": _COUNT,
     "seed": "a whole number from 0 to 2^64 - 1",
     "device": "cpu, cuda, cuda:<n>, mps or auto",

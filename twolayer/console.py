@@ -21,7 +21,7 @@ from rich.text import Text
 
 from twolayer import process
 from twolayer.errors import ConfigError, TwolayerError
-from twolayer.history import CSV_HEADER, Block, csv_row, jsonl_row
+from twolayer.history import Block, csv_header, csv_row, jsonl_row
 
 Format = Literal["table", "csv", "jsonl"]
 
@@ -177,8 +177,10 @@ class LossView:
     whatever ended the training.
     """
 
-    def __init__(self, epochs: int, log_every: int, form: Format, *, quiet: bool = False) -> None:
-        self.epochs, self.log_every, self.form, self.quiet = epochs, log_every, form, quiet
+    def __init__(
+        self, epochs: int, log_every: int, form: Format, lr: float | str = 0.0, *, quiet: bool = False
+    ) -> None:
+        self.epochs, self.log_every, self.form, self.lr, self.quiet = epochs, log_every, form, lr, quiet
         self.width = max(len("iteration"), len(str(epochs)))
         self.done = 0
         self.bar = Bar(epochs, hidden=quiet)
@@ -190,7 +192,7 @@ class LossView:
             out().print(Text(f" {'iteration':>{self.width}} {'loss':>{_LOSS_WIDTH}}", "bold"))
             self._rule()
         elif self.form == "csv":
-            write(CSV_HEADER)
+            write(csv_header(self.lr))
         return self
 
     def show(self, block: Block) -> None:
@@ -203,7 +205,7 @@ class LossView:
             out().print(_Rows(block, self.log_every, self.width), end="")
         else:
             row = csv_row if self.form == "csv" else jsonl_row
-            write("".join(row(*item) for item in block.every(self.log_every)))
+            write("".join(row(*item, block.lr) for item in block.every(self.log_every)))
         self.bar.draw(self.done, f"loss {block.losses[-1]:.6g}")
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,13 +81,20 @@ class DivergedError(TwolayerError):
     """The loss is no longer a finite number.
 
     `iteration` is the first one (counted from 1) whose loss is not finite, epochs + 1 for the loss after the last
-    update; `loss` is that loss.
+    update; `loss` is that loss. `limit` is the largest stable step at the start, 2 / lambda, where it was measured.
     """
 
     exit_code = 3
 
-    def __init__(self, iteration: int, loss: float, lr: float) -> None:
-        self.iteration, self.loss, self.lr = iteration, loss, lr
+    def __init__(self, iteration: int, loss: float, lr: float, limit: float = math.nan) -> None:
+        self.iteration, self.loss, self.lr, self.limit = iteration, loss, lr, limit
         updates = "1 update" if iteration == 2 else f"{iteration - 1} updates"
-        step = f"lr {lr:g} is too large a step here; try a tenth of it"
+        if not math.isfinite(lr):
+            step = "the curvature has grown faster than lr auto has followed; try a number"
+        elif not math.isfinite(limit):
+            step = f"lr {lr:g} is too large a step here; try a tenth of it"
+        elif lr > limit:
+            step = f"lr {lr:g} is above {limit:.3g}, the largest stable step at the start; try {limit / 2:.2g}, or auto"
+        else:
+            step = f"the largest stable step was {limit:.3g} at the start, and has fallen below lr {lr:g}; try auto"
         super().__init__(f"the loss is {loss} after {updates}: {step}")

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CSV_HEADER = "iteration,loss\n"
-
 
 @dataclass(frozen=True)
 class Block:
@@ -22,6 +20,7 @@ class Block:
     first: int
     losses: tuple[float, ...]
     seconds: float
+    lr: float | None = None  # the step of all of them, where it changes as training goes on
 
     @property
     def last(self) -> int:
@@ -36,14 +35,20 @@ class Block:
             yield self.last, self.losses[-1]
 
 
-def csv_row(iteration: int, loss: float) -> str:
-    """A row of csv; `float` reads back from it the very number."""
-    return f"{iteration},{loss!r}\n"
+def csv_header(lr: float | str) -> str:
+    """The head of a table of losses; with the step, where that is `auto`."""
+    return "iteration,loss,lr\n" if lr == "auto" else "iteration,loss\n"
 
 
-def jsonl_row(iteration: int, loss: float) -> str:
+def csv_row(iteration: int, loss: float, lr: float | None = None) -> str:
+    """A row of csv; `float` reads back from it the very numbers."""
+    return f"{iteration},{loss!r}\n" if lr is None else f"{iteration},{loss!r},{lr!r}\n"
+
+
+def jsonl_row(iteration: int, loss: float, lr: float | None = None) -> str:
     """A row of JSON lines; a loss that JSON has no number for (nan, inf) is null."""
-    return json.dumps({"iteration": iteration, "loss": loss if math.isfinite(loss) else None}) + "\n"
+    row = {"iteration": iteration, "loss": loss if math.isfinite(loss) else None}
+    return json.dumps(row if lr is None else row | {"lr": lr}) + "\n"
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Recording:
 
     def add(self, block: Block) -> None:
         """Write a block's losses, and a checkpoint where one is due."""
-        self.run.append("".join(csv_row(*row) for row in block.every(1)))
+        self.run.append("".join(csv_row(*row, block.lr) for row in block.every(1)))
         self.losses.add(block.losses)
         self.seconds += block.seconds
         if not math.isfinite(block.losses[-1]):
@@ -55,7 +55,7 @@ class Recording:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        checkpoint.save(self.run, self.fit.done, self.fit.engine.state(), self.seconds)
+        checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
         self.saved_at = time.monotonic()
 
     def complete(self, final_loss: float) -> None:
@@ -109,7 +109,7 @@ def start(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
         fit = Fit(model, data, config, cut_every=every.iterations)
         _check_space(run.path, fit)
         run.write(CONFIG, document(config).encode())
-        run.start_history()
+        run.start_history(config.lr)
         fingerprints = {"data_sha256": fingerprint(data), "initial_sha256": fingerprint(model)}
         run.note(status="running", config=source, note=note, **provenance(config), **fingerprints, started=runs.now())
     except BaseException:
@@ -136,7 +136,7 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         raise RunError(f"{run.path}: has its {fit.done} iterations; for more, add --epochs {2 * fit.done}", usage=True)
     _check_space(run.path, fit)
-    run.start_history(*((found.history_bytes, found.history_sha256) if found else ()))
+    run.start_history(config.lr, *((found.history_bytes, found.history_sha256) if found else ()))
     run.write(CONFIG, document(config).encode())
     again = [*run.info.get("resumed", []), {"at": runs.now(), "iteration": fit.done}]
     run.note(status="running", seconds=found.seconds if found else 0.0, **provenance(config), resumed=again)
@@ -173,7 +173,7 @@ def fingerprint(what: Data | nn.Module) -> str:
 
 def _check_space(path: Path, fit: Fit) -> None:
     """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
-    state = sum(tensor.nbytes for tensor in fit.engine.state().values())
+    state = sum(tensor.nbytes for tensor in fit.state().values())
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
     need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done)
     free = shutil.disk_usage(path).free

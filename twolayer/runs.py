@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from twolayer.errors import RunError
-from twolayer.history import CSV_HEADER
+from twolayer.history import csv_header
 
 FORMAT = 1  # of the folder; a newer one is refused
 RUNS = Path("runs")
@@ -70,7 +70,7 @@ class Run:
         text = json.dumps({"format": FORMAT} | self.info, indent=2, ensure_ascii=False, allow_nan=False)
         self.write(INFO, text.encode() + b"\n")
 
-    def start_history(self, size: int = 0, digest: str = "") -> None:
+    def start_history(self, lr: float | str, size: int = 0, digest: str = "") -> None:
         """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
         path = self.path / HISTORY
         with _named(path):
@@ -84,7 +84,7 @@ class Run:
                 raise RunError(f"{path}: is not what the checkpoint has seen; it was changed or damaged")
             os.ftruncate(self._history, self._size)
         if not self._size:
-            self.append(CSV_HEADER)
+            self.append(csv_header(lr))
 
     def append(self, text: str) -> None:
         """Add rows to the history."""

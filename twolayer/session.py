@@ -6,10 +6,12 @@ import shlex
 
 from twolayer import console, process
 from twolayer.data import Data
+from twolayer.errors import DivergedError
 from twolayer.model import device_name
 from twolayer.recording import Recording
 from twolayer.runs import Run
-from twolayer.training import Fit, final_loss
+from twolayer.stepsize import curvature, is_cheap
+from twolayer.training import Fit, final_loss, prepare
 
 
 def begin(fit: Fit, run: Run | None, name: str, form: console.Format, *, quiet: bool) -> None:
@@ -21,6 +23,10 @@ def begin(fit: Fit, run: Run | None, name: str, form: console.Format, *, quiet: 
         console.note(f"run {run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
     if not aside:
         console.say(str(fit.model))
+    if config.lr != "auto" and not fit.done and is_cheap(config):
+        limit = curvature(fit.model, fit.data, config).limit
+        if config.lr > limit:
+            console.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
     console.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
 
 
@@ -48,10 +54,14 @@ def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossV
             if recorder is not None:
                 recorder.complete(loss)
     except BaseException as error:
+        if isinstance(error, DivergedError):
+            _, start_data, start_model = prepare(fit.config)
+            limit = curvature(start_model, start_data, fit.config).limit
+            error = DivergedError(error.iteration, error.loss, error.lr, limit)
         if recorder is not None:
             recorder.fail(error)
             console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
-        raise
+        raise error from None
     console.summary(loss, seconds, fit.done - before, stderr=aside)
     if recorder is not None:
         console.note(f"saved; for more: {_again(recorder)} --epochs {2 * fit.done}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from twolayer import machine, memory
+from twolayer import machine, memory, stepsize
 from twolayer.config import Config
 from twolayer.data import Data, load_data
 from twolayer.engines import choose_engine, make_engine
@@ -82,8 +82,9 @@ class Fit(Iterator[Block]):
     two of them `model` is consistent. After the block that ends with the first loss that is not finite comes a
     DivergedError.
 
-    `state` is what `engine.state()` gave after `done` iterations of the same training: it goes on from there, bit for
-    bit. No block reaches over a multiple of `cut_every`.
+    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut.
+    `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for bit. No
+    block reaches over a multiple of `cut_every`.
     """
 
     def __init__(
@@ -96,10 +97,17 @@ class Fit(Iterator[Block]):
         *,
         cut_every: int = 0,
     ) -> None:
-        self.model, self.config, self.done, self.cut_every = model, config, done, cut_every
+        self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
+        state = dict(state or {})
+        if config.lr != "auto":
+            self.lr = config.lr
+        elif "lr" in state:
+            self.lr = float(state.pop("lr"))
+        else:
+            self.lr = stepsize.suggested(model, data, config)
         with machine.set_up(config):  # the dual form's K depends on the threads, too
-            self.engine = make_engine(model, data, config)
-            if state is not None:
+            self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
+            if state:
                 self.engine.load_state(state, done)
                 self.engine.sync()
         self._blocks = self._run()
@@ -107,23 +115,40 @@ class Fit(Iterator[Block]):
     def __next__(self) -> Block:
         return next(self._blocks)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a continuation needs to be the same bit for bit."""
+        lr = {"lr": torch.tensor(self.lr, dtype=torch.float64)} if self.config.lr == "auto" else {}
+        return self.engine.state() | lr
+
+    def _measure(self) -> int:
+        """With `lr: auto`, measure the step where that is due; the iterations until it is due again."""
+        if self.config.lr != "auto":
+            return self.config.epochs
+        if self.done and stepsize.next_measure(self.done - 1) == self.done:
+            self.lr = stepsize.suggested(self.model, self.data, self.config)
+            with machine.set_up(self.config):
+                self.engine.set_lr(self.lr)
+        return stepsize.next_measure(self.done) - self.done
+
     def _run(self) -> Iterator[Block]:
         size = 1
         while left := self.config.epochs - self.done:
-            count = min(size, left, self.cut_every - self.done % self.cut_every if self.cut_every else left)
             start = time.perf_counter()
+            count = min(
+                size, left, self._measure(), self.cut_every - self.done % self.cut_every if self.cut_every else left
+            )
             with machine.set_up(self.config):
                 losses = tuple(self.engine.advance(count).tolist())  # the one place that waits for the device
                 computed = time.perf_counter()
                 self.engine.sync()
             end = time.perf_counter()
-            seconds, first = end - start, self.done + 1
+            seconds, first, lr = end - start, self.done + 1, self.lr if self.config.lr == "auto" else None
             self.done += count
             if not all(map(math.isfinite, losses)):
                 bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-                yield Block(first, losses[: bad + 1], seconds)
-                raise DivergedError(first + bad, losses[bad], self.config.lr)
-            yield Block(first, losses, seconds)
+                yield Block(first, losses[: bad + 1], seconds, lr)
+                raise DivergedError(first + bad, losses[bad], self.lr)
+            yield Block(first, losses, seconds, lr)
             # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
             target = max(BLOCK_SECONDS, 20 * (end - computed))
             size = max(1, min(4 * size, int(count * target / max(seconds, 1e-9))))
@@ -140,5 +165,5 @@ def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     with torch.no_grad(), machine.set_up(config):
         loss = float(loss_fn(model(data.x), data.y))
     if not math.isfinite(loss):
-        raise DivergedError(config.epochs + 1, loss, config.lr)
+        raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
     return loss

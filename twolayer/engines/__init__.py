@@ -25,6 +25,9 @@ class Engine(Protocol):
     def sync(self) -> None:
         """Write the working state into the model's parameters; changes nothing of what `advance` goes on to do."""
 
+    def set_lr(self, lr: float) -> None:
+        """Take another step from the next iteration on."""
+
     def state(self) -> dict[str, Tensor]:
         """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
 
@@ -50,8 +53,8 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     _check(model, data)
     engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
     if (name := choose_engine(config)) in engines:
-        return engines[name](model, data, lr=config.lr, reduction=config.reduction)
-    engine = fused_engine(data, config)(model, data, lr=config.lr, reduction=config.reduction)
+        return engines[name](model, data, lr=config.step, reduction=config.reduction)
+    engine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction)
     if data.x.is_cuda and config.cuda_graph:
         engine.replay = Graph(data.x.device)
     return engine

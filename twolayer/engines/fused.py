@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,22 +51,39 @@ def choose_form(config: Config) -> str:
     return "dual" if dual < primal else "primal"
 
 
+class Replay(Protocol):
+    """What does a function, always the same: a graph, on CUDA."""
+
+    def __call__(self, function: Callable[[], object]) -> None:
+        """Do it."""
+
+    def reset(self) -> None:
+        """The function is another from now on."""
+
+
 class _Fused(Working, ABC):
     """What all forms share: the loop over chunks of iterations, and the losses."""
+
+    # Does a whole chunk, which it is given. Were that the engine's own, neither would ever be freed.
+    replay: Replay | None = None
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         self.x, self.y = data.x, data.y  # (N, D_in), (N, D_out)
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         self.reduce = torch.sum if reduction == "sum" else torch.mean
-        # A step beyond the dtype's largest number would be refused as such, not reported as the divergence that it is.
-        step = 2 * lr / (1 if reduction == "sum" else self.y.numel())
-        self.step = -min(step, torch.finfo(self.x.dtype).max)
+        self.set_lr(lr)
         # The residuals E of a chunk of iterations, each of y's shape: their losses are then computed together.
         self.residuals, self.squares = self._per_iteration(), self._per_iteration()
         self.slots = self.residuals.unbind()
         self.losses = self.y.new_empty(len(self.slots))
-        # Does a whole chunk, which it is given: a graph, on CUDA. Were it of the engine, neither would ever be freed.
-        self.replay: Callable[[Callable[[], object]], object] | None = None
+
+    def set_lr(self, lr: float) -> None:
+        """Take another step from the next iteration on."""
+        # A step beyond the dtype's largest number would be refused as such, not reported as the divergence that it is.
+        step = 2 * lr / (1 if self.reduce is torch.sum else self.y.numel())
+        self.step = -min(step, torch.finfo(self.x.dtype).max)
+        if self.replay is not None:
+            self.replay.reset()  # it holds the step
 
     def _per_iteration(self) -> Tensor:
         """A buffer of y's shape for each iteration of a chunk."""
@@ -224,6 +242,13 @@ class DualEngine(_Folded):
         self.s_sum = torch.empty_like(self.b1)
         self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (H, N)
         self._restart()
+
+    def set_lr(self, lr: float) -> None:
+        """Take another step from the next iteration on; those that were made are collected as of one step."""
+        if self.done:
+            with torch.no_grad():
+                self._fold()
+        super().set_lr(lr)
 
     def _restart(self) -> None:
         """Z from the weights."""

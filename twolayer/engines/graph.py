@@ -19,6 +19,10 @@ class Graph:
         self.device, self.is_warm = device, False
         self.graph: torch.cuda.CUDAGraph | None = None
 
+    def reset(self) -> None:
+        """The function is another from now on: capture it anew."""
+        self.graph = None
+
     def __call__(self, function: Callable[[], object]) -> None:
         """Do what the function does. It is not kept: it may well hold who holds this graph."""
         with torch.cuda.device(self.device):

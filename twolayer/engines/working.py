@@ -13,8 +13,13 @@ from twolayer.errors import DataError
 class Working:
     """An engine whose working state is in the attributes that STATE names."""
 
+    lr: float
     STATE: tuple[str, ...] = ("w1", "b1", "w2", "b2")
     done = 0  # iterations
+
+    def set_lr(self, lr: float) -> None:
+        """Take another step from the next iteration on."""
+        self.lr = lr
 
     def state(self) -> dict[str, Tensor]:
         """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
