@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
@@ -20,6 +21,7 @@ def in_terminal(*arguments: str) -> str:
     """All that the command writes to a terminal of its own."""
     child, leader = pty.fork()
     if child == 0:
+        os.chdir(tempfile.mkdtemp())  # its run folder is of no use
         os.environ.update(COLUMNS=str(COLUMNS), TERM="xterm-256color", LC_ALL="C.UTF-8")
         os.execv(sys.executable, [sys.executable, "-m", "twolayer", *arguments])
     written = b""

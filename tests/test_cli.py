@@ -119,7 +119,8 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert re.fullmatch(
         r"run runs/default-1\n"
         r"run runs/default-1 keeps the last weights that gave a finite loss, in model\.safetensors\n"
-        r"error: the loss is \w+ after \d+ updates: lr 1 is too large a step here; try a tenth of it\n",
+        r"error: the loss is \w+ after \d+ updates: lr 1 is above 0\.0014, the largest stable step at the start; "
+        r"try 0\.0007, or auto\n",
         done.stderr,
     )
 
@@ -239,3 +240,33 @@ def test_version_and_completion_need_no_torch(tmp_path: Path) -> None:
         assert without_torch("--version", *more, cwd=tmp_path).stdout == f"twolayer {__version__}\n"
     words = {"COMP_WORDS": "twolayer train sc", "COMP_CWORD": "2", "_TWOLAYER_COMPLETE": "complete_bash"}
     assert without_torch(cwd=tmp_path, **words).stdout.split() == ["scratch"]
+
+
+def test_lr_prints_the_largest_stable_step_and_where_the_configs_stands(twolayer: Run) -> None:
+    done = twolayer("lr", "scratch")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["what", "lambda", "2 / lambda", "1 / lambda", "lr"]
+    rows = list(csv.DictReader(io.StringIO(twolayer("lr", "scratch", "--format", "csv").stdout)))
+    values = {row["what"]: float(row["value"]) for row in rows}
+    assert values["2 / lambda"] == 2 / values["lambda"] == 2 * values["1 / lambda"]
+    assert values["lr"] == 1e-4
+    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the largest stable step")
+
+
+def test_a_step_above_the_limit_is_told_at_the_start_where_that_is_cheap(twolayer: Run) -> None:
+    arguments = ["train", "scratch", "--lr", "3e-4", "--no-save", "--log-every", "100000"]
+    assert "largest stable step" not in twolayer(*arguments).stderr
+    done = twolayer(*arguments, "--epochs", "50000")
+    assert done.stderr == "lr 0.0003 is above 0.000234, the largest stable step at the start\n"
+
+
+def test_with_lr_auto_csv_and_json_have_the_step(twolayer: Run, tmp_path: Path) -> None:
+    done = twolayer("train", "scratch", "--lr", "auto", "--format", "csv", "--log-every", "1")
+    assert done.stdout == (tmp_path / "runs" / "scratch-1" / "history.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["iteration", "loss", "lr"]
+    first = json.loads(
+        twolayer("train", "scratch", "--lr", "auto", "--format", "jsonl", "--log-every", "1").stdout.splitlines()[0]
+    )
+    assert first == {"iteration": 1, "loss": float(rows[0]["loss"]), "lr": float(rows[0]["lr"])}

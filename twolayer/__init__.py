@@ -10,11 +10,20 @@ TYPE_CHECKING = False  # typing's own, without the import: type checkers take th
 if TYPE_CHECKING:
     from twolayer.config import Config
     from twolayer.data import Data, load_data
-    from twolayer.errors import ConfigError, DataError, DeviceError, DivergedError, Origin, Problem, TwolayerError
+    from twolayer.errors import (
+        ConfigError,
+        DataError,
+        DeviceError,
+        DivergedError,
+        Origin,
+        Problem,
+        RunError,
+        TwolayerError,
+    )
     from twolayer.history import Block
     from twolayer.loading import load_config
     from twolayer.model import build_model
-    from twolayer.training import Training, final_loss, fit, prepare, train
+    from twolayer.training import Fit, Training, final_loss, fit, prepare, train
 
 __version__ = "0.1.0"
 
@@ -26,8 +35,10 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DivergedError",
+    "Fit",
     "Origin",
     "Problem",
+    "RunError",
     "Training",
     "TwolayerError",
     "__version__",
@@ -43,11 +54,20 @@ __all__ = [
 _HOME = {
     "config": ["Config"],
     "data": ["Data", "load_data"],
-    "errors": ["ConfigError", "DataError", "DeviceError", "DivergedError", "Origin", "Problem", "TwolayerError"],
+    "errors": [
+        "ConfigError",
+        "DataError",
+        "DeviceError",
+        "DivergedError",
+        "Origin",
+        "Problem",
+        "RunError",
+        "TwolayerError",
+    ],
     "history": ["Block"],
     "loading": ["load_config"],
     "model": ["build_model"],
-    "training": ["Training", "final_loss", "fit", "prepare", "train"],
+    "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
