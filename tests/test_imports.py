@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "listing": "errors history runs",
     "process": "",
     "options": "console loading",
-    "cli": "config console errors listing loading memory options process runs | bench model recording session training",
+    "cli": "config console errors listing loading memory options process runs | bench model recording session stepsize training",
 }
 ONLY_USER = {"typer": {"cli", "options"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
 COMPUTES = {

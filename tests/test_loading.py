@@ -88,10 +88,10 @@ def test_an_override_repairs_what_the_file_has_wrong(config_file: Write) -> None
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("lr", "-1", "must be a positive number, not -1"),
-        ("lr", ".nan", "must be a positive number, not .nan"),
-        ("lr", "1e999", "must be a positive number, not .inf"),
-        ("lr", "fast", "must be a positive number, not 'fast'"),
+        ("lr", "-1", "must be a positive number, or auto, not -1"),
+        ("lr", ".nan", "must be a positive number, or auto, not .nan"),
+        ("lr", "1e999", "must be a positive number, or auto, not .inf"),
+        ("lr", "fast", "must be a positive number, or auto, not 'fast'"),
         ("seed", "0x" + "f" * 5000, "a number of 5002 digits is too long"),
         ("lr", "9" * 5000, "a number of 5000 digits is too long"),
         ("N", "1.5", "must be a positive whole number, not 1.5"),
@@ -190,7 +190,7 @@ def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
     with pytest.raises(ConfigError) as error:
         resolve("default", environment=environment, overrides=overrides)
     texts = {problem.origin.place: str(problem) for problem in error.value.problems}
-    assert texts["TWOLAYER_LR"] == "TWOLAYER_LR  lr: must be a positive number, not 'fast'"
+    assert texts["TWOLAYER_LR"] == "TWOLAYER_LR  lr: must be a positive number, or auto, not 'fast'"
     assert texts["TWOLAYER_H"].startswith("TWOLAYER_H  not YAML: ")
     assert texts["TWOLAYER_N"].startswith("TWOLAYER_N  anchors and aliases (&a)")
     assert texts["--seed"].startswith("--seed  seed: must be a whole number")

@@ -86,7 +86,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--lr", "fast"], "--lr  lr: must be a positive number, not 'fast'"),
+        (["--lr", "fast"], "--lr  lr: must be a positive number, or auto, not 'fast'"),
         (["--epochs", "1.5"], "--epochs  epochs: must be"),
         (["--device", "gpu"], "--device  device: must be"),
         (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
