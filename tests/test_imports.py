@@ -45,8 +45,9 @@ MAY_IMPORT = {
     "runs": "errors history",
     "listing": "errors history runs",
     "process": "",
-    "options": "console loading",
-    "cli": "config console errors listing loading memory options process runs | bench model recording session stepsize training",
+    "options": "config console errors loading memory runs",
+    "cli": "config console errors listing loading options process runs"
+    " | bench model recording session stepsize training",
 }
 ONLY_USER = {"typer": {"cli", "options"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
 COMPUTES = {

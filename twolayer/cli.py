@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from twolayer import __version__, console, listing, loading, memory, process, runs
-from twolayer.config import flat, schema, show
-from twolayer.errors import ConfigError, DeviceError, DisagreementError, Origin, Problem, RunError, TwolayerError
+from twolayer import __version__, console, listing, loading, process, runs
+from twolayer.config import flat, schema
+from twolayer.errors import DeviceError, DisagreementError, TwolayerError
 from twolayer.options import (
-    NAMED,
     CheckpointOption,
     ConfigArgument,
     DeviceOption,
@@ -31,6 +30,8 @@ from twolayer.options import (
     SeedOption,
     SetOption,
     ThreadsOption,
+    resolve,
+    resolve_again,
 )
 
 app = typer.Typer(
@@ -51,7 +52,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        code, what = error.exit_code, " ".join(error.format_message().replace("Value error, ", "").split())
+        message = error.format_message().replace("Value error, ", "").removeprefix("Invalid value: ")
+        code, what = error.exit_code, " ".join(message.split())
     except TwolayerError as error:
         code, what = error.exit_code, error
     except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
@@ -100,7 +102,9 @@ def train(
     checkpoint_every: CheckpointOption = "30s",
     resume: ResumeOption = None,
     format_: FormatOption = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final loss and the time.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no rows: only the final loss and the time.")
+    ] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
@@ -114,13 +118,13 @@ def train(
     every = runs.every(checkpoint_every)
     runs.check_note(note or "")
     if resume is None:
-        resolved, run = _resolve(config, set_ or [], context), None
+        resolved, run = resolve(config, set_ or [], context), None
     else:
         source = context.get_parameter_source("config")
         if out or note or (source is not None and source.name == "COMMANDLINE"):
             raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
         run = runs.claim(runs.find(resume))
-        resolved = _resolve_again(run, set_ or [], context)
+        resolved = resolve_again(run, set_ or [], context)
     try:
         from twolayer import recording, session, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
@@ -160,7 +164,7 @@ def bench(
     Times are medians of rounds in turn, with the least and the most; set-up is what an engine takes to begin, and to
     write the weights back. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
     """
-    resolved = _resolve(config, set_ or [], context)
+    resolved = resolve(config, set_ or [], context)
     try:
         from twolayer.bench import Bench  # a second, nearly all of it torch
         from twolayer.model import device_name
@@ -170,7 +174,7 @@ def bench(
     process.start_computing()
     full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
     if format_ == "table":
-        console.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}\n")
+        console.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
     try:
         with console.Bar(rounds) as bar:
             bar.draw(0, "rounds")
@@ -184,8 +188,8 @@ def bench(
     if done and format_ == "table":
         products = engines.products
         console.say(
-            f"\nshare: of the {products.rate / 1e9:.3g} GFLOP/s that products of {products.size} x {products.size} "
-            f"matrices reach here, with {products.config.threads} threads"
+            f"\nshare: of {products.rate / 1e9:.3g} GFLOP/s, the rate of {products.size} x {products.size} products "
+            f"with {products.config.threads} threads"
         )
         for name, reason in engines.left_out.items():
             console.say(f"left out: {name}, {reason}")
@@ -212,7 +216,7 @@ def lr_command(
     lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
     from any minimum. 1 / lambda is what `lr: auto` begins with.
     """
-    resolved = _resolve(config, set_ or [], context)
+    resolved = resolve(config, set_ or [], context)
     try:
         from twolayer import stepsize, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
@@ -227,9 +231,11 @@ def lr_command(
         ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
     ]
     if full.lr != "auto":
-        rows.append(("lr", full.lr, f"the config's: {full.lr / found.limit:.3g} times the largest stable step"))
+        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
     if format_ == "table":
-        console.rows(("what", "value", ""), [(name, f"{value:.4g}", what) for name, value, what in rows], format_)
+        console.rows(
+            ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_
+        )
     else:
         console.rows(("what", "value", "comment"), rows, format_)
 
@@ -253,7 +259,7 @@ def check(
     Every key stands there with its value and where that comes from: the default, a line of the file, the
     environment or an option. Whether the device is there, only `train` and `bench` find out.
     """
-    resolved = _resolve(config, set_ or [], context)
+    resolved = resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
     console.rows(("key", "value", "origin"), rows, format_)
 
@@ -265,9 +271,10 @@ def runs_command(
 ) -> None:
     """List the runs, newest first."""
     rows, broken = listing.listed(folder)
-    if format_ == "table":  # the other formats keep every digit
-        rows = [tuple(f"{item:.6g}" if isinstance(item, float) else item for item in row) for row in rows]
-    console.rows(listing.COLUMNS, rows, format_)
+    columns: tuple[str, ...] = listing.COLUMNS
+    if format_ == "table":  # in eighty columns; the other formats have every column and every digit
+        columns, rows = listing.brief(rows)
+    console.rows(columns, rows, format_)
     for message in broken:
         console.note(message)
 
@@ -295,54 +302,6 @@ def schema_command() -> None:
     console.json_document(schema())
 
 
-def _resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
-    """A run's own config, with what may be changed for its continuation."""
-    source = str(run.path.absolute() / runs.CONFIG)
-    before = loading.resolve(source, environment={})
-    after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
-    own = dict(flat(before.config))
-    changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
-    if wrong := [
-        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
-    ]:
-        message = f"{run.path}: {'; '.join(wrong)}: a run goes on as it began; only {', '.join(CHANGEABLE)} may change"
-        raise RunError(message, usage=True)
-    if run.info.get("status") == "diverged":
-        raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
-    memory.check(after.config, after.name)
-    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins)
-
-
 def _no_torch(error: Exception) -> DeviceError:
     """What to say of a torch that is not there, or lacks a library of its own."""
     return DeviceError(f"PyTorch cannot be imported: {error}")
-
-
-def _resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
-    """The config with all that comes over it, known to fit into memory. Does not import torch."""
-    malformed = [
-        Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
-        for text in sets
-        if text.find("=") < 1
-    ]
-    try:
-        resolved = loading.resolve(source, overrides=_overrides(sets, context))
-    except ConfigError as error:
-        raise ConfigError([*error.problems, *malformed]) from None
-    if malformed:
-        raise ConfigError(malformed)
-    memory.check(resolved.config, resolved.name)
-    return resolved
-
-
-CHANGEABLE = ("epochs", "log_every", "device")
-
-
-def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:
-    for text in sets:
-        key, _, value = text.partition("=")
-        if text.find("=") > 0:
-            yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
-    for key in NAMED:
-        if (given := context.params.get(key)) is not None:
-            yield loading.Override((key,), given, f"--{key.replace('_', '-')}")

@@ -237,9 +237,8 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
         rows(list(figures[0]), [list(row.values()) for row in figures], form)
         return
     unit = "us" if out().options.ascii_only else "µs"
-    lines = [["engine", "threads", f"{unit}/iteration", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
+    lines = [["engine", "threads", "median", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
     for number, row in enumerate(figures):
-        distance = f", to {row['distance']:.0e}" if row["distance"] else ", exactly"
         lines.append(
             [
                 row["name"],
@@ -248,7 +247,7 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
                 duration(row["set_up"] / 1e6, unit),
                 f"{row['gflops']:.3g}",
                 f"{row['share']:.0%}",
-                ("yes" if row["agrees"] else "no") + distance if number else "reference",
+                ("yes" if row["agrees"] else "NO") if number else "itself",
             ]
         )
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
         except (ValueError, IndexError):
             broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], broken
+
+
+def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The columns and rows that a terminal has room for: without the step, and without notes where there are none."""
+    has_notes = any(row[-1] for row in rows)
+    columns = ("run", "status", "shape", "done", "first", "best", "last", "device", *(["note"] if has_notes else []))
+    short = []
+    for name, status, shape, _, iterations, *losses, device, note in rows:
+        digits = [f"{loss:.3g}" if isinstance(loss, float) else "" for loss in losses]
+        compact = str(shape).replace(" ", "")
+        short.append((name, status, compact, iterations, *digits, device, *([note] if has_notes else [])))
+    return columns, short
 
 
 def _brief(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,16 +1,20 @@
-"""The arguments and options of the commands."""
+"""The arguments and options of the commands, and the config that they make. Does not import torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from twolayer import console, loading
+from twolayer import console, loading, memory, runs
+from twolayer.config import flat, show
+from twolayer.errors import ConfigError, Origin, Problem, RunError
 
-# The keys that have an option of their own.
+# The keys that have an option of their own, and those that may be others when a run goes on.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
+CHANGEABLE = ("epochs", "log_every", "device")
 
 ConfigArgument = Annotated[
     str,
@@ -24,12 +28,12 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")
 ]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
-LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT", help="The step of gradient descent.")]
+LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT|auto", help="The step of gradient descent.")]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
 EngineOption = Annotated[
     str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd, manual or fused.")
 ]
-ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads, or auto.")]
+ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT|auto", help="CPU threads.")]
 LogEveryOption = Annotated[
     str | None, typer.Option("--log-every", metavar="INT", help="Print every so many iterations.")
 ]
@@ -54,3 +58,48 @@ CheckpointOption = Annotated[
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run, up to --epochs iterations in all.")
 ]
+
+
+def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
+    """A run's own config, with what may be changed for its continuation."""
+    source = str(run.path.absolute() / runs.CONFIG)
+    before = loading.resolve(source, environment={})
+    after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+    own = dict(flat(before.config))
+    changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
+    if wrong := [
+        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
+    ]:
+        message = f"{run.path}: {'; '.join(wrong)}: a run goes on as it began; only {', '.join(CHANGEABLE)} may change"
+        raise RunError(message, usage=True)
+    if run.info.get("status") == "diverged":
+        raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
+    memory.check(after.config, after.name)
+    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins)
+
+
+def resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
+    """The config with all that comes over it, known to fit into memory. Does not import torch."""
+    malformed = [
+        Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
+        for text in sets
+        if text.find("=") < 1
+    ]
+    try:
+        resolved = loading.resolve(source, overrides=_overrides(sets, context))
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *malformed]) from None
+    if malformed:
+        raise ConfigError(malformed)
+    memory.check(resolved.config, resolved.name)
+    return resolved
+
+
+def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:
+    for text in sets:
+        key, _, value = text.partition("=")
+        if text.find("=") > 0:
+            yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
+    for key in NAMED:
+        if (given := context.params.get(key)) is not None:
+            yield loading.Override((key,), given, f"--{key.replace('_', '-')}")

@@ -134,7 +134,8 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
         fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
     # One that was killed in its last moments still wants its end written.
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
-        raise RunError(f"{run.path}: has its {fit.done} iterations; for more, add --epochs {2 * fit.done}", usage=True)
+        more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
+        raise RunError(f"{run.path}: has {fit.done} iterations already; {more}", usage=True)
     _check_space(run.path, fit)
     run.start_history(config.lr, *((found.history_bytes, found.history_sha256) if found else ()))
     run.write(CONFIG, document(config).encode())

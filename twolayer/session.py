@@ -6,7 +6,7 @@ import shlex
 
 from twolayer import console, process
 from twolayer.data import Data
-from twolayer.errors import DivergedError
+from twolayer.errors import DivergedError, TwolayerError
 from twolayer.model import device_name
 from twolayer.recording import Recording
 from twolayer.runs import Run
@@ -60,7 +60,10 @@ def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossV
             error = DivergedError(error.iteration, error.loss, error.lr, limit)
         if recorder is not None:
             recorder.fail(error)
-            console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
+            if isinstance(error, TwolayerError):  # what went wrong comes first, then what is left
+                console.error(error)
+                console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
+                return error.exit_code
         raise error from None
     console.summary(loss, seconds, fit.done - before, stderr=aside)
     if recorder is not None:

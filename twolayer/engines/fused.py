@@ -10,7 +10,7 @@ rest of H+ is contiguous, and an iteration takes a tenth less time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -229,18 +229,19 @@ class FoldedEngine(_Folded):
 class DualEngine(_Folded):
     """Gradient descent on the pre-activations Z = X W1' + b1 in place of W1: eight small operations an iteration.
 
-    X never changes, so every update of W1 is a combination of its rows. With K = X X' + 1, one iteration is
-    Z <- Z - 2 lr K G; S <- S + G collects the steps, and W1 - 2 lr S' X, b1 - 2 lr sum(S) are the weights.
+    X never changes, so every update of W1 is a combination of its rows. S <- S + G collects the steps, and with
+    K = X X' + 1 and Z0 of the weights before them, Z is Z0 - 2 lr K S; W1 - 2 lr S' X and b1 - 2 lr sum(S) are the
+    weights. (Z <- Z - 2 lr K G is the same algebra, but what it rounds off is not in S: Z and the weights would part.)
     """
 
-    STATE = ("base_w1", "base_b1", "z", "s", "b")
+    STATE = ("base_w1", "base_b1", "s", "b")
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
         super().__init__(model, data, lr=lr, reduction=reduction)
         self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # as of the last fold
         self.k = _k(self.x)
         self.s_sum = torch.empty_like(self.b1)
-        self.z, self.s = torch.empty_like(self.grad_h), torch.zeros_like(self.grad_h)  # (H, N)
+        self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
         self._restart()
 
     def set_lr(self, lr: float) -> None:
@@ -250,9 +251,16 @@ class DualEngine(_Folded):
                 self._fold()
         super().set_lr(lr)
 
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Go on from the state that such an engine had after so many iterations. Raises DataError for another's."""
+        super().load_state(state, done)
+        self._restart()
+
     def _restart(self) -> None:
-        """Z from the weights."""
-        torch.addmm(self.base_b1[:, None], self.base_w1, self.x.t(), out=self.z)
+        """Z0 and Z, from the weights and the steps since."""
+        torch.addmm(self.base_b1[:, None], self.base_w1, self.x.t(), out=self.z0)
+        torch.addmm(self.z0, self.s, self.k, alpha=self.step, out=self.z)
 
     def _start_chunk(self) -> int:
         since_fold = self.done % FOLD_EVERY
@@ -262,7 +270,7 @@ class DualEngine(_Folded):
 
     def _iterate(self, slots: Sequence[Tensor]) -> None:
         k, z, s, b, y, h_ones, h, grad_h = self.k, self.z, self.s, self.b, self.y, self.h_ones, self.h, self.grad_h
-        w2_t, step, update_second = b[:, :-1].t(), self.step, self._update_second()
+        z0, w2_t, step, update_second = self.z0, b[:, :-1].t(), self.step, self._update_second()
 
         for residual in slots:
             torch.clamp_min(z, 0, out=h)
@@ -270,8 +278,8 @@ class DualEngine(_Folded):
             torch.mm(w2_t, residual, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
             update_second(residual)
-            z.addmm_(grad_h, k, alpha=step)  # K is symmetric
             s.add_(grad_h)
+            torch.addmm(z0, s, k, alpha=step, out=z)  # K is symmetric
 
     def _fold(self) -> None:
         """Take the collected steps into the weights, and Z from the weights: what has been rounded off is put right."""
