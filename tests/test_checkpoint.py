@@ -100,3 +100,17 @@ def test_the_newest_two_are_kept_and_the_newest_good_one_is_taken(run: Run) -> N
 
     (folder / "100.safetensors").write_bytes((folder / "20.safetensors").read_bytes())
     assert checkpoint.newest(run.path)[1] == [f"{folder / '100.safetensors'}: is the checkpoint of iteration 20"]
+
+
+def test_damaged_ones_that_were_passed_over_make_room(run: Run) -> None:
+    for iteration in (300, 400):
+        (run.path / "checkpoints" / f"{iteration}.safetensors").write_bytes(b"damaged")
+    checkpoint.save(run, 10, STATE, 1.0)
+    checkpoint.save(run, 20, STATE, 1.0)
+    assert sorted(file.name for file in (run.path / "checkpoints").iterdir()) == ["10.safetensors", "20.safetensors"]
+
+
+def test_a_header_that_is_nested_without_end_is_damage() -> None:
+    header = b"[" * 200_000
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.unpack(len(header).to_bytes(8, "little") + header)

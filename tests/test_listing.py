@@ -82,6 +82,6 @@ def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path: Path, monkeypatc
 
 def test_the_table_has_room_in_eighty_columns(folder: Path) -> None:
     lines = without_torch("runs", cwd=folder).stdout.splitlines()
-    assert lines[0].split() == ["run", "status", "shape", "done", "first", "best", "last", "device", "note"]
+    assert lines[0].split() == ["run", "status", "shape", "done", "first", "best", "last", "time", "device", "note"]
     assert len(lines) == 4
-    assert max(map(len, lines)) <= 90
+    assert max(map(len, lines)) <= 96

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -23,7 +24,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(name: str = "x", out: Path | None = None) -> Run:
     run = runs.create(out, name)
-    run.note(status="running")
+    run.write("config.yaml", b"H: 1\n")
+    run.note(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
     return run
 
 
@@ -35,7 +37,7 @@ def test_runs_are_numbered_and_no_number_is_taken_twice() -> None:
 
 def test_a_folder_that_is_there_is_refused() -> None:
     Path("mine").mkdir()
-    with pytest.raises(RunError, match="mine: is there already; go on with it by --resume mine") as caught:
+    with pytest.raises(RunError, match="mine: is there already; take another folder") as caught:
         runs.create(Path("mine"), "x")
     assert caught.value.exit_code == 2
     Path("link").symlink_to("/nowhere")
@@ -218,4 +220,25 @@ def test_files_follow_the_umask() -> None:
     finally:
         os.umask(before)
     assert (run.path / "run.json").stat().st_mode & 0o777 == 0o640
-    assert json.loads((run.path / "run.json").read_text()) == {"format": 1, "status": "running"}
+    assert json.loads((run.path / "run.json").read_text())["status"] == "running"
+
+
+def test_a_config_that_was_changed_is_refused() -> None:
+    run = made()
+    run.close()
+    (run.path / "config.yaml").write_text("H: 2\n")
+    with pytest.raises(RunError, match=r"config\.yaml: was changed since"):
+        runs.claim(run.path)
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(RunError, match=r"config\.yaml: cannot be read: No such file or directory"):
+        runs.claim(run.path)
+
+
+def test_who_looks_is_in_nobodys_way() -> None:
+    run = made()
+    run.close()
+    folder = os.open(run.path, os.O_RDONLY)
+    assert runs._lock(folder, shared=True)
+    assert not runs.is_held(run.path)
+    os.close(folder)
+    runs.claim(run.path).close()

@@ -16,7 +16,7 @@ from twolayer.data import Data
 from twolayer.errors import DivergedError
 from twolayer.history import Block
 from twolayer.loading import load_config
-from twolayer.stepsize import Curvature, curvature, hessian_product, is_cheap, next_measure
+from twolayer.stepsize import Curvature, curvature, hessian_product, is_cheap, next_measure, suggested
 from twolayer.training import Fit, final_loss, fit, prepare, train
 
 
@@ -173,3 +173,12 @@ def test_lr_auto_falls_never_rises_and_no_fixed_part_of_it_does_twice_as_well(
         assert end(part / largest)[1] >= 0.5 * final or final < floor
     with pytest.raises(DivergedError):  # some grow for long before the numbers end
         end(32 / largest, epochs=2000)
+
+
+def test_a_flat_loss_bears_a_large_step_and_lr_auto_takes_it() -> None:
+    sizes: dict[str, Any] = {"D_in": 20, "D_out": 1000, "reduction": "mean"}
+    config, data, model = prepare(load_config("default", **sizes))
+    step = suggested(model, data, config)
+    assert step > 10
+    fixed, auto = (train(load_config("default", **sizes, lr=lr)).final_loss for lr in (step, "auto"))
+    assert auto <= 2 * fixed

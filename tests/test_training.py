@@ -84,7 +84,8 @@ def test_the_first_loss_that_is_not_finite_ends_the_training_there() -> None:
     losses, error = collect(fit(model, data, config))
     assert [math.isfinite(loss) for loss in losses] == [True] * (len(losses) - 1) + [False]
     assert (error.iteration, error.exit_code) == (len(losses), 3)
-    assert str(error).startswith(f"the loss is {losses[-1]} after {len(losses) - 1} updates: lr 1 is too large")
+    where = f"at iteration {len(losses)}, after {len(losses) - 1} updates"
+    assert str(error).startswith(f"the loss is {losses[-1]} {where}: lr 1 is too large")
 
 
 def test_a_loss_that_is_not_finite_after_the_last_update_is_a_divergence_too() -> None:

@@ -13,6 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from twolayer.errors import RunError
 from twolayer.runs import CHECKPOINTS, Run
 
 KEPT = 2
@@ -40,7 +41,9 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
         "history_sha256": digest,
     }
     run.write(f"{CHECKPOINTS}/{iteration}.safetensors", pack(state, metadata))
-    for old in _files(run.path)[KEPT:]:
+    files = _files(run.path)
+    later = [file for file in files if int(file.stem) > iteration]  # damaged ones, or the run would have gone on there
+    for old in [*later, *files[len(later) + KEPT :]]:
         with suppress(OSError):  # it does no harm
             old.unlink()
 
@@ -72,7 +75,11 @@ def newest(path: Path, most: int | None = None) -> tuple[Checkpoint | None, list
 
 def _files(path: Path) -> list[Path]:
     """The checkpoints, newest first."""
-    files = [file for file in (path / CHECKPOINTS).glob("*.safetensors") if file.stem.isdecimal()]
+    try:
+        entries = list((path / CHECKPOINTS).iterdir())
+    except OSError as error:
+        raise RunError(f"{path / CHECKPOINTS}: cannot be read: {error.strerror or error}") from None
+    files = [file for file in entries if file.suffix == ".safetensors" and file.stem.isdecimal() and file.is_file()]
     return sorted(files, key=lambda file: int(file.stem), reverse=True)
 
 
@@ -91,7 +98,7 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
         digest = metadata["sha256"]
         blank = data.replace(digest.encode(), _BLANK.encode(), 1)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("is no safetensors file, or damaged") from None
     if len(digest) != 64 or hashlib.sha256(blank).hexdigest() != digest:
         raise ValueError("is damaged: its checksum is another")

@@ -99,7 +99,7 @@ def train(
     out: OutOption = None,
     no_save: NoSaveOption = False,
     note: NoteOption = None,
-    checkpoint_every: CheckpointOption = "30s",
+    checkpoint_every: CheckpointOption = None,
     resume: ResumeOption = None,
     format_: FormatOption = "table",
     quiet: Annotated[
@@ -115,16 +115,17 @@ def train(
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
     if no_save and (out or note or resume):
         raise typer.BadParameter("--no-save keeps no run folder; it does not go with --out, --note or --resume")
-    every = runs.every(checkpoint_every)
     runs.check_note(note or "")
     if resume is None:
-        resolved, run = resolve(config, set_ or [], context), None
+        resolved, run, given = resolve(config, set_ or [], context), None, checkpoint_every or "30s"
     else:
         source = context.get_parameter_source("config")
         if out or note or (source is not None and source.name == "COMMANDLINE"):
             raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
         run = runs.claim(runs.find(resume))
         resolved = resolve_again(run, set_ or [], context)
+        given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
+    every = runs.every(given)
     try:
         from twolayer import recording, session, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
@@ -137,10 +138,13 @@ def train(
     if run is not None:
         fit, damages = recording.go_on(run, full, data, model, every)
         for damage in damages:
-            console.note(f"{damage}; the checkpoint before it is taken")
+            console.note(damage)
+        if not fit.done:
+            console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
-        run = runs.create(out, runs.safe_name(resolved.name))
-        fit = recording.start(run, full, data, model, every, source=config, note=note or "")
+        fit = training.Fit(model, data, full, cut_every=every.iterations)
+        run = runs.create(out, runs.safe_name(config))
+        recording.start(run, fit, every, source=config, note=note or "")
     else:
         fit = training.Fit(model, data, full)
     recorder = recording.Recording(run, fit, every) if run is not None else None

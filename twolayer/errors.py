@@ -97,4 +97,8 @@ class DivergedError(TwolayerError):
             step = f"lr {lr:g} is above {limit:.3g}, the largest stable step at the start; try {limit / 2:.2g}, or auto"
         else:
             step = f"the largest stable step was {limit:.3g} at the start, and has fallen below lr {lr:g}; try auto"
-        super().__init__(f"the loss is {loss} after {updates}: {step}")
+        if iteration == 1:
+            updates, step = "before any update", "the data or the initial weights are too large for the dtype"
+        else:
+            updates = f"after {updates}"
+        super().__init__(f"the loss is {loss} at iteration {iteration}, {updates}: {step}")

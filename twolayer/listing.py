@@ -10,7 +10,10 @@ from twolayer.errors import RunError
 from twolayer.history import scan
 from twolayer.runs import HISTORY, RUNS, is_held, read_info
 
-COLUMNS = ("run", "status", "shape", "lr", "iterations", "first loss", "best loss", "last loss", "device", "note")
+COLUMNS = (
+    *("run", "status", "config", "shape", "engine", "lr", "seed", "iterations"),
+    *("first loss", "best loss", "last loss", "seconds", "device", "note"),
+)
 
 
 def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
@@ -41,12 +44,27 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
 def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """The columns and rows that a terminal has room for: without the step, and without notes where there are none."""
     has_notes = any(row[-1] for row in rows)
-    columns = ("run", "status", "shape", "done", "first", "best", "last", "device", *(["note"] if has_notes else []))
+    columns = (
+        "run",
+        "status",
+        "shape",
+        "done",
+        "first",
+        "best",
+        "last",
+        "time",
+        "device",
+        *(["note"] if has_notes else []),
+    )
     short = []
-    for name, status, shape, _, iterations, *losses, device, note in rows:
-        digits = [f"{loss:.3g}" if isinstance(loss, float) else "" for loss in losses]
-        compact = str(shape).replace(" ", "")
-        short.append((name, status, compact, iterations, *digits, device, *([note] if has_notes else [])))
+    for row in rows:
+        value = dict(zip(COLUMNS, row, strict=True))
+        digits = [f"{number:.3g}" if isinstance(number, float) else "" for number in row[8:12]]
+        time = f"{digits.pop()} s" if digits[-1] else digits.pop()
+        shape, notes = str(value["shape"]).replace(" ", ""), [value["note"]] if has_notes else []
+        short.append(
+            (value["run"], value["status"], shape, value["iterations"], *digits, time, value["device"], *notes)
+        )
     return columns, short
 
 
@@ -57,4 +75,5 @@ def _brief(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
         status = "running" if is_held(path) else "killed"
         figures = scan(path / HISTORY)
         losses = {"iterations": figures.count, **figures.named()}
-    return (status, info.get("shape"), info.get("lr"), *losses.values(), info.get("device"), info.get("note", ""))
+    named = [info.get(key) for key in ("config", "shape", "engine", "lr", "seed")]
+    return (status, *named, *losses.values(), info.get("seconds"), info.get("device"), info.get("note", ""))

@@ -52,8 +52,12 @@ OutOption = Annotated[
 NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Keep no run folder.")]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to keep with the run.")]
 CheckpointOption = Annotated[
-    str,
-    typer.Option("--checkpoint-every", metavar="INT|<n>s", help="A checkpoint every so many iterations, or seconds."),
+    str | None,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="INT|<n>s",
+        help="A checkpoint every so many iterations, or seconds; 30s, unless given.",
+    ),
 ]
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run, up to --epochs iterations in all.")

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from twolayer import __version__, checkpoint, memory, runs
 from twolayer.config import Config, document
 from twolayer.data import Data
-from twolayer.errors import DivergedError, RunError
+from twolayer.errors import DivergedError, RunError, TwolayerError
 from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
 from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
 from twolayer.training import Fit, prepare
 
-ROW_BYTES = 32  # of the history, at the most or so
+ROW_BYTES = 56  # of the history, at the most or so
 
 
 class Recording:
@@ -71,10 +71,10 @@ class Recording:
 
     def fail(self, error: BaseException) -> None:
         """The training has ended by an error: say so, as far as that can still be written."""
-        if isinstance(error, DivergedError):
-            self._diverge(error)
-        else:
-            with suppress(RunError):
+        with suppress(TwolayerError):
+            if isinstance(error, DivergedError):
+                self._diverge(error)
+            else:
                 self.end("failed", getattr(error, "exit_code", 1), error=str(error))
 
     def _diverge(self, error: DivergedError) -> None:
@@ -82,6 +82,7 @@ class Recording:
 
         No state is kept for this while all is well: what led here is done again, and comes out the same.
         """
+        self.end("diverged", error.exit_code, diverged_at=error.iteration)
         updates = max(0, error.iteration - 2)
         config, data, model = prepare(self.fit.config.model_copy(update={"epochs": max(1, updates)}))
         found, _ = checkpoint.newest(self.run.path, updates)
@@ -89,7 +90,6 @@ class Recording:
         for _ in fit if updates else ():
             pass
         self._save_model(model, updates)
-        self.end("diverged", error.exit_code, diverged_at=error.iteration)
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
         """Say in `run.json` how the training has ended."""
@@ -100,22 +100,33 @@ class Recording:
         self.run.write(MODEL, checkpoint.pack(model.state_dict(), {"iteration": str(iteration)}))
 
 
-def start(run: Run, config: Config, data: Data, model: nn.Sequential, every: Every, *, source: str, note: str) -> Fit:
-    """A new training, with all that a run folder holds before the first iteration.
-
-    Raises RunError, with nothing left of the folder.
-    """
+def start(run: Run, fit: Fit, every: Every, *, source: str, note: str) -> None:
+    """Write what a run folder holds before the first iteration. Raises RunError, with nothing left of the folder."""
+    config, data, model = fit.config, fit.data, fit.model
     try:
-        fit = Fit(model, data, config, cut_every=every.iterations)
         _check_space(run.path, fit)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.lr)
         fingerprints = {"data_sha256": fingerprint(data), "initial_sha256": fingerprint(model)}
-        run.note(status="running", config=source, note=note, **provenance(config), **fingerprints, started=runs.now())
+        fingerprints["checkpoint_every"] = every.text
+        run.note(
+            status="running",
+            config=source,
+            note=note,
+            **_config(run, config),
+            **provenance(config),
+            **fingerprints,
+            started=runs.now(),
+        )
     except BaseException:
         runs.discard(run)
         raise
-    return fit
+
+
+def _config(run: Run, config: Config) -> dict[str, Any]:
+    """The checksum of the config's file, and the one before: a kill may come between the two files' writing."""
+    digest = hashlib.sha256(document(config).encode()).hexdigest()
+    return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
 
 
 def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Every) -> tuple[Fit, list[str]]:
@@ -138,9 +149,13 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
         raise RunError(f"{run.path}: has {fit.done} iterations already; {more}", usage=True)
     _check_space(run.path, fit)
     run.start_history(config.lr, *((found.history_bytes, found.history_sha256) if found else ()))
+    before = run.info.get("resumed", [])
+    again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done}]
+    for key in ("exit_code", "ended", "error", "iterations", "first_loss", "best_loss", "last_loss", "final_loss"):
+        run.info.pop(key, None)  # they are of the end before
+    seconds = found.seconds if found else 0.0
+    run.note(status="running", seconds=seconds, **_config(run, config), **provenance(config), resumed=again)
     run.write(CONFIG, document(config).encode())
-    again = [*run.info.get("resumed", []), {"at": runs.now(), "iteration": fit.done}]
-    run.note(status="running", seconds=found.seconds if found else 0.0, **provenance(config), resumed=again)
     return fit, wrong
 
 

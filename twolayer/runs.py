@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Run:
     def note(self, **fields: Any) -> None:
         """Change what `run.json` says."""
         self.info |= fields
-        text = json.dumps({"format": FORMAT} | self.info, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"format": FORMAT} | self.info, indent=2, allow_nan=False)
         self.write(INFO, text.encode() + b"\n")
 
     def start_history(self, lr: float | str, size: int = 0, digest: str = "") -> None:
@@ -109,9 +110,8 @@ def create(out: Path | None, name: str) -> Run:
     if out is not None:
         path = _made(out)
         if path is None:
-            raise RunError(
-                f"{out}: is there already; go on with it by --resume {out}, or take another folder", usage=True
-            )
+            hint = f"go on with it by --resume {out}, or " if (out / INFO).exists() else ""
+            raise RunError(f"{out}: is there already; {hint}take another folder", usage=True)
         return Run(path)
     numbers = [0]
     with suppress(OSError):
@@ -149,9 +149,19 @@ def claim(path: Path) -> Run:
     for part in (path / CHECKPOINTS, path / HISTORY, path / INFO, path / CONFIG):
         if part.is_symlink():
             raise RunError(f"{part}: is a link; nothing is written through links")
-    info = read_info(path)
+    read_info(path)  # or it is no run folder
     run = Run(path)
-    run.info = info
+    try:
+        run.info = read_info(path)  # now nobody else writes there
+        config = (path / CONFIG).read_bytes()
+        with _named(path / CHECKPOINTS):
+            (path / CHECKPOINTS).mkdir(exist_ok=True)
+    except OSError as error:
+        run.close()
+        raise RunError(f"{path / CONFIG}: cannot be read: {error.strerror or error}; the run cannot go on") from None
+    if hashlib.sha256(config).hexdigest() not in run.info.get("config_sha256", []):
+        run.close()
+        raise RunError(f"{path / CONFIG}: was changed since; a run goes on as it began, or not at all")
     for left in [*path.glob("*" + TEMPORARY), *(path / CHECKPOINTS).glob("*" + TEMPORARY)]:  # by a kill
         with suppress(OSError):
             left.unlink()
@@ -166,8 +176,11 @@ def find(text: str) -> Path:
             if named.is_symlink() and not named.resolve().is_relative_to(RUNS.resolve()):
                 raise RunError(f"{named}: is a link out of {RUNS}", usage=True)
             return named
-        if Path(text).is_dir():
-            return Path(text)
+        given = Path(text)
+        if given.is_symlink() and given.parent.resolve() == RUNS.resolve() != given.resolve().parent:
+            raise RunError(f"{given}: is a link out of {RUNS}", usage=True)
+        if text and given.is_dir():
+            return given
     except (OSError, ValueError) as error:
         raise RunError(f"{text!r}: {getattr(error, 'strerror', None) or error}", usage=True) from None
     raise RunError(f"{text}: no such run folder; `twolayer runs` lists those there are", usage=True)
@@ -182,7 +195,7 @@ def read_info(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True) from None
     except OSError as error:
         raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RunError(f"{file}: is damaged; it is no JSON") from None
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
         raise RunError(f"{file}: is damaged; it does not say its format")
@@ -193,28 +206,38 @@ def read_info(path: Path) -> dict[str, Any]:
 
 def is_held(path: Path) -> bool:
     """Whether a process is at work in the folder."""
+    with _named(path):
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.close(_hold(path))
-    except RunError:
-        return True
-    return False
+        return not _lock(folder, shared=True)
+    finally:
+        os.close(folder)
 
 
 def _hold(path: Path) -> int:
     """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
     with _named(path):
         folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    for _ in range(5):  # `twolayer runs` may be looking, for an instant
+        if _lock(folder):
+            return folder
+        time.sleep(0.02)
+    os.close(folder)
+    raise RunError(f"{path}: another process is at work there", usage=True)
+
+
+def _lock(folder: int, *, shared: bool = False) -> bool:
+    """Lock a folder, unless another process has; whether that was so."""
     if sys.platform != "win32":
         import fcntl
 
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(folder)
-            raise RunError(f"{path}: another process is at work there", usage=True) from None
+            return False
         except OSError:  # a file system without locks
             pass
-    return folder
+    return True
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -282,6 +305,7 @@ def check_note(text: str) -> None:
 class Every:
     """How often a checkpoint is written: every so many iterations, or else seconds."""
 
+    text: str
     iterations: int = 0
     seconds: float = math.inf
 
@@ -290,7 +314,7 @@ def every(text: str) -> Every:
     """Read `500` as iterations and `30s` as seconds. Raises RunError for anything else."""
     if match := re.fullmatch(r"([0-9]{1,18})(s?)|([0-9]{1,9}\.[0-9]{1,9})s", text):
         if match[1] and not match[2] and int(match[1]):
-            return Every(iterations=int(match[1]))
+            return Every(text, iterations=int(match[1]))
         if not match[1] or match[2]:
-            return Every(seconds=float(match[1] or match[3]))
+            return Every(text, seconds=float(match[1] or match[3]))
     raise RunError(f"--checkpoint-every: must be iterations (500) or seconds (30s), not {text!r}", usage=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from contextlib import suppress
 
 from twolayer import console, process
 from twolayer.data import Data
 from twolayer.errors import DivergedError, TwolayerError
 from twolayer.model import device_name
 from twolayer.recording import Recording
-from twolayer.runs import Run
+from twolayer.runs import MODEL, Run
 from twolayer.stepsize import curvature, is_cheap
 from twolayer.training import Fit, final_loss, prepare
 
@@ -55,9 +57,11 @@ def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossV
                 recorder.complete(loss)
     except BaseException as error:
         if isinstance(error, DivergedError):
-            _, start_data, start_model = prepare(fit.config)
-            limit = curvature(start_model, start_data, fit.config).limit
-            error = DivergedError(error.iteration, error.loss, error.lr, limit)
+            with suppress(TwolayerError):  # no memory for it, say: then the message is the shorter one
+                _, start_data, start_model = prepare(fit.config)
+                limit = curvature(start_model, start_data, fit.config).limit
+                lr = math.nan if fit.config.lr == "auto" else error.lr
+                error = DivergedError(error.iteration, error.loss, lr, limit)
         if recorder is not None:
             recorder.fail(error)
             if isinstance(error, TwolayerError):  # what went wrong comes first, then what is left
@@ -74,6 +78,8 @@ def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossV
 def _kept(recorder: Recording) -> str:
     """What a run that ended by an error is good for."""
     if recorder.run.info.get("status") == "diverged":
+        if not (recorder.run.path / MODEL).exists():
+            return "its history; the weights could not be written"
         return "the last weights that gave a finite loss, in model.safetensors"
     return f"its last checkpoint; go on with: {_again(recorder)}"
 

@@ -6,6 +6,7 @@ minimum along that eigenvector: near one it diverges, and further off the networ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,6 @@ from twolayer.engines.manual import relu_backward
 TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
 MOST_PRODUCTS = 200  # Hessian-vector products; then the last estimate is taken
 CHUNK = 2**22  # numbers at work in one product, or so
-
-# Where the loss is flat, any step will do.
-LARGEST = 1.0
 
 # The estimate may cost this part of a run, at the most, to be made unasked.
 CHEAP = 0.02
@@ -58,8 +56,9 @@ def curvature(model: nn.Sequential, data: Data, config: Config) -> Curvature:
 
 
 def suggested(model: nn.Sequential, data: Data, config: Config) -> float:
-    """The step that `lr: auto` takes at the model's weights, 1 / lambda: half the largest stable one."""
-    return min(curvature(model, data, config).limit / 2, LARGEST)
+    """The step that `lr: auto` takes at the model's weights: 1 / lambda, and 1 where every step is stable."""
+    limit = curvature(model, data, config).limit
+    return limit / 2 if math.isfinite(limit) else 1.0
 
 
 def next_measure(done: int) -> int:
@@ -82,7 +81,7 @@ def _power(
         if shift:
             product = [p - shift * v for p, v in zip(product, vector, strict=True)]
         before, estimate = estimate, _dot(vector, product)
-        if not estimate or abs(estimate - before) <= TOLERANCE * abs(estimate):
+        if not estimate or not math.isfinite(estimate) or abs(estimate - before) <= TOLERANCE * abs(estimate):
             break
         vector = _normalised(product)
     return estimate, products
@@ -125,7 +124,7 @@ def _where_active(values: Tensor, h: Tensor) -> Tensor:
 
 
 def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    return sum(float(torch.sum(a * b)) for a, b in zip(one, other, strict=True))
+    return sum(float(torch.dot(a.flatten().double(), b.flatten().double())) for a, b in zip(one, other, strict=True))
 
 
 def _normalised(vector: Sequence[Tensor]) -> list[Tensor]:
