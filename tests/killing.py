@@ -29,7 +29,7 @@ def child(arguments: list[str]) -> int:
 
 
 def main(folder: Path, rounds: int, seed: int, arguments: list[str]) -> None:
-    """Print for every round when it was killed, what was there then, and how the resumed run differs."""
+    """Print for every round whether it was killed, and in a checkpoint's write, and how the run differs in the end."""
     moments = random.Random(seed)
     whole = folder / "whole"
     start = time.perf_counter()
@@ -38,17 +38,22 @@ def main(folder: Path, rounds: int, seed: int, arguments: list[str]) -> None:
     for number in range(rounds):
         run = folder / f"killed-{number}"
         pid = child(["train", "--out", str(run), *arguments])
-        while not (run / "run.json").exists():
-            time.sleep(1e-4)
         time.sleep(moments.random() * taken)
+        if number % 2:  # in the next write of a checkpoint, if there is one
+            end = time.perf_counter() + taken
+            while not any((run / "checkpoints").glob("*.part")) and time.perf_counter() < end:
+                pass
         os.kill(pid, signal.SIGKILL)
         was_killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        in_write = any((run / "checkpoints").glob("*.part"))
         if was_killed:
-            code = os.waitstatus_to_exitcode(os.waitpid(child(["train", "--resume", str(run), "--quiet"]), 0)[1])
+            # A kill before there is anything leaves nothing, and what was to be done can be done again.
+            again = ["--resume", str(run), "--quiet"] if run.exists() else ["--out", str(run), *arguments]
+            code = os.waitstatus_to_exitcode(os.waitpid(child(["train", *again]), 0)[1])
             # Complete already, if the kill came in its very last moment.
             assert code in (0, 2), f"round {number}: exit code {code}"
-        same = [(run / part).read_bytes() == (whole / part).read_bytes() for part in PARTS]
-        print(number, was_killed, *same, flush=True)
+        same = all((run / part).read_bytes() == (whole / part).read_bytes() for part in PARTS)
+        print(number, was_killed, in_write, same, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from twolayer import checkpoint, runs
 from twolayer.runs import Run
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, float("nan")], dtype=torch.float64)}
-PACKED = checkpoint.pack(STATE, {"iteration": "7"})
+PACKED = b"".join(checkpoint.pack(STATE, {"iteration": "7"}))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = runs.create(tmp_path / "run", "x")
-    made.start_history(0.1)
+    with runs.making(tmp_path / "run", "x") as made:
+        made.start_history(0.1)
     return made
 
 

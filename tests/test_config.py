@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -7,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from twolayer import config as module
-from twolayer.config import ALLOWED, KEYS, Config, LinearData, flat, schema, show
+from twolayer.config import ALLOWED, KEYS, Config, LinearData, document, flat, schema, show
 from twolayer.loading import load_config
 
 BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4, "epochs": 500}
@@ -130,3 +131,15 @@ def test_the_schema_accepts_what_a_config_accepts_and_refuses_what_it_refuses() 
     assert [validate(BOOK | values) for values in good] == [True] * len(good)
     assert [validate(BOOK | values) for values in bad] == [False] * len(bad)
     assert not validate({})
+
+
+def test_the_weights_of_linear_data_are_so_few_that_a_runs_config_can_be_read_again(tmp_path: Path) -> None:
+    def config(D_in: int) -> Config:
+        data = LinearData(source="linear", weights=[1.0] * D_in)
+        return Config(**BOOK | {"D_in": D_in, "D_out": 1, "data": data})
+
+    path = tmp_path / "config.yaml"
+    path.write_text(document(config(18_999)))
+    assert load_config(path, environment={}) == config(18_999)
+    with pytest.raises(ValidationError, match=r"data\.weights: must be at most 19000 numbers and lists"):
+        config(19_000)

@@ -66,6 +66,21 @@ def test_newest_comes_first(tmp_path: Path) -> None:
     assert [row[0] for row in listing.listed(tmp_path)[0]] == ["b", "a", "c"]
 
 
+def test_of_one_moment_the_higher_number_comes_first(tmp_path: Path) -> None:
+    for number in (1, 2, 9, 10, 11):
+        (tmp_path / f"a-{number}").mkdir()
+        (tmp_path / f"a-{number}" / "run.json").write_text('{"format": 1, "status": "completed", "started": "2026"}')
+    assert [row[0] for row in listing.listed(tmp_path)[0]] == ["a-11", "a-10", "a-9", "a-2", "a-1"]
+
+
+def test_a_run_itself_is_listed_and_what_is_gone_from_it_is_named(folder: Path, tmp_path: Path) -> None:
+    assert [row[0] for row in listing.listed(folder / "runs" / "scratch-1")[0]] == ["scratch-1"]
+    copy = tmp_path / "scratch-1"
+    shutil.copytree(folder / "runs" / "scratch-1", copy)
+    (copy / "model.safetensors").unlink()
+    assert listing.listed(copy)[1] == [f"{copy}/model.safetensors: is gone"]
+
+
 def test_a_run_that_is_held_is_running(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "runs" / "scratch-3", tmp_path / "copy")
     with runs.Run(tmp_path / "copy"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,8 +29,7 @@ def record(folder: Path, config: Config) -> None:
     """A whole training in a run folder, as the command does it."""
     config, data, model = prepare(config)
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
-    with runs.create(folder, "x") as run:
-        recording.start(run, fit, EVERY, source="x", note="")
+    with recording.start(fit, EVERY, out=folder, source="x", note="") as run:
         recorder = Recording(run, fit, EVERY)
         try:
             for block in fit:
@@ -39,9 +40,9 @@ def record(folder: Path, config: Config) -> None:
             raise
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, **changed: Any) -> None:
     with runs.claim(folder) as run:
-        config, data, model = prepare(load_config(folder / "config.yaml"))
+        config, data, model = prepare(load_config(folder / "config.yaml", **changed))
         fit, _ = recording.go_on(run, config, data, model, EVERY)
         recorder = Recording(run, fit, EVERY)
         for block in fit:
@@ -102,6 +103,25 @@ def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
         ),
     ):
         recording.go_on(run, config, Data(data.x + 1, data.y), model, EVERY)
+
+
+def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
+    record(tmp_path / "run", load_config("scratch", epochs=8))
+    config, data, _ = prepare(load_config("scratch", epochs=16))
+    _, _, other = prepare(load_config("scratch", epochs=16, seed=7))
+    with runs.claim(tmp_path / "run") as run, pytest.raises(RunError, match="the initial weights that are drawn now"):
+        recording.go_on(run, config, data, other, EVERY)
+
+
+def test_a_run_keeps_the_provenance_of_its_start(tmp_path: Path) -> None:
+    record(tmp_path / "run", load_config("scratch", epochs=8))
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info | {"torch": "2.11.0", "status": "interrupted"}))
+    resume(tmp_path / "run", epochs=12)
+    after = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (after["torch"], after["epochs"]) == ("2.11.0", 12)
+    assert [leg["torch"] for leg in after["resumed"]] == [torch.__version__]
+    assert "python" not in after["resumed"][0]
 
 
 def test_a_fingerprint_is_that_of_every_number() -> None:

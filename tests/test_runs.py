@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from twolayer import runs
+from twolayer import files, runs
 from twolayer.errors import RunError
 from twolayer.runs import Run
 
@@ -23,9 +23,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(name: str = "x", out: Path | None = None) -> Run:
-    run = runs.create(out, name)
-    run.write("config.yaml", b"H: 1\n")
-    run.note(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
+    with runs.making(out, name) as run:
+        run.write("config.yaml", b"H: 1\n")
+        run.note(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
     return run
 
 
@@ -38,11 +38,53 @@ def test_runs_are_numbered_and_no_number_is_taken_twice() -> None:
 def test_a_folder_that_is_there_is_refused() -> None:
     Path("mine").mkdir()
     with pytest.raises(RunError, match="mine: is there already; take another folder") as caught:
-        runs.create(Path("mine"), "x")
+        made(out=Path("mine"))
     assert caught.value.exit_code == 2
     Path("link").symlink_to("/nowhere")
     with pytest.raises(RunError, match="is there already"):
-        runs.create(Path("link"), "x")
+        made(out=Path("link"))
+
+
+def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> None:
+    def fail(run: Run) -> None:
+        run.write("config.yaml", b"H: 1\n")
+        assert not Path("a/b/c").exists()
+        raise KeyError
+
+    with pytest.raises(KeyError), runs.making(Path("a/b/c"), "x") as run:
+        fail(run)
+    assert list(tmp_path.iterdir()) == []
+    assert made(out=Path("a/b/c")).path == Path("a/b/c")
+    assert [path.name for path in Path("a/b").iterdir()] == ["c"]
+
+
+def test_of_two_that_make_one_folder_the_first_has_it() -> None:
+    with pytest.raises(RunError, match="mine: is there already"), runs.making(Path("mine"), "x"):
+        made(out=Path("mine")).close()
+    assert [path.name for path in Path().iterdir()] == ["mine"]
+    with runs.making(None, "x") as second:
+        first = made()
+    assert (first.path, second.path) == (Path("runs/x-1"), Path("runs/x-2"))
+
+
+def test_what_a_kill_has_left_in_the_making_is_swept_away() -> None:
+    old, new = (Path(f".twolayer-{digit * 16}.part") for digit in "ab")
+    for path in (old, new):
+        (path / "checkpoints").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    made(out=Path("mine"))
+    assert not old.exists()
+    assert new.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("file/x", "file: is no folder"), ("x" * 300, "File name too long"), ("a\0b", "null byte")]
+)
+def test_a_place_that_cannot_be_is_named(out: str, message: str, tmp_path: Path) -> None:
+    Path("file").touch()
+    with pytest.raises(RunError, match=message):
+        made(out=Path(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -143,9 +185,13 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     mark = run.mark()
     run.close()
     (run.path / "history.csv").write_text(damage)
-    with pytest.raises(RunError, match="is not what the checkpoint has seen"):
-        runs.claim(run.path).start_history(0.1, *mark)
+    with runs.claim(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+        run.start_history(0.1, *mark)
     assert (run.path / "history.csv").read_text() == damage
+    (run.path / "history.csv").unlink()
+    with runs.claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is gone; put it back"):
+        run.start_history(0.1, *mark)
+    assert not (run.path / "history.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +215,7 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, code: int, *, lastingly: bool) -> None:
         self.at, self.code, self.lastingly, self.calls = at, code, lastingly, 0
-        for name in ("open", "write", "fsync", "replace"):
+        for name in ("open", "write", "fsync", "replace", "mkdir", "rename"):
             monkeypatch.setattr(os, name, self.wrap(getattr(os, name)))
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,7 +239,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
         with pytest.MonkeyPatch.context() as patch:
             failing = Failing(patch, at, code, lastingly=lastingly)
             try:
-                runs.write_whole(path, b"after")
+                files.write_whole(path, b"after")
                 break
             except RunError as error:
                 assert str(error) == f"{path}: cannot be written: {os.strerror(code)}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from twolayer import stepsize
 from twolayer.config import Config
 from twolayer.data import Data
-from twolayer.errors import DivergedError
+from twolayer.errors import DataError, DivergedError
 from twolayer.history import Block
 from twolayer.loading import load_config
 from twolayer.stepsize import Curvature, curvature, hessian_product, is_cheap, next_measure, suggested
@@ -182,3 +182,9 @@ def test_a_flat_loss_bears_a_large_step_and_lr_auto_takes_it() -> None:
     assert step > 10
     fixed, auto = (train(load_config("default", **sizes, lr=lr)).final_loss for lr in (step, "auto"))
     assert auto <= 2 * fixed
+
+
+def test_a_curvature_beyond_the_dtype_is_told_and_not_printed() -> None:
+    config, data, model = prepare(load_config("scratch"))
+    with pytest.raises(DataError, match="the curvature of the loss is beyond float32; scale the data down"):
+        curvature(model, Data(data.x * 1e30, data.y * 1e30), config)

@@ -40,7 +40,7 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
         "history_bytes": str(size),
         "history_sha256": digest,
     }
-    run.write(f"{CHECKPOINTS}/{iteration}.safetensors", pack(state, metadata))
+    run.write(f"{CHECKPOINTS}/{iteration}.safetensors", *pack(state, metadata))
     files = _files(run.path)
     later = [file for file in files if int(file.stem) > iteration]  # damaged ones, or the run would have gone on there
     for old in [*later, *files[len(later) + KEPT :]]:
@@ -83,12 +83,13 @@ def _files(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: int(file.stem), reverse=True)
 
 
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file, with the SHA-256 of the file (where that of 64 zeros stands for it) in its metadata."""
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """A safetensors file in parts, with its SHA-256 (where that of 64 zeros stands for it) in its metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry for all: safetensors writes several in another order each time, and equal runs should be equal files.
     blank = safetensors.torch.save(plain, {"twolayer": json.dumps({**metadata, "sha256": _BLANK})})
-    return blank.replace(_BLANK.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
+    start, whole = blank.index(_BLANK.encode()), memoryview(blank)  # in parts, because a copy is as large as the state
+    return [whole[:start], hashlib.sha256(blank).hexdigest().encode(), whole[start + len(_BLANK) :]]
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,10 +98,12 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
         digest = metadata["sha256"]
-        blank = data.replace(digest.encode(), _BLANK.encode(), 1)
+        start = data.index(digest.encode()) if len(digest) == len(_BLANK) else -1
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("is no safetensors file, or damaged") from None
-    if len(digest) != 64 or hashlib.sha256(blank).hexdigest() != digest:
+    blank = hashlib.sha256(data[:start] + _BLANK.encode())
+    blank.update(memoryview(data)[start + len(_BLANK) :])
+    if start < 0 or blank.hexdigest() != digest:
         raise ValueError("is damaged: its checksum is another")
     try:
         return safetensors.torch.load(data), metadata

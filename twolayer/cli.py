@@ -13,7 +13,7 @@ import typer
 
 from twolayer import __version__, console, listing, loading, process, runs
 from twolayer.config import flat, schema
-from twolayer.errors import DeviceError, DisagreementError, TwolayerError
+from twolayer.errors import DeviceError, DisagreementError, OutputError, TwolayerError
 from twolayer.options import (
     CheckpointOption,
     ConfigArgument,
@@ -59,7 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
         code = 0
     except OSError as error:  # what the library reads and writes has its own errors: this is stdout
-        code, what = 1, f"the output cannot be written: {error.strerror or error}"
+        what = OutputError(error)
+        code = what.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     if what:
@@ -113,8 +114,11 @@ def train(
     """
     if quiet and format_ != "table":
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
-    if no_save and (out or note or resume):
-        raise typer.BadParameter("--no-save keeps no run folder; it does not go with --out, --note or --resume")
+    if no_save and (out or note or resume or checkpoint_every):
+        options = "--out, --note, --resume or --checkpoint-every"
+        raise typer.BadParameter(f"--no-save keeps no run folder; it does not go with {options}")
+    if out is not None and not resume:
+        runs.check_free(out)
     runs.check_note(note or "")
     if resume is None:
         resolved, run, given = resolve(config, set_ or [], context), None, checkpoint_every or "30s"
@@ -143,14 +147,12 @@ def train(
             console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
         fit = training.Fit(model, data, full, cut_every=every.iterations)
-        run = runs.create(out, runs.safe_name(config))
-        recording.start(run, fit, every, source=config, note=note or "")
+        run = recording.start(fit, every, out=out, source=config, note=note or "")
     else:
         fit = training.Fit(model, data, full)
     recorder = recording.Recording(run, fit, every) if run is not None else None
-    session.begin(fit, run, config if resume is None else resolved.name, format_, quiet=quiet)
-    view = console.LossView(full.epochs, full.log_every, format_, full.lr, quiet=quiet)
-    raise typer.Exit(session.follow(fit, data, recorder, view, aside=format_ != "table"))
+    name = config if resume is None else resolved.name
+    raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))
 
 
 @app.command(epilog="Example:  twolayer bench --device cuda")

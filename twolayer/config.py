@@ -13,6 +13,8 @@ from pydantic_core import PydanticCustomError
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
 _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
 
+_MOST_WEIGHTS = 19_000  # what the reader of configs takes, less all other keys: a run's config must be readable again
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -136,6 +138,8 @@ class Config(_Frozen):
             if (len(rows), *lengths) != (self.D_out, self.D_in):
                 shape = f"{len(rows)} x {' or '.join(map(str, lengths))}"
                 yield "data.weights", f"must be D_out x D_in = {self.D_out} x {self.D_in} numbers, not {shape}"
+            elif sum(len(row) + 1 for row in rows) > _MOST_WEIGHTS:
+                yield "data.weights", f"must be at most {_MOST_WEIGHTS} numbers and lists; for more, train on a file"
         if self.dtype == "float64" and self.device == "mps":
             yield "dtype", "float64 is not to be had on mps; take float32, or another device"
         if self.form != "auto" and self.engine in ("autograd", "manual"):

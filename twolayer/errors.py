@@ -69,6 +69,13 @@ class DeviceError(TwolayerError):
     """The device cannot be had, or does not have the memory."""
 
 
+class OutputError(TwolayerError):
+    """What a command prints cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output cannot be written: {error.strerror or error}")
+
+
 class DisagreementError(TwolayerError):
     """An engine computes something else than the reference does: `names` says which ones."""
 

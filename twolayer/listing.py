@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from twolayer.errors import RunError
 from twolayer.history import scan
-from twolayer.runs import HISTORY, RUNS, is_held, read_info
+from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, is_held, read_info
 
 COLUMNS = (
     *("run", "status", "config", "shape", "engine", "lr", "seed", "iterations"),
@@ -19,7 +20,9 @@ COLUMNS = (
 def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
     """The runs in a folder, newest first, with COLUMNS; and what is wrong with those that are broken."""
     try:
-        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        paths = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        if (folder / INFO).is_file():  # a run itself
+            paths = [folder]
     except FileNotFoundError:
         if folder == RUNS:
             return [], [f"no runs here: there is no folder {RUNS}"]
@@ -28,17 +31,29 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
         raise RunError(f"{folder}: cannot be read: {error.strerror or error}") from None
     found: list[tuple[str, tuple[Any, ...]]] = []
     broken = []
-    for path in paths:
+    for path in sorted(paths, key=_natural, reverse=True):
         try:
             info = read_info(path)
-            found.append((str(info.get("started", "")), (path.name, *_brief(path, info))))
+            found.append((str(info.get("started", "")), (path.name or str(path), *_brief(path, info))))
+            gone = [part for part in _parts(info) if not (path / part).exists()]
+            broken += [f"{path / part}: is gone" for part in gone]
         except RunError as error:
             broken.append(str(error))
         except OSError as error:
             broken.append(f"{path / HISTORY}: cannot be read: {error.strerror or error}")
         except (ValueError, IndexError):
             broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
-    return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], broken
+    return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(broken)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """An order in which run-10 comes after run-9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
+
+
+def _parts(info: dict[str, Any]) -> list[str]:
+    """What the folder of a run with such a `run.json` is to hold."""
+    return [CONFIG, HISTORY, CHECKPOINTS, *([MODEL] if info.get("status") == "completed" else [])]
 
 
 def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -76,4 +91,7 @@ def _brief(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
         figures = scan(path / HISTORY)
         losses = {"iterations": figures.count, **figures.named()}
     named = [info.get(key) for key in ("config", "shape", "engine", "lr", "seed")]
-    return (status, *named, *losses.values(), info.get("seconds"), info.get("device"), info.get("note", ""))
+    resumed = info.get("resumed")
+    latest = resumed[-1] if isinstance(resumed, list) and resumed and isinstance(resumed[-1], dict) else {}
+    device = latest.get("device", info.get("device"))
+    return (status, *named, *losses.values(), info.get("seconds"), device, info.get("note", ""))

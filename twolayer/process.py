@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import NoReturn, Self, TextIO
 
@@ -76,6 +77,11 @@ class Stop:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        # Python tells of a signal when the call under way is done, and of two as of one. A pipe gets each at once.
+        read, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._pipe_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        Thread(target=_leave_at_the_second, args=(read,), daemon=True).start()
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
@@ -84,8 +90,18 @@ class Stop:
     def __exit__(self, *reason: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._pipe_before)
+        os.close(self._pipe)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self.exit_code:
-            os._exit(exit_code(signum))
-        self.exit_code = exit_code(signum)
+        self.exit_code = self.exit_code or exit_code(signum)
+
+
+def _leave_at_the_second(pipe: int) -> None:
+    """Read a pipe of signals until it is closed."""
+    count = 0
+    while number := os.read(pipe, 1):
+        count += number[0] in SIGNALS
+        if count > 1:
+            os._exit(exit_code(number[0]))
+    os.close(pipe)

@@ -74,8 +74,10 @@ class Recording:
         with suppress(TwolayerError):
             if isinstance(error, DivergedError):
                 self._diverge(error)
-            else:
-                self.end("failed", getattr(error, "exit_code", 1), error=str(error))
+                return
+            if isinstance(error, OSError):  # of stdout: the training is well
+                self.save()
+            self.end("failed", getattr(error, "exit_code", 1), error=str(error))
 
     def _diverge(self, error: DivergedError) -> None:
         """The training has diverged: keep the last weights that give a finite loss.
@@ -97,30 +99,28 @@ class Recording:
         self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
 
     def _save_model(self, model: nn.Sequential, iteration: int) -> None:
-        self.run.write(MODEL, checkpoint.pack(model.state_dict(), {"iteration": str(iteration)}))
+        self.run.write(MODEL, *checkpoint.pack(model.state_dict(), {"iteration": str(iteration)}))
 
 
-def start(run: Run, fit: Fit, every: Every, *, source: str, note: str) -> None:
-    """Write what a run folder holds before the first iteration. Raises RunError, with nothing left of the folder."""
-    config, data, model = fit.config, fit.data, fit.model
-    try:
-        _check_space(run.path, fit)
+def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -> Run:
+    """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
+    config = fit.config
+    with runs.making(out, runs.safe_name(source)) as run:
+        _check_space(run.path, fit, "take another --out, or --no-save")
         run.write(CONFIG, document(config).encode())
         run.start_history(config.lr)
-        fingerprints = {"data_sha256": fingerprint(data), "initial_sha256": fingerprint(model)}
-        fingerprints["checkpoint_every"] = every.text
         run.note(
             status="running",
             config=source,
             note=note,
             **_config(run, config),
             **provenance(config),
-            **fingerprints,
+            data_sha256=fingerprint(fit.data),
+            initial_sha256=fingerprint(fit.model),
+            checkpoint_every=every.text,
             started=runs.now(),
         )
-    except BaseException:
-        runs.discard(run)
-        raise
+    return run
 
 
 def _config(run: Run, config: Config) -> dict[str, Any]:
@@ -135,9 +135,10 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
     checkpoint has seen.
     """
-    if fingerprint(data) != run.info.get("data_sha256"):
-        versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
-        raise RunError(f"{run.path}: the data that are drawn now are not the run's; {versions}")
+    for what, drawn, key in (("data", data, "data_sha256"), ("initial weights", model, "initial_sha256")):
+        if fingerprint(drawn) != run.info.get(key):
+            versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
+            raise RunError(f"{run.path}: the {what} that are drawn now are not the run's; {versions}")
     found, wrong = checkpoint.newest(run.path)
     if found is None:
         fit = Fit(model, data, config, cut_every=every.iterations)
@@ -147,14 +148,16 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
         raise RunError(f"{run.path}: has {fit.done} iterations already; {more}", usage=True)
-    _check_space(run.path, fit)
+    _check_space(run.path, fit, "make room")
     run.start_history(config.lr, *((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
-    again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done}]
+    # The run's own provenance stays that of its start.
+    other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
+    again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done, **other}]
     for key in ("exit_code", "ended", "error", "iterations", "first_loss", "best_loss", "last_loss", "final_loss"):
         run.info.pop(key, None)  # they are of the end before
     seconds = found.seconds if found else 0.0
-    run.note(status="running", seconds=seconds, **_config(run, config), **provenance(config), resumed=again)
+    run.note(status="running", seconds=seconds, **_config(run, config), epochs=config.epochs, resumed=again)
     run.write(CONFIG, document(config).encode())
     return fit, wrong
 
@@ -187,7 +190,7 @@ def fingerprint(what: Data | nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _check_space(path: Path, fit: Fit) -> None:
+def _check_space(path: Path, fit: Fit, advice: str) -> None:
     """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
     state = sum(tensor.nbytes for tensor in fit.state().values())
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
@@ -195,4 +198,4 @@ def _check_space(path: Path, fit: Fit) -> None:
     free = shutil.disk_usage(path).free
     if free < need:
         sizes = f"{memory.size(free)} free, and the run may need {memory.size(need)}"
-        raise RunError(f"{path}: the disk has {sizes}; take another --out, or --no-save")
+        raise RunError(f"{path}: the disk has {sizes}; {advice}")

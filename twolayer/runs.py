@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
+import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from twolayer.errors import RunError
+from twolayer.files import (
+    TEMPORARY,
+    make_folders,
+    named,
+    remove_all,
+    remove_folders,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 from twolayer.history import csv_header
 
 FORMAT = 1  # of the folder; a newer one is refused
@@ -31,7 +42,7 @@ INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
     "checkpoints",
 )
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-TEMPORARY = ".part"
+UNFINISHED = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a folder of that name is in the making
 
 
 class Run:
@@ -61,9 +72,9 @@ class Run:
                 os.close(descriptor)
         self._history = self._folder = -1
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, *parts: bytes | memoryview) -> None:
         """Write a file of the folder so that it is there whole or as it was before, also after a power cut."""
-        write_whole(self.path / name, data)
+        write_whole(self.path / name, *parts)
 
     def note(self, **fields: Any) -> None:
         """Change what `run.json` says."""
@@ -74,7 +85,9 @@ class Run:
     def start_history(self, lr: float | str, size: int = 0, digest: str = "") -> None:
         """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
         path = self.path / HISTORY
-        with _named(path):
+        if size and not path.exists():
+            raise RunError(f"{path}: is gone; {_anew(self.path)}")
+        with named(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._history = os.open(path, flags, 0o666)
             self._size, self._hash = 0, hashlib.sha256()
@@ -82,7 +95,7 @@ class Run:
                 self._hash.update(part)
                 self._size += len(part)
             if digest and self._hash.hexdigest() != digest:
-                raise RunError(f"{path}: is not what the checkpoint has seen; it was changed or damaged")
+                raise RunError(f"{path}: is not what the checkpoint has seen; {_anew(self.path)}")
             os.ftruncate(self._history, self._size)
         if not self._size:
             self.append(csv_header(lr))
@@ -90,58 +103,98 @@ class Run:
     def append(self, text: str) -> None:
         """Add rows to the history."""
         data = text.encode()
-        with _named(self.path / HISTORY):
-            _write(self._history, data)
+        with named(self.path / HISTORY):
+            write_all(self._history, data)
         self._size += len(data)
         self._hash.update(data)
 
     def mark(self) -> tuple[int, str]:
         """Take the history to the disk; its bytes and their SHA-256, for `start_history`."""
-        with _named(self.path / HISTORY):
+        with named(self.path / HISTORY):
             os.fsync(self._history)
         return self._size, self._hash.hexdigest()
 
 
-def create(out: Path | None, name: str) -> Run:
-    """A new run folder: `out`, or `runs/<name>-<n>` with the first number that is free.
+@contextmanager
+def making(out: Path | None, name: str) -> Iterator[Run]:
+    """A new run folder, to be filled inside: `out`, or `runs/<name>-<n>` with the first number that is free.
 
-    Raises RunError where there is something already, or the folder cannot be made.
+    It comes to its place, whole, when the context ends well, and is still held then; otherwise nothing is left. Raises
+    RunError where there is something already, or the folder cannot be made.
     """
-    if out is not None:
-        path = _made(out)
-        if path is None:
-            hint = f"go on with it by --resume {out}, or " if (out / INFO).exists() else ""
-            raise RunError(f"{out}: is there already; {hint}take another folder", usage=True)
-        return Run(path)
-    numbers = [0]
-    with suppress(OSError):
-        found = (re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,8})", entry.name) for entry in RUNS.iterdir())
-        numbers += [int(match[1]) for match in found if match]
-    number = max(numbers) + 1
-    while (path := _made(RUNS / f"{name}-{number}")) is None:  # another process was faster
-        number += 1
-    return Run(path)
-
-
-def _made(path: Path) -> Path | None:
-    """The folder, made; None where there is something of that name."""
+    place = _place(out, name)
+    made = make_folders(place.parent)
+    _sweep(place.parent)
+    unfinished = place.parent / f".twolayer-{secrets.token_hex(8)}{TEMPORARY}"
+    run = None
     try:
-        with _named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.mkdir()
-            except FileExistsError:
-                return None
-            (path / CHECKPOINTS).mkdir()
-    except ValueError as error:  # a NUL
-        raise RunError(f"{str(path)!r}: {error}", usage=True) from None
-    return path
+        with named(place):
+            unfinished.mkdir()
+            (unfinished / CHECKPOINTS).mkdir()
+        run = Run(unfinished)
+        yield run
+        while not _moved(run, place):
+            place = _place(out, name)  # another process was faster
+        with named(place):
+            sync_folder(place.parent)
+    except BaseException as error:
+        if run is not None:
+            run.close()
+        remove_all(run.path if run is not None else unfinished)
+        remove_folders(made)
+        if isinstance(error, RunError):
+            raise RunError(str(error).replace(str(unfinished), str(place)), usage=error.exit_code == 2) from None
+        raise
 
 
-def discard(run: Run) -> None:
-    """Remove a folder in which nothing was trained."""
-    run.close()
-    shutil.rmtree(run.path, ignore_errors=True)
+def _anew(path: Path) -> str:
+    return f"put it back as it was, or delete what is in {path / CHECKPOINTS} to begin again at iteration 1"
+
+
+def _place(out: Path | None, name: str) -> Path:
+    """Where a new run folder comes to be. Raises RunError where something is there."""
+    if out is None:
+        numbers = [0]
+        with suppress(OSError):
+            found = (re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,8})", entry.name) for entry in RUNS.iterdir())
+            numbers += [int(match[1]) for match in found if match]
+        return RUNS / f"{name}-{max(numbers) + 1}"
+    check_free(out)
+    return out
+
+
+def check_free(out: Path) -> None:
+    """Raise RunError where something is in the place of a new run folder."""
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # a name too long, a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{str(out)!r}: {reason}", usage=True) from None
+    hint = f"go on with it by --resume {out}, or " if (out / INFO).exists() else ""
+    raise RunError(f"{out}: is there already; {hint}take another folder", usage=True)
+
+
+def _moved(run: Run, place: Path) -> bool:
+    """Bring a folder to its place, unless something is there; whether that was so."""
+    with named(place):
+        try:
+            if not os.path.lexists(place):
+                run.path = run.path.rename(place)
+                return True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill has left in the making: held by nobody, and not just begun."""
+    with suppress(OSError):
+        for left in folder.iterdir():
+            if UNFINISHED.fullmatch(left.name) and time.time() - left.stat().st_mtime > 60 and not is_held(left):
+                remove_all(left)
 
 
 def claim(path: Path) -> Run:
@@ -154,7 +207,7 @@ def claim(path: Path) -> Run:
     try:
         run.info = read_info(path)  # now nobody else writes there
         config = (path / CONFIG).read_bytes()
-        with _named(path / CHECKPOINTS):
+        with named(path / CHECKPOINTS):
             (path / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
         run.close()
@@ -183,7 +236,7 @@ def find(text: str) -> Path:
             return given
     except (OSError, ValueError) as error:
         raise RunError(f"{text!r}: {getattr(error, 'strerror', None) or error}", usage=True) from None
-    raise RunError(f"{text}: no such run folder; `twolayer runs` lists those there are", usage=True)
+    raise RunError(f"{text or repr(text)}: no such run folder; `twolayer runs` lists those there are", usage=True)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -206,7 +259,7 @@ def read_info(path: Path) -> dict[str, Any]:
 
 def is_held(path: Path) -> bool:
     """Whether a process is at work in the folder."""
-    with _named(path):
+    with named(path):
         folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not _lock(folder, shared=True)
@@ -216,7 +269,7 @@ def is_held(path: Path) -> bool:
 
 def _hold(path: Path) -> int:
     """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
-    with _named(path):
+    with named(path):
         folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     for _ in range(5):  # `twolayer runs` may be looking, for an instant
         if _lock(folder):
@@ -240,53 +293,9 @@ def _lock(folder: int, *, shared: bool = False) -> bool:
     return True
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file by a sibling that takes its place, so that it is never there in part. Raises RunError."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with _named(path):
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(temporary, flags, 0o666)
-            try:
-                _write(file, data)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Take the names in a folder to the disk."""
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Tell an OSError with the path it is about."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
 def now() -> str:
     """The time, as `run.json` has it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def safe_name(text: str) -> str:

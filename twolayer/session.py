@@ -4,75 +4,105 @@ from __future__ import annotations
 
 import math
 import shlex
+import signal
 from contextlib import suppress
 
 from twolayer import console, process
-from twolayer.data import Data
-from twolayer.errors import DivergedError, TwolayerError
+from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.model import device_name
 from twolayer.recording import Recording
-from twolayer.runs import MODEL, Run
+from twolayer.runs import MODEL
 from twolayer.stepsize import curvature, is_cheap
 from twolayer.training import Fit, final_loss, prepare
 
 
-def begin(fit: Fit, run: Run | None, name: str, form: console.Format, *, quiet: bool) -> None:
-    """Say what is trained, where it is kept, and what computes it."""
-    if quiet:
-        return
-    config, aside = fit.config, form != "table"  # csv and jsonl have stdout to themselves
-    if run is not None:
-        console.note(f"run {run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
-    if not aside:
-        console.say(str(fit.model))
-    if config.lr != "auto" and not fit.done and is_cheap(config):
-        limit = curvature(fit.model, fit.data, config).limit
-        if config.lr > limit:
-            console.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
-    console.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
-
-
-def follow(fit: Fit, data: Data, recorder: Recording | None, view: console.LossView, *, aside: bool) -> int:
+def follow(
+    fit: Fit, recorder: Recording | None, name: str, form: console.Format = "table", *, quiet: bool = False
+) -> int:
     """Train to the end, or until a signal comes; the exit code."""
-    seconds, before = 0.0, fit.done
+    before, aside = fit.done, form != "table"  # csv and jsonl have stdout to themselves
     try:
-        with process.Stop() as stop:
-            with view:
-                for block in fit:
-                    seconds += block.seconds
-                    if recorder is not None:
-                        recorder.add(block)
-                    view.show(block)
-                    if stop.exit_code:
-                        break
-            if fit.done < fit.config.epochs:
-                if recorder is not None:
-                    recorder.interrupt(stop.exit_code)
-                console.note(f"interrupted after {fit.done} of {fit.config.epochs} iterations")
-                if recorder is not None:
-                    console.note(f"go on with: {_again(recorder)}")
-                return stop.exit_code
-            loss = final_loss(fit.model, data, fit.config)
-            if recorder is not None:
-                recorder.complete(loss)
-    except BaseException as error:
-        if isinstance(error, DivergedError):
-            with suppress(TwolayerError):  # no memory for it, say: then the message is the shorter one
-                _, start_data, start_model = prepare(fit.config)
-                limit = curvature(start_model, start_data, fit.config).limit
-                lr = math.nan if fit.config.lr == "auto" else error.lr
-                error = DivergedError(error.iteration, error.loss, lr, limit)
+        try:
+            if not quiet:
+                _introduce(fit, recorder, name, aside=aside)
+            view = console.LossView(fit.config.epochs, fit.config.log_every, form, fit.config.lr, quiet=quiet)
+            seconds, stopped = _train(fit, recorder, view)
+        except KeyboardInterrupt:  # before the first iteration
+            stopped = process.exit_code(signal.SIGINT)
+        if stopped:
+            return _interrupted(fit, recorder, stopped)
+        loss = final_loss(fit.model, fit.data, fit.config)
         if recorder is not None:
-            recorder.fail(error)
-            if isinstance(error, TwolayerError):  # what went wrong comes first, then what is left
-                console.error(error)
-                console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
-                return error.exit_code
-        raise error from None
-    console.summary(loss, seconds, fit.done - before, stderr=aside)
+            recorder.complete(loss)
+        console.summary(loss, seconds, fit.done - before, stderr=aside)
+    except Exception as error:  # noqa: BLE001 whatever it is, the run is told
+        if recorder is None:
+            raise _explained(error, fit) from None
+        return _failed(fit, recorder, _explained(error, fit))
     if recorder is not None:
         console.note(f"saved; for more: {_again(recorder)} --epochs {2 * fit.done}")
     return 0
+
+
+def _introduce(fit: Fit, recorder: Recording | None, name: str, *, aside: bool) -> None:
+    """Say what is trained, where it is kept, and what computes it."""
+    config = fit.config
+    if recorder is not None:
+        console.note(f"run {recorder.run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
+    if not aside:
+        console.say(str(fit.model))
+    if config.lr != "auto" and not fit.done and is_cheap(config):
+        with suppress(DataError):  # then the loss is not finite either, and that is told
+            limit = curvature(fit.model, fit.data, config).limit
+            if config.lr > limit:
+                console.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
+    console.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
+
+
+def _train(fit: Fit, recorder: Recording | None, view: console.LossView) -> tuple[float, int]:
+    """Show and take down every block; the seconds they took, and the exit code where a signal ended it."""
+    seconds = 0.0
+    with process.Stop() as stop, view:
+        for block in fit:
+            seconds += block.seconds
+            if recorder is not None:
+                recorder.add(block)
+            view.show(block)
+            if stop.exit_code:
+                break
+    return seconds, stop.exit_code if fit.done < fit.config.epochs else 0
+
+
+def _interrupted(fit: Fit, recorder: Recording | None, exit_code: int) -> int:
+    if recorder is not None:
+        recorder.interrupt(exit_code)
+    console.note(f"interrupted after {fit.done} of {fit.config.epochs} iterations")
+    if recorder is not None:
+        console.note(f"go on with: {_again(recorder)}")
+    return exit_code
+
+
+def _explained(error: Exception, fit: Fit) -> Exception:
+    """A divergence with the largest stable step at the start; any other error as it is."""
+    if isinstance(error, DivergedError):
+        with suppress(TwolayerError):  # no memory for it, say: then the message is the shorter one
+            _, data, model = prepare(fit.config)
+            limit = curvature(model, data, fit.config).limit
+            lr = math.nan if fit.config.lr == "auto" else error.lr
+            return DivergedError(error.iteration, error.loss, lr, limit)
+    return error
+
+
+def _failed(fit: Fit, recorder: Recording, error: Exception) -> int:
+    """What went wrong comes first, then what is left."""
+    recorder.fail(error)
+    if isinstance(error, OSError):
+        error = OutputError(error)
+    if not isinstance(error, TwolayerError):
+        raise error from None
+    console.error(error)
+    console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
+    return error.exit_code
 
 
 def _kept(recorder: Recording) -> str:

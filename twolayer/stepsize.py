@@ -17,6 +17,7 @@ from twolayer import machine
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.manual import relu_backward
+from twolayer.errors import DataError
 
 TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
 MOST_PRODUCTS = 200  # Hessian-vector products; then the last estimate is taken
@@ -42,7 +43,8 @@ class Curvature:
 def curvature(model: nn.Sequential, data: Data, config: Config) -> Curvature:
     """The largest eigenvalue of the Hessian of the loss at the model's weights, by power iteration.
 
-    Deterministic from `config.seed`. Raises DeviceError where there is not the memory.
+    Deterministic from `config.seed`. Raises DeviceError where there is not the memory, and DataError where the
+    curvature is not finite.
     """
     generator = torch.Generator().manual_seed(config.seed)
     weights = [parameter.detach() for parameter in model.parameters()]
@@ -52,6 +54,8 @@ def curvature(model: nn.Sequential, data: Data, config: Config) -> Curvature:
         if largest < 0:  # the one of largest size: seen from there, the largest is the farthest
             above, more = _power(weights, data, config.reduction, start, largest)
             largest, products = largest + above, products + more
+    if not math.isfinite(largest):
+        raise DataError(f"the curvature of the loss is beyond {config.dtype}; scale the data down")
     return Curvature(largest, products)
 
 

@@ -1,0 +1,95 @@
+"""Files and folders that are there whole or not at all, and errors that name them. Never imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from twolayer.errors import RunError
+
+TEMPORARY = ".part"
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Tell an OSError with the path it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file by a sibling that takes its place, so that it is never there in part. Raises RunError."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    with named(path):
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(temporary, flags, 0o666)
+            try:
+                for part in parts:
+                    write_all(file, part)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all the data, however many calls that takes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Take the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder and those it is to be in; the ones that were made, outermost first. Raises RunError."""
+    missing: list[Path] = []
+    while not path.exists():
+        missing.insert(0, path)
+        path = path.parent
+    made: list[Path] = []
+    try:
+        with named(missing[0] if missing else path):
+            for folder in missing:
+                with suppress(FileExistsError):  # another process was faster
+                    folder.mkdir()
+                    made.append(folder)
+                    sync_folder(folder.parent)
+        if not (missing[-1] if missing else path).is_dir():
+            raise RunError(f"{path}: is no folder", usage=True)
+    except BaseException:
+        remove_folders(made)
+        raise
+    return made
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Remove folders, innermost first, as far as they are empty."""
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def remove_all(path: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done: without opening files, which may fail."""
+    with suppress(OSError):
+        for inner in sorted(path.rglob("*"), reverse=True):
+            inner.rmdir() if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        path.rmdir()
