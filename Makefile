@@ -31,8 +31,10 @@ bench: .venv-bench/.bench
 	.venv-bench/bin/python benchmarks/loop.py --json benchmarks/results/loop.json
 	.venv-bench/bin/python benchmarks/process.py --json benchmarks/results/process.json
 	.venv-bench/bin/python benchmarks/memory.py --json benchmarks/results/memory.json
+	.venv-bench/bin/python benchmarks/saving.py --json benchmarks/results/saving.json
 	.venv-bench/bin/python benchmarks/growth.py --json benchmarks/results/growth.json
 	.venv-bench/bin/python benchmarks/threads.py --json benchmarks/results/threads.json
+	.venv-bench/bin/python benchmarks/steps.py --json benchmarks/results/steps.json
 	.venv-bench/bin/python benchmarks/plot.py
 
 %/bin/python:

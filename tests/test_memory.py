@@ -22,6 +22,17 @@ def test_the_dual_form_needs_its_k() -> None:
     assert memory.needed(dual) - memory.needed(config) == 4 * 10_000 * (10_000 + 32)
 
 
+def test_saving_takes_two_copies_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("scratch")
+    dual = load_config("scratch", engine="fused", form="dual")
+    assert memory.needed_to_save(config) == 2 * 4 * (32 * 4 + 33)
+    assert memory.needed_to_save(dual) == 2 * 4 * (32 * 4 + 33 + 100 * 32)
+    monkeypatch.setattr(memory, "available", lambda: memory.needed_by_host(config))
+    memory.check(config)
+    with pytest.raises(ConfigError, match="needs at least"):
+        memory.check(config, saved=True)
+
+
 def test_the_host_holds_what_is_drawn_and_for_a_gpu_nothing_else() -> None:
     config = load_config("default", N=200_000)
     drawn = 200_000 * 1010 + 100 * 1001 + 10 * 101

@@ -121,7 +121,8 @@ def train(
         runs.check_free(out)
     runs.check_note(note or "")
     if resume is None:
-        resolved, run, given = resolve(config, set_ or [], context), None, checkpoint_every or "30s"
+        resolved, run = resolve(config, set_ or [], context, saved=not no_save), None
+        given = checkpoint_every or "30s"
     else:
         source = context.get_parameter_source("config")
         if out or note or (source is not None and source.name == "COMMANDLINE"):

@@ -30,6 +30,12 @@ def needed_by_host(config: Config) -> int:
     return 4 * _drawn(config)
 
 
+def needed_to_save(config: Config) -> int:
+    """The bytes that writing a checkpoint takes besides: two copies of the engine's state, by safetensors."""
+    steps = config.N * config.H if config.form == "dual" else 0
+    return 2 * (_parameters(config) + steps) * _ITEMSIZE[config.dtype]
+
+
 def _parameters(config: Config) -> int:
     return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)
 
@@ -75,9 +81,9 @@ def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     return None
 
 
-def check(config: Config, name: str = "config") -> None:
-    """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory."""
-    need, free = needed_by_host(config), available()
+def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
+    """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory; one that is saved."""
+    need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available()
     if free is not None and need > free:
         message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])

@@ -78,11 +78,11 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
         raise RunError(message, usage=True)
     if run.info.get("status") == "diverged":
         raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
-    memory.check(after.config, after.name)
+    memory.check(after.config, after.name, saved=True)
     return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins)
 
 
-def resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
+def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> loading.Resolved:
     """The config with all that comes over it, known to fit into memory. Does not import torch."""
     malformed = [
         Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
@@ -95,7 +95,7 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context) -> loading
         raise ConfigError([*error.problems, *malformed]) from None
     if malformed:
         raise ConfigError(malformed)
-    memory.check(resolved.config, resolved.name)
+    memory.check(resolved.config, resolved.name, saved=saved)
     return resolved
 
 

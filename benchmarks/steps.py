@@ -1,0 +1,62 @@
+"""`lr: auto` beside fixed steps on the shapes of loop.py: what the tests hold for all but the largest.
+
+python benchmarks/steps.py [--json PATH]
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import harness
+from loop import SHAPES
+
+from twolayer.config import Config
+from twolayer.errors import DivergedError
+from twolayer.loading import load_config
+from twolayer.stepsize import curvature
+from twolayer.training import Training, prepare, train
+
+EPOCHS = [500, 500, 60, 60, 60]  # by shape
+PARTS = [0.25, 0.5, 1.0]
+
+
+def main() -> None:
+    """Train every shape with each step, and print the last losses as parts of the first."""
+    options = harness.options(__doc__ or "")
+    print("losses after so many iterations, as parts of the first\n")
+    print(
+        "| shape | iterations | lambda | auto, most | auto | " + " | ".join(f"{part:g} / lambda" for part in PARTS),
+        end="",
+    )
+    print(" | 32 / lambda | auto took |\n|---|---|---|---|---|---|---|---|---|---|")
+    results: list[dict[str, Any]] = []
+    for ((N, D_in, H, D_out), _, _), epochs in zip(SHAPES, EPOCHS, strict=True):
+        config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, epochs=epochs, environment={})
+        full, data, model = prepare(config)
+        largest = curvature(model, data, full).largest
+        start = time.perf_counter()
+        auto = with_step(config, "auto")
+        taken = time.perf_counter() - start
+        first = auto.losses[0]
+        ends = [with_step(config, part / largest).final_loss / first for part in PARTS]
+        try:
+            beyond = f"{with_step(config, 32 / largest).final_loss / first:.3g}"
+        except DivergedError as error:
+            beyond = f"diverged at {error.iteration}"
+        row = [max(auto.losses) / first, auto.final_loss / first, *ends]
+        shown = " | ".join(f"{x:.3g}" for x in row)
+        print(f"| {config.shape} | {epochs} | {largest:.4g} | {shown} | {beyond} | {taken:.3g} s |", flush=True)
+        results.append(
+            {"shape": [N, D_in, H, D_out], "lambda": largest, "losses": row, "beyond": beyond, "seconds": taken}
+        )
+    harness.save(options.json, {"epochs": EPOCHS, "parts": PARTS, "shapes": results})
+
+
+def with_step(config: Config, lr: float | str) -> Training:
+    """The training with that step."""
+    return train(config.model_copy(update={"lr": lr}))
+
+
+if __name__ == "__main__":
+    main()
