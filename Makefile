@@ -42,7 +42,7 @@ bench: .venv-bench/.bench
 
 .venv/.train: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
-	.venv/bin/python $(INSTALL) .
+	.venv/bin/python $(INSTALL) '.[data]'
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt

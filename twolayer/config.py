@@ -56,6 +56,34 @@ class LinearData(_Frozen):
         ]
 
 
+def _listed(value: object) -> object:
+    """One column is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+
+
+class FileData(_Frozen):
+    """x and y are columns of a table: numbers as they are, text one-hot encoded."""
+
+    source: Literal["file"]
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
+    )
+    target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
+    inputs: Columns | None = Field(default=None, description="the columns to predict from; all others, unless given")
+    exclude: Columns = Field(default=[], description="columns to leave out")
+    missing: Literal["refuse", "mean"] = Field(
+        default="refuse", description="what to do with missing inputs; `mean` adds a column that tells where they were"
+    )
+    scale: bool = Field(
+        default=True, description="train on inputs and targets of mean 0 and deviation 1; the model keeps both"
+    )
+    separator: Literal["auto", ",", ";", "\t", "|"] = Field(default="auto", description="between the cells of a CSV")
+    decimal: Literal[".", ","] = Field(default=".", description="the decimal point of a CSV")
+
+
 class Config(_Frozen):
     """Everything a training depends on.
 
@@ -76,16 +104,27 @@ class Config(_Frozen):
         default="cpu",
         description="where to compute; `auto` takes the first of cuda, mps and cpu that is there",
     )
-    data: Annotated[RandomData | LinearData, Field(discriminator="source")] = Field(
+    data: Annotated[RandomData | LinearData | FileData, Field(discriminator="source")] = Field(
         default=RandomData(source="random"), description="where x and y come from"
     )
     init: Literal["default", "normal"] = Field(
         default="default", description="initial weights: nn.Linear's own, or standard normal with zero biases"
     )
-    loss: Literal["mse"] = Field(
-        default="mse", description="the squared error of every output, reduced as the next key says"
+    loss: Literal["mse", "cross_entropy"] = Field(
+        default="mse", description="the squared error of every output, or the cross entropy of classes"
     )
-    reduction: Literal["sum", "mean"] = Field(default="sum", description="over the elements of y; the book's is `sum`")
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="of the loss, over the elements of y, or the rows for classes; the book's is `sum`"
+    )
+    batch_size: Count | None = Field(
+        default=None, description="rows to an update, or so; all of them, unless given: plain gradient descent"
+    )
+    validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="rows of a file to hold out: a part of it, drawn with `seed`, or another file's path"
+    )
+    patience: Count | None = Field(
+        default=None, description="epochs without a better validation loss to stop after; the best weights are kept"
+    )
     dtype: Literal["float32", "float64"] = Field(default="float32", description="what is computed in")
     engine: Literal["auto", "autograd", "manual", "fused"] = Field(
         default="auto", description="who computes: autograd, its backward by hand, or the fewest operations"
@@ -140,6 +179,17 @@ class Config(_Frozen):
                 yield "data.weights", f"must be D_out x D_in = {self.D_out} x {self.D_in} numbers, not {shape}"
             elif sum(len(row) + 1 for row in rows) > _MOST_WEIGHTS:
                 yield "data.weights", f"must be at most {_MOST_WEIGHTS} numbers and lists; for more, train on a file"
+        if not isinstance(self.data, FileData):
+            if self.loss == "cross_entropy":
+                yield "loss", "cross_entropy goes with classes, which come from a file (data.source: file)"
+            if self.validation is not None:
+                yield "validation", "goes with rows from a file (data.source: file)"
+        if self.patience is not None and self.validation is None:
+            yield "patience", "goes with a validation set; set `validation`, such as 0.1"
+        if self.form == "dual":
+            for key in ("batch_size", "validation"):
+                if getattr(self, key) is not None:
+                    yield "form", f"dual goes with all rows at once and no validation, and {key} is given"
         if self.dtype == "float64" and self.device == "mps":
             yield "dtype", "float64 is not to be had on mps; take float32, or another device"
         if self.form != "auto" and self.engine in ("autograd", "manual"):
@@ -167,12 +217,23 @@ ALLOWED = {
     "seed": "a whole number from 0 to 2^64 - 1",
     "device": "cpu, cuda, cuda:<n>, mps or auto",
     "data": "a mapping with a source, such as {source: random}",
-    "data.source": "random or linear",
+    "data.source": "random, linear or file",
     "data.weights": "a list of numbers, or of such lists",
     "data.noise": "a number, 0 or more",
+    "data.path": "the path of a file",
+    "data.target": "the name of a column, or a list of them",
+    "data.inputs": "a list of columns' names",
+    "data.exclude": "a list of columns' names",
+    "data.missing": "refuse or mean",
+    "data.scale": "true or false",
+    "data.separator": 'auto, ",", ";", "\\t" or "|"',
+    "data.decimal": '"." or ","',
     "init": "default or normal",
-    "loss": "mse",
+    "loss": "mse or cross_entropy",
     "reduction": "sum or mean",
+    "batch_size": _COUNT,
+    "validation": "a part between 0 and 1, or the path of a file",
+    "patience": _COUNT,
     "dtype": "float32 or float64",
     "engine": "auto, autograd, manual or fused",
     "form": "auto, primal or dual",
@@ -182,7 +243,7 @@ ALLOWED = {
     "log_every": _COUNT,
 }
 KEYS = tuple(Config.model_fields)
-SOURCES: dict[str, type[BaseModel]] = {"random": RandomData, "linear": LinearData}
+SOURCES: dict[str, type[BaseModel]] = {"random": RandomData, "linear": LinearData, "file": FileData}
 
 
 def flat(config: Config) -> Iterator[tuple[str, Any]]:
