@@ -20,7 +20,7 @@ PACKED = b"".join(checkpoint.pack(STATE, {"iteration": "7"}))
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     with runs.making(tmp_path / "run", "x") as made:
-        made.start_history(0.1)
+        made.start_history(("iteration", "loss"))
     return made
 
 

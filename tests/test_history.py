@@ -24,11 +24,11 @@ def test_a_loss_that_is_not_finite_is_among_them_whatever_its_number() -> None:
 
 @given(st.floats(allow_nan=False))
 def test_a_csv_row_reads_back_as_the_very_number(loss: float) -> None:
-    iteration, text = csv_row(7, loss).rstrip("\n").split(",")
+    iteration, text = csv_row((7, loss)).rstrip("\n").split(",")
     assert (int(iteration), float(text)) == (7, loss)
 
 
 @given(st.floats())
 def test_a_jsonl_row_is_json_and_null_where_json_has_no_number(loss: float) -> None:
-    row = json.loads(jsonl_row(7, loss), parse_constant=lambda name: f"not JSON: {name}")
+    row = json.loads(jsonl_row(("iteration", "loss"), (7, loss)), parse_constant=lambda name: f"not JSON: {name}")
     assert row == {"iteration": 7, "loss": loss if math.isfinite(loss) else None}

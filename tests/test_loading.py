@@ -27,8 +27,8 @@ def changed(key: str, value: str) -> str:
     return "\n".join([*lines, f"{key}: {value}"])
 
 
-def test_the_bundled_configs_are_three_and_load() -> None:
-    assert list(bundled()) == ["default", "modules", "scratch"]
+def test_the_bundled_configs_load() -> None:
+    assert list(bundled()) == ["default", "diabetes", "modules", "scratch"]
     for name in bundled():
         assert isinstance(load_config(name), Config)
 

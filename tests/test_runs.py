@@ -131,7 +131,7 @@ def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["checkpoints", "history.csv", "run.json", "config.yaml"])
 def test_nothing_is_written_through_a_link(part: str, tmp_path: Path) -> None:
     run = made()
-    run.start_history(0.1)
+    run.start_history(("iteration", "loss"))
     run.close()
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -165,13 +165,13 @@ def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() 
 
 def test_the_history_goes_on_where_it_was_cut() -> None:
     run = made()
-    run.start_history(0.1)
+    run.start_history(("iteration", "loss"))
     run.append("1,2.0\n")
     mark = run.mark()
     run.append("2,1.0\n3,0.")
     run.close()
     run = runs.claim(run.path)
-    run.start_history(0.1, *mark)
+    run.start_history(("iteration", "loss"), *mark)
     run.append("2,1.5\n")
     assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.5\n"
     assert run.mark()[0] == len("iteration,loss\n1,2.0\n2,1.5\n")
@@ -180,17 +180,17 @@ def test_the_history_goes_on_where_it_was_cut() -> None:
 @pytest.mark.parametrize("damage", ["iteration,loss\n1,3.0\n2,1.0\n", "iteration,loss\n1", ""])
 def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     run = made()
-    run.start_history(0.1)
+    run.start_history(("iteration", "loss"))
     run.append("1,2.0\n")
     mark = run.mark()
     run.close()
     (run.path / "history.csv").write_text(damage)
     with runs.claim(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
-        run.start_history(0.1, *mark)
+        run.start_history(("iteration", "loss"), *mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
     with runs.claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is gone; put it back"):
-        run.start_history(0.1, *mark)
+        run.start_history(("iteration", "loss"), *mark)
     assert not (run.path / "history.csv").exists()
 
 

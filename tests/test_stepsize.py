@@ -119,7 +119,7 @@ def test_with_lr_auto_each_engine_takes_the_same_steps(engine: str) -> None:
         return list(fit(model, data, config))
 
     expected, found = blocks("autograd"), blocks(engine)
-    steps = [[step for block in each for step in [block.lr] * len(block.losses)] for each in (expected, found)]
+    steps = [[step for block in each for step in block.more["lr"]] for each in (expected, found)]
     assert len(set(steps[0])) > 10
     assert steps[1] == pytest.approx(steps[0], rel=1e-6)
     losses = [[loss for block in each for loss in block.losses] for each in (expected, found)]
@@ -131,15 +131,15 @@ def test_with_lr_auto_each_engine_takes_the_same_steps(engine: str) -> None:
 def test_with_lr_auto_a_training_goes_on_bit_for_bit(engine: str, cut: int) -> None:
     config = with_engine(load_config("scratch", lr="auto", epochs=60), engine)
     config, data, model = prepare(config)
-    whole = [(row, block.lr) for block in fit(model, data, config) for row in block.every(1)]
+    whole = [row for block in fit(model, data, config) for row in block.every(1)]
     weights = [parameter.detach().clone() for parameter in model.parameters()]
 
     _, data, model = prepare(config)
     first = Fit(model, data, config.model_copy(update={"epochs": cut}))
-    rows = [(row, block.lr) for block in first for row in block.every(1)]
+    rows = [row for block in first for row in block.every(1)]
     state = {name: tensor.clone() for name, tensor in first.state().items()}
     _, data, model = prepare(config)
-    rows += [(row, block.lr) for block in Fit(model, data, config, state, cut) for row in block.every(1)]
+    rows += [row for block in Fit(model, data, config, state, cut) for row in block.every(1)]
     assert rows == whole
     assert same([parameter.detach() for parameter in model.parameters()], weights)
 

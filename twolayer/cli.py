@@ -29,6 +29,7 @@ from twolayer.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    TargetOption,
     ThreadsOption,
     resolve,
     resolve_again,
@@ -96,6 +97,7 @@ def train(
     engine: EngineOption = None,
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
+    target: TargetOption = None,
     set_: SetOption = None,
     out: OutOption = None,
     no_save: NoSaveOption = False,
@@ -137,7 +139,7 @@ def train(
         raise _no_torch(error) from None
 
     process.start_computing()
-    full, data, model = training.prepare(resolved.config)
+    full, data, model = training.prepare(resolved.config, resolved.table)
     if not no_save:
         console.outlive_reader()
     if run is not None:
@@ -230,7 +232,7 @@ def lr_command(
         raise _no_torch(error) from None
 
     process.start_computing()
-    full, data, model = training.prepare(resolved.config)
+    full, data, model = training.prepare(resolved.config, resolved.table)
     found = stepsize.curvature(model, data, full)
     rows = [
         ("lambda", found.largest, f"by {found.products} products with the Hessian"),
@@ -258,6 +260,7 @@ def check(
     engine: EngineOption = None,
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
+    target: TargetOption = None,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
@@ -289,15 +292,17 @@ def runs_command(
 @app.command(epilog="Example:  twolayer init my.yaml")
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path("twolayer.yaml"),
+    name: Annotated[str, typer.Option("--from", metavar="NAME", help="The bundled config to copy.")] = "default",
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a commented config to start from.
 
-    It is the rTorch book's network, with every key there is and a comment on each.
+    `default` is the rTorch book's network, with every key there is and a comment on each; `diabetes` trains on a table,
+    which is written beside it.
     """
-    loading.write_starter(path, force=force)
-    name = f"./{path}" if str(path) in loading.bundled() else str(path)
-    console.note(f"wrote {path}; train it with: twolayer train {shlex.quote(name)}")
+    written = " and ".join(map(str, loading.write_starter(path, name, force=force)))
+    source = f"./{path}" if str(path) in loading.bundled() else str(path)
+    console.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
 
 
 @app.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")

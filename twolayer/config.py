@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -153,6 +154,18 @@ class Config(_Frozen):
         return self.lr
 
     @property
+    def unit(self) -> str:
+        """What a row of the history is: an iteration; with batches an epoch."""
+        return "epoch" if self.batch_size is not None else "iteration"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the history: the unit, the loss, and what else there is to tell of a row."""
+        scores = ("loss", "accuracy") if self.loss == "cross_entropy" else ("loss",)
+        validated = [f"val_{score}" for score in scores] if self.validation is not None else []
+        return (self.unit, *scores, *validated, *(["lr"] if self.lr == "auto" else []))
+
+    @property
     def shape(self) -> str:
         """The sizes: `64 x 1000 -> 100 -> 10`."""
         return f"{self.N} x {self.D_in} -> {self.H} -> {self.D_out}"
@@ -255,6 +268,16 @@ def flat(config: Config) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def settled(config: Config) -> Config:
+    """The config with paths that hold wherever it is read again."""
+    if not isinstance(config.data, FileData):
+        return config
+    changed: dict[str, Any] = {"data": config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})}
+    if isinstance(config.validation, str):
+        changed["validation"] = str(Path(config.validation).absolute())
+    return config.model_copy(update=changed)
+
+
 def document(config: Config) -> str:
     """The config as a YAML file: a key a line, its value as JSON, which is YAML too."""
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.model_dump().items())
@@ -262,7 +285,11 @@ def document(config: Config) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a config file, by which editors complete and check one."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
+    own = Config.model_json_schema()
+    # A file gives the sizes, and what else is required otherwise has a default for files.
+    file = {"properties": {"data": {"properties": {"source": {"const": "file"}}, "required": ["source"]}}}
+    required = {"if": file | {"required": ["data"]}, "else": {"required": own.pop("required")}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | own | required
 
 
 def show(value: Any) -> str:

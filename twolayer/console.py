@@ -178,10 +178,10 @@ class LossView:
     """
 
     def __init__(
-        self, epochs: int, log_every: int, form: Format, lr: float | str = 0.0, *, quiet: bool = False
+        self, columns: Sequence[str], epochs: int, log_every: int = 1, form: Format = "table", *, quiet: bool = False
     ) -> None:
-        self.epochs, self.log_every, self.form, self.lr, self.quiet = epochs, log_every, form, lr, quiet
-        self.width = max(len("iteration"), len(str(epochs)))
+        self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
+        self.widths = [max(len(columns[0]), len(str(epochs))), *(_LOSS_WIDTH for _ in columns[1:])]
         self.done = 0
         self.bar = Bar(epochs, hidden=quiet)
 
@@ -189,10 +189,11 @@ class LossView:
         if self.quiet:
             return self
         if self.form == "table":
-            out().print(Text(f" {'iteration':>{self.width}} {'loss':>{_LOSS_WIDTH}}", "bold"))
+            names = (f"{name:>{width}}" for name, width in zip(self.columns, self.widths, strict=True))
+            out().print(Text(" " + " ".join(names), "bold"))
             self._rule()
         elif self.form == "csv":
-            write(csv_header(self.lr))
+            write(csv_header(self.columns))
         return self
 
     def show(self, block: Block) -> None:
@@ -202,10 +203,11 @@ class LossView:
             return
         self.bar.erase()
         if self.form == "table":
-            out().print(_Rows(block, self.log_every, self.width), end="")
+            out().print(_Rows(block, self.log_every, self.widths), end="")
+        elif self.form == "csv":
+            write("".join(map(csv_row, block.every(self.log_every))))
         else:
-            row = csv_row if self.form == "csv" else jsonl_row
-            write("".join(row(*item, block.lr) for item in block.every(self.log_every)))
+            write("".join(jsonl_row(self.columns, row) for row in block.every(self.log_every)))
         self.bar.draw(self.done, f"loss {block.losses[-1]:.6g}")
 
     def __exit__(
@@ -217,17 +219,18 @@ class LossView:
 
     def _rule(self) -> None:
         dash = "-" if out().options.ascii_only else "─"
-        out().print(Text(dash * (self.width + _LOSS_WIDTH + 2), "dim"))
+        out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"))
 
 
 class _Rows:
     """A block's rows of the table, rendered at once: a `rich.table.Table` takes twenty times as long."""
 
-    def __init__(self, block: Block, log_every: int, width: int) -> None:
-        self.block, self.log_every, self.width = block, log_every, width
+    def __init__(self, block: Block, log_every: int, widths: Sequence[int]) -> None:
+        self.block, self.log_every, self.widths = block, log_every, widths
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        line = f" {{:>{self.width}}} {{:>#{_LOSS_WIDTH}.6g}}\n".format
+        first, *others = self.widths
+        line = (f" {{:>{first}}}" + "".join(f" {{:>#{width}.6g}}" for width in others) + "\n").format
         yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
 
 
@@ -263,12 +266,16 @@ def about(config: str, device: str, engine: str, threads: int | str, seed: int, 
     where.print(Text(safe(f"config {config}, device {device}, engine {engine}, threads {threads}, seed {seed}")))
 
 
-def summary(loss: float, seconds: float, iterations: int, *, stderr: bool = False) -> None:
-    """The lines below the table."""
-    where = err() if stderr else out()
-    unit = "us" if where.options.ascii_only else "µs"
-    each = f", {duration(seconds / iterations, unit)} an iteration" if iterations else ""
-    where.print(Text(f"loss after the last update  {loss:#.6g}\ntraining time  {duration(seconds, unit)}{each}"))
+def summary(
+    where: str, scores: Mapping[str, float], seconds: float, rows: int, unit: str = "iteration", *, stderr: bool = False
+) -> None:
+    """The lines below the table: the scores of the weights that are kept, and the time."""
+    console = err() if stderr else out()
+    micro = "us" if console.options.ascii_only else "µs"
+    each = f", {duration(seconds / rows, micro)} an {unit}" if rows else ""
+    loss, *others = (f"{value:#.6g}" for value in scores.values())
+    more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
+    console.print(Text(f"loss after {where}  {loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))
 
 
 def duration(seconds: float, micro: str = "µs") -> str:

@@ -1,33 +1,53 @@
-"""The data: x and y, drawn on the CPU, so that every device starts from the same numbers."""
+"""The data: x and y, drawn on the CPU or read from a file, so that every device starts from the same numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from twolayer.config import Config, LinearData
+from twolayer.config import Config, FileData, LinearData
 from twolayer.errors import DataError
 from twolayer.model import resolve_device
+
+if TYPE_CHECKING:
+    from twolayer.tables import Columns, Table
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out)."""
+    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out), for classes one-hot.
+
+    Of a file, also the rows that were held out, and the `columns` that x and y were made from.
+    """
 
     x: Tensor
     y: Tensor
+    validation: Data | None = None
+    columns: Columns | None = None
 
 
-def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
-    """Draw x, then y, from the generator (one seeded with `config.seed`, unless given); on `config.device`.
+def load_data(config: Config, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
+    """Draw x, then y, from the generator (one seeded with `config.seed`, unless given), or read a file (unless `table`
+    is what it holds); on `config.device`.
 
     The numbers are drawn and combined in float32 on the CPU whatever the dtype and the device, then converted
     and moved: a float64 run has the very problem that the float32 run has. Source of the random data: the rTorch
     book, "A neural network step-by-step"; of the linear: torch for R, "Neural network from scratch".
     Raises DataError where y is not finite in float32, DeviceError where the device cannot be had.
     """
+    to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
+    if isinstance(config.data, FileData):
+        table = table or read_table(config, config.data)
+        data = [
+            Data(torch.from_numpy(x).to(**to), torch.from_numpy(y).to(**to))
+            for x, y in ((table.x, table.y), (table.x_validation, table.y_validation))
+            if x is not None and y is not None
+        ]
+        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns)
     generator = generator or torch.Generator().manual_seed(config.seed)
     x = torch.randn(config.N, config.D_in, generator=generator)
     y = torch.randn(config.N, config.D_out, generator=generator)  # the target, or its noise
@@ -36,5 +56,18 @@ def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
         y = torch.addmm(y, x, weights.t(), beta=config.data.noise)
         if not torch.isfinite(y).all():
             raise DataError("data: the targets are too large for float32; take smaller weights or less noise")
-    to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
     return Data(x.to(**to), y.to(**to))
+
+
+def read_table(config: Config, data: FileData) -> Table:
+    """What the config's file holds. Raises DataError."""
+    from twolayer import tables  # polars takes a while, and is an extra
+
+    return tables.read(
+        data,
+        Path(),
+        validation=config.validation,
+        seed=config.seed,
+        loss=config.loss,
+        dtype=config.dtype,
+    )

@@ -4,51 +4,53 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Block:
-    """The losses of consecutive iterations.
+    """The losses of consecutive iterations; with batches, of epochs.
 
     `first` is the number of the first of them, counted from 1; `losses[i]` is the loss before update
-    `first + i`; `seconds` is how long the computing of the block took.
+    `first + i`; `seconds` is how long the computing of the block took. `more` holds what else there is to tell of each,
+    by the names in `Config.columns`: accuracy, val_loss, val_accuracy, lr.
     """
 
     first: int
     losses: tuple[float, ...]
     seconds: float
-    lr: float | None = None  # the step of all of them, where it changes as training goes on
+    more: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         """The number of the last iteration in the block."""
         return self.first + len(self.losses) - 1
 
-    def every(self, step: int) -> Iterator[tuple[int, float]]:
-        """The iterations whose number is a multiple of `step`, and one that diverged; each with its loss."""
+    def every(self, step: int) -> Iterator[tuple[int, *tuple[float, ...]]]:
+        """The rows whose number is a multiple of `step`, and one that diverged: the number, the loss, and what more."""
         start = -self.first % step
-        yield from zip(range(self.first + start, self.last + 1, step), self.losses[start::step], strict=True)
+        columns = [self.losses, *self.more.values()]
+        yield from zip(range(self.first + start, self.last + 1, step), *(c[start::step] for c in columns), strict=True)
         if self.last % step and not math.isfinite(self.losses[-1]):
-            yield self.last, self.losses[-1]
+            yield (self.last, *(column[-1] for column in columns))
 
 
-def csv_header(lr: float | str) -> str:
-    """The head of a table of losses; with the step, where that is `auto`."""
-    return "iteration,loss,lr\n" if lr == "auto" else "iteration,loss\n"
+def csv_header(columns: Sequence[str]) -> str:
+    """The head of a table of losses."""
+    return ",".join(columns) + "\n"
 
 
-def csv_row(iteration: int, loss: float, lr: float | None = None) -> str:
+def csv_row(row: Sequence[float]) -> str:
     """A row of csv; `float` reads back from it the very numbers."""
-    return f"{iteration},{loss!r}\n" if lr is None else f"{iteration},{loss!r},{lr!r}\n"
+    return ",".join(map(repr, row)) + "\n"
 
 
-def jsonl_row(iteration: int, loss: float, lr: float | None = None) -> str:
-    """A row of JSON lines; a loss that JSON has no number for (nan, inf) is null."""
-    row = {"iteration": iteration, "loss": loss if math.isfinite(loss) else None}
-    return json.dumps(row if lr is None else row | {"lr": lr}) + "\n"
+def jsonl_row(columns: Sequence[str], row: Sequence[float]) -> str:
+    """A row of JSON lines; what JSON has no number for (nan, inf) is null."""
+    values = (value if math.isfinite(value) else None for value in row)
+    return json.dumps(dict(zip(columns, values, strict=True))) + "\n"
 
 
 @dataclass

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from twolayer import problems, yaml12
-from twolayer.config import KEYS, Config, flat, show
+from twolayer.config import KEYS, Config, FileData, flat, show
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 from twolayer.yaml12 import MAX_PROBLEMS, Path
+
+if TYPE_CHECKING:
+    from twolayer.tables import Table
 
 MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
 
+# The files that are tables, by the ends of their names.
+TABLES = (
+    *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl"),
+    *(".npy", ".npz", ".safetensors"),
+)
+# What a config of a file may leave out, and what it has then. How they were found: docs/your-data.md.
+FILE_DEFAULTS = {
+    "H": 150,
+    "lr": "auto",
+    "epochs": 200,
+    "reduction": "mean",
+    "batch_size": 64,
+    "validation": 0.1,
+}
+PATIENCE = 30  # where `epochs` is left out, too
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config, the name of its file, and the origin of every value in it, by dotted key."""
+    """A config, the name of its file, the origin of every value in it, by dotted key, and the table it trains on."""
 
     config: Config
     name: str
     origins: Mapping[str, Origin]
+    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +79,18 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     overrides: Iterable[Override] = (),
     values: Iterable[tuple[Override, Any]] = (),
+    read: bool = True,
 ) -> Resolved:
-    """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value."""
-    name, text = _read(source)
+    """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value.
+
+    `source` may be a table, too: then all but the target has its default. A table is read, unless `read` is false, for
+    what the config does not say. Raises ConfigError, and DataError for what is wrong with the table.
+    """
+    if is_table(source):
+        name, folder = os.fspath(source), FilePath()
+        text = f"data: {{source: file, path: {json.dumps(name)}}}"
+    else:
+        name, text, folder = _read(source)
     document = yaml12.parse(text, name)
     if document.value is None and not document.problems:
         raise ConfigError([Problem(Origin(name), "", "is empty; a config is a list of `key: value` lines")])
@@ -73,7 +103,69 @@ def resolve(
     parsed = [(layer, _parse_override(layer, document)) for layer in layers]
     for layer, value in [*parsed, *values]:
         _put(document, layer, value)
+    if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
+        return _with_table(document, name, folder, read=read)
     return _validate(document, name)
+
+
+def is_table(source: str | os.PathLike[str]) -> bool:
+    """Whether what stands in a config's place is a table itself."""
+    return os.fspath(source).lower().endswith(TABLES)
+
+
+def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
+    """The config of a file, with what the file says of it, and the defaults that are for files."""
+    given = set(document.value)
+    defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
+    if document.value.get("validation", 0) is None:  # asked to hold nothing out
+        defaults = {key: value for key, value in defaults.items() if key != "patience"}
+    sizes = dict.fromkeys(("N", "D_in", "D_out"), 1)  # until they are known
+    document.value = sizes | defaults | document.value
+    for keys in (("data", "path"), ("validation",)):
+        _place(document, keys, folder, name)
+    resolved = _validate(document, name)
+    if not read:
+        return resolved
+    from twolayer import tables  # polars takes a while, and is an extra
+
+    config = resolved.config
+    assert isinstance(config.data, FileData)
+    table = tables.read(
+        config.data,
+        FilePath(),
+        validation=config.validation,
+        seed=config.seed,
+        loss=config.loss if "loss" in given else None,
+        dtype=config.dtype,
+    )
+    found = {"N": table.x.shape[0], "D_in": table.x.shape[1], "D_out": table.y.shape[1]}
+    for key, value in found.items():
+        if key in given and getattr(config, key) != value:
+            message = f"is {show(document.value[key])}, and {name_of(config.data.path)} gives {value}; leave it out"
+            document.problems.append(
+                ((key,), Problem(problems.nearest((key,), document) or Origin(name), key, message))
+            )
+    document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
+    for key in {*found, "loss"} - given:
+        document.origins[key,] = Origin(name_of(config.data.path))
+    return replace(_validate(document, name), table=table)
+
+
+def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -> None:
+    """A path that the config's file gives starts at that file's folder; one of an option, where the user is."""
+    *above, last = keys
+    holder = document.value
+    for key in above:
+        holder = holder[key]
+    if isinstance(path := holder.get(last), str) and path:
+        origin = problems.nearest(keys, document)
+        base = folder if origin is not None and origin.name == name else FilePath()
+        holder[last] = str(base / path)
+
+
+def name_of(path: str) -> str:
+    """The last part of a path."""
+    return FilePath(path).name
 
 
 def bundled() -> dict[str, FilePath]:
@@ -85,30 +177,37 @@ def bundled() -> dict[str, FilePath]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def write_starter(path: FilePath, *, force: bool = False) -> None:
-    """Write the bundled default config, which shows every key, as a file to start from.
+def write_starter(path: FilePath, name: str = "default", *, force: bool = False) -> list[FilePath]:
+    """Write a bundled config as a file to start from, and beside it the table that it trains on; the files written.
 
-    The file appears whole or not at all. Raises TwolayerError where there is one already (unless `force`), or
-    where none can be written.
+    A file appears whole or not at all. Raises TwolayerError where there is one already (unless `force`), or where none
+    can be written.
     """
-    text = bundled()["default"].read_text(encoding="utf-8")
-    if path.is_dir():
-        raise TwolayerError(f"{path} is a folder; name a file")
-    if path.exists() and not force:
-        raise TwolayerError(f"{path} is there already; --force overwrites it")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    if name not in (configs := bundled()):
+        raise ConfigError([Problem(Origin("--from"), "", f"no such config; there are {', '.join(configs)}")])
+    source = configs[name]
+    table = source.with_suffix(".csv")
+    copies = {path: source} | ({path.parent / table.name: table} if table.exists() else {})
+    for target in copies:
+        if target.is_dir():
+            raise TwolayerError(f"{target} is a folder; name a file")
+        if target.exists() and not force:
+            raise TwolayerError(f"{target} is there already; --force overwrites it")
+    for target, origin in copies.items():
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise TwolayerError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+            try:
+                partial.write_bytes(origin.read_bytes())
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            raise TwolayerError(f"{target} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    return list(copies)
 
 
-def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
-    """The name that stands in messages, and the text. Raises ConfigError."""
+def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
+    """The name that stands in messages, the text, and the folder that its paths start at. Raises ConfigError."""
     configs = bundled()
     name = os.fspath(source)
     if isinstance(source, str) and name in configs:  # "./default" and Path("default") are files of that name
@@ -134,7 +233,7 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
         raise refuse("is over 1 MiB, which no config is")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return name, raw.decode()
+        return name, raw.decode(), path.parent
     except UnicodeDecodeError as error:
         lines = raw[: error.start].decode().split("\n")
         place = Origin(name, len(lines), len(lines[-1]) + 1)

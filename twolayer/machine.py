@@ -18,9 +18,11 @@ from twolayer.errors import DeviceError
 THREAD_OPERATIONS = 1_250_000
 
 
-def operations(config: Config) -> int:
-    """The operations in an iteration's matrix products: two with x (or one with K), three with W2."""
-    N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
+def operations(config: Config, rows: int | None = None) -> int:
+    """The operations in the matrix products of an update on all rows, or so many: two with x (or one with K), three
+    with W2.
+    """
+    N, D_in, H, D_out = rows or config.N, config.D_in, config.H, config.D_out
     dual = choose_engine(config) == "fused" and choose_form(config) == "dual"
     return (2 * N * N * H if dual else 4 * N * D_in * H) + 6 * N * H * D_out
 
@@ -29,7 +31,8 @@ def choose_threads(config: Config) -> int:
     """The number of CPU threads; `auto` is one for small iterations and all cores for large ones."""
     if config.threads != "auto":
         return config.threads
-    return max(1, min(operations(config) // THREAD_OPERATIONS, cores()))
+    rows = min(config.N, config.batch_size or config.N)
+    return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
 
 
 def cores() -> int:

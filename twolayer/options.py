@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +17,15 @@ from twolayer.errors import ConfigError, Origin, Problem, RunError
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
 CHANGEABLE = ("epochs", "log_every", "device")
 
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", metavar="COLUMN", help="The column of a table to predict; repeatable."),
+]
 ConfigArgument = Annotated[
     str,
     typer.Argument(
         metavar="CONFIG",
-        help="A YAML file, or a bundled config: default, scratch or modules.",
+        help="A YAML file, a bundled config (default, scratch, modules, diabetes), or a table, such as my.csv.",
         autocompletion=lambda: list(loading.bundled()),
     ),
 ]
@@ -67,7 +72,7 @@ ResumeOption = Annotated[
 def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
     """A run's own config, with what may be changed for its continuation."""
     source = str(run.path.absolute() / runs.CONFIG)
-    before = loading.resolve(source, environment={})
+    before = loading.resolve(source, environment={}, read=False)
     after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
     own = dict(flat(before.config))
     changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
@@ -79,7 +84,7 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
     if run.info.get("status") == "diverged":
         raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
     memory.check(after.config, after.name, saved=True)
-    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins)
+    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> loading.Resolved:
@@ -104,6 +109,8 @@ def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.
         key, _, value = text.partition("=")
         if text.find("=") > 0:
             yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
+    if given := context.params.get("target"):
+        yield loading.Override(("data", "target"), json.dumps(given), "--target")
     for key in NAMED:
         if (given := context.params.get(key)) is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import platform
 import shutil
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twolayer import __version__, checkpoint, memory, runs
+from twolayer import __version__, checkpoint, evaluation, memory, runs
 from twolayer.config import Config, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, TwolayerError
 from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
 from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
-from twolayer.training import Fit, prepare
+from twolayer.training import Fit, Outcome, prepare
 
 ROW_BYTES = 56  # of the history, at the most or so
 
@@ -41,7 +41,7 @@ class Recording:
 
     def add(self, block: Block) -> None:
         """Write a block's losses, and a checkpoint where one is due."""
-        self.run.append("".join(csv_row(*row, block.lr) for row in block.every(1)))
+        self.run.append("".join(map(csv_row, block.every(1))))
         self.losses.add(block.losses)
         self.seconds += block.seconds
         if not math.isfinite(block.losses[-1]):
@@ -58,11 +58,14 @@ class Recording:
         checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
         self.saved_at = time.monotonic()
 
-    def complete(self, final_loss: float) -> None:
+    def complete(self) -> Outcome:
         """The training has come to its end."""
         self.save()
-        self._save_model(self.fit.model, self.fit.done)
-        self.end("completed", 0, final_loss=final_loss)
+        outcome = self.fit.finish()
+        self._save_model(self.fit, outcome.kept)
+        scores = {f"final_{name}": value for name, value in outcome.scores.items()}
+        self.end("completed", 0, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
+        return outcome
 
     def interrupt(self, exit_code: int) -> None:
         """The training has been asked to stop, and may go on later."""
@@ -91,15 +94,19 @@ class Recording:
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
             pass
-        self._save_model(model, updates)
+        self._save_model(fit, updates)
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
         """Say in `run.json` how the training has ended."""
         figures = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
         self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
 
-    def _save_model(self, model: nn.Sequential, iteration: int) -> None:
-        self.run.write(MODEL, *checkpoint.pack(model.state_dict(), {"iteration": str(iteration)}))
+    def _save_model(self, fit: Fit, iteration: int) -> None:
+        tensors, metadata = fit.model.state_dict(), {"iteration": str(iteration)}
+        if fit.data.columns is not None:
+            tensors |= evaluation.beside(fit.data, fit.config.loss)
+            metadata["columns"] = json.dumps(fit.data.columns.document())
+        self.run.write(MODEL, *checkpoint.pack(tensors, metadata))
 
 
 def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -> Run:
@@ -108,7 +115,7 @@ def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -
     with runs.making(out, runs.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save")
         run.write(CONFIG, document(config).encode())
-        run.start_history(config.lr)
+        run.start_history(config.columns)
         run.note(
             status="running",
             config=source,
@@ -144,17 +151,20 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
         fit = Fit(model, data, config, cut_every=every.iterations)
     else:
         fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
+    if run.info.get("status") == "completed" and run.info.get("stopped_early"):
+        reason = f"{config.patience} epochs had brought no better validation loss"
+        raise RunError(f"{run.path}: has stopped after {fit.done} epochs, because {reason}", usage=True)
     # One that was killed in its last moments still wants its end written.
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
         raise RunError(f"{run.path}: has {fit.done} iterations already; {more}", usage=True)
     _check_space(run.path, fit, "make room")
-    run.start_history(config.lr, *((found.history_bytes, found.history_sha256) if found else ()))
+    run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
     again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done, **other}]
-    for key in ("exit_code", "ended", "error", "iterations", "first_loss", "best_loss", "last_loss", "final_loss"):
+    for key in ("exit_code", "ended", "error", "iterations", "first_loss", "best_loss", "last_loss", "final_loss", "kept"):
         run.info.pop(key, None)  # they are of the end before
     seconds = found.seconds if found else 0.0
     run.note(status="running", seconds=seconds, **_config(run, config), epochs=config.epochs, resumed=again)
@@ -183,11 +193,14 @@ def provenance(config: Config) -> dict[str, Any]:
 
 def fingerprint(what: Data | nn.Module) -> str:
     """The SHA-256 of all the numbers."""
-    tensors: Iterable[Tensor] = (what.x, what.y) if isinstance(what, Data) else what.parameters()
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for tensor in _tensors(what) if isinstance(what, Data) else what.parameters():
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(data: Data) -> list[Tensor]:
+    return [data.x, data.y, *(_tensors(data.validation) if data.validation is not None else [])]
 
 
 def _check_space(path: Path, fit: Fit, advice: str) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ class Run:
         text = json.dumps({"format": FORMAT} | self.info, indent=2, allow_nan=False)
         self.write(INFO, text.encode() + b"\n")
 
-    def start_history(self, lr: float | str, size: int = 0, digest: str = "") -> None:
+    def start_history(self, columns: Sequence[str], size: int = 0, digest: str = "") -> None:
         """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
         path = self.path / HISTORY
         if size and not path.exists():
@@ -98,7 +98,7 @@ class Run:
                 raise RunError(f"{path}: is not what the checkpoint has seen; {_anew(self.path)}")
             os.ftruncate(self._history, self._size)
         if not self._size:
-            self.append(csv_header(lr))
+            self.append(csv_header(columns))
 
     def append(self, text: str) -> None:
         """Add rows to the history."""

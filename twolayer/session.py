@@ -13,7 +13,7 @@ from twolayer.model import device_name
 from twolayer.recording import Recording
 from twolayer.runs import MODEL
 from twolayer.stepsize import curvature, is_cheap
-from twolayer.training import Fit, final_loss, prepare
+from twolayer.training import Fit, prepare
 
 
 def follow(
@@ -25,32 +25,39 @@ def follow(
         try:
             if not quiet:
                 _introduce(fit, recorder, name, aside=aside)
-            view = console.LossView(fit.config.epochs, fit.config.log_every, form, fit.config.lr, quiet=quiet)
+            view = console.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
             seconds, stopped = _train(fit, recorder, view)
         except KeyboardInterrupt:  # before the first iteration
             stopped = process.exit_code(signal.SIGINT)
         if stopped:
             return _interrupted(fit, recorder, stopped)
-        loss = final_loss(fit.model, fit.data, fit.config)
-        if recorder is not None:
-            recorder.complete(loss)
-        console.summary(loss, seconds, fit.done - before, stderr=aside)
+        outcome = recorder.complete() if recorder is not None else fit.finish()
+        where = "the last update" if fit.best is None else f"{fit.config.unit} {outcome.kept}, the best"
+        console.summary(where, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
     except Exception as error:  # noqa: BLE001 whatever it is, the run is told
         if recorder is None:
             raise _explained(error, fit) from None
         return _failed(fit, recorder, _explained(error, fit))
     if recorder is not None:
-        console.note(f"saved; for more: {_again(recorder)} --epochs {2 * fit.done}")
+        console.note(f"saved; {_what_next(fit, recorder)}")
     return 0
+
+
+def _what_next(fit: Fit, recorder: Recording) -> str:
+    if fit.data.columns is not None:
+        return f"to score other rows: twolayer evaluate {shlex.quote(str(recorder.run.path))} DATA"
+    return f"for more: {_again(recorder)} --epochs {2 * fit.done}"
 
 
 def _introduce(fit: Fit, recorder: Recording | None, name: str, *, aside: bool) -> None:
     """Say what is trained, where it is kept, and what computes it."""
-    config = fit.config
+    config, rest = fit.config, fit.data.validation
     if recorder is not None:
         console.note(f"run {recorder.run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
     if not aside:
         console.say(str(fit.model))
+    if rest is not None:
+        console.note(f"{config.N} rows to train on, {len(rest.x)} to validate with; {config.D_in} inputs")
     if config.lr != "auto" and not fit.done and is_cheap(config):
         with suppress(DataError):  # then the loss is not finite either, and that is told
             limit = curvature(fit.model, fit.data, config).limit
@@ -70,13 +77,13 @@ def _train(fit: Fit, recorder: Recording | None, view: console.LossView) -> tupl
             view.show(block)
             if stop.exit_code:
                 break
-    return seconds, stop.exit_code if fit.done < fit.config.epochs else 0
+    return seconds, 0 if fit.is_finished else stop.exit_code
 
 
 def _interrupted(fit: Fit, recorder: Recording | None, exit_code: int) -> int:
     if recorder is not None:
         recorder.interrupt(exit_code)
-    console.note(f"interrupted after {fit.done} of {fit.config.epochs} iterations")
+    console.note(f"interrupted after {fit.done} of {fit.config.epochs} {fit.config.unit}s")
     if recorder is not None:
         console.note(f"go on with: {_again(recorder)}")
     return exit_code

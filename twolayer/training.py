@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import time
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from twolayer import machine, memory, stepsize
-from twolayer.config import Config
+from twolayer.config import Config, settled
 from twolayer.data import Data, load_data
-from twolayer.engines import choose_engine, make_engine
+from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
-from twolayer.errors import DeviceError, DivergedError
+from twolayer.engines.rows import PART
+from twolayer.errors import DataError, DeviceError, DivergedError
 from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
+from twolayer.stepsize import Measure, measures_rows
+from twolayer.stopping import Best
+
+if TYPE_CHECKING:
+    from twolayer.tables import Table
 
 BLOCK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training comes to: the weights that are kept are those after `kept` updates (with batches, epochs).
+
+    `scores` are theirs, by the names of the history: loss, accuracy, val_loss, val_accuracy.
+    """
+
+    kept: int
+    scores: Mapping[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The loss after the last update; with `patience`, of the best weights."""
+        return self.scores["loss"]
 
 
 @dataclass(frozen=True)
 class Training:
     """A finished training: the config with every `auto` resolved, the trained model, its data, and the losses.
 
-    `losses[i]` is the loss before update i + 1, `final_loss` the one after the last update, and `seconds` the
-    time that the iterations took.
+    `losses[i]` is the loss before update i + 1 (with batches, over epoch i + 1), `final_loss` the one of the weights
+    that are kept, and `seconds` the time that the iterations took.
     """
 
     config: Config
@@ -44,14 +71,18 @@ def train(config: Config) -> Training:
     Raises ConfigError (it does not fit into memory), DataError, DeviceError or DivergedError.
     """
     config, data, model = prepare(config)
-    blocks = list(fit(model, data, config))
+    training = fit(model, data, config)
+    blocks = list(training)
     losses = tuple(loss for block in blocks for loss in block.losses)
     seconds = sum(block.seconds for block in blocks)
-    return Training(config, model, data, losses, final_loss(model, data, config), seconds)
+    return Training(config, model, data, losses, training.finish().loss, seconds)
 
 
-def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
-    """The config with device, engine and threads resolved, and its data and initial model on the device."""
+def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
+    """The config with device, engine and threads resolved, and its data and initial model on the device.
+
+    `table` is what its file holds, where that has been read already.
+    """
     memory.check(config)
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
     memory.check(config)  # `auto` may have become the CPU
@@ -70,19 +101,20 @@ def prepare(config: Config) -> tuple[Config, Data, nn.Sequential]:
     config = config.model_copy(update={"threads": machine.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with machine.set_up(config):
-        return config, load_data(config, generator), build_model(config, generator)
+        return settled(config), load_data(config, generator, table), build_model(config, generator)
 
 
 class Fit(Iterator[Block]):
     """A training under way: trains the model in place, and gives its losses, a block of iterations at a time.
 
-    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `reduction`, `engine`, `form`,
-    `threads`, `precision` and `cuda_graph` count here. A block is about 50 ms of work, so that printing, disk and
-    device synchronisation stay out of the hot loop; the results do not depend on where the blocks are cut, and between
-    two of them `model` is consistent. After the block that ends with the first loss that is not finite comes a
-    DivergedError.
+    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `loss`, `reduction`, `engine`,
+    `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the rows) count
+    here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of the hot loop; the
+    results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the block
+    that ends with the first loss that is not finite comes a DivergedError.
 
-    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut.
+    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut; with
+    batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every batch.
     `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for bit. No
     block reaches over a multiple of `cut_every`.
     """
@@ -98,14 +130,16 @@ class Fit(Iterator[Block]):
         cut_every: int = 0,
     ) -> None:
         self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
+        self.best = Best(model, config.patience) if config.patience is not None else None
+        self.stopped = False  # for want of a better validation loss
         state = dict(state or {})
-        if config.lr != "auto":
-            self.lr = config.lr
-        elif "lr" in state:
-            self.lr = float(state.pop("lr"))
-        else:
-            self.lr = stepsize.suggested(model, data, config)
         with machine.set_up(config):  # the dual form's K depends on the threads, too
+            self.meter = Measure(model, data, config) if config.lr == "auto" and measures_rows(config) else None
+            for part in (self.meter, self.best):
+                if part is not None and state:
+                    own = part.state()
+                    part.load_state({name: state.pop(name) for name in own})
+            self.lr = float(state.pop("lr")) if "lr" in state else self._step(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
             if state:
                 self.engine.load_state(state, done)
@@ -115,43 +149,139 @@ class Fit(Iterator[Block]):
     def __next__(self) -> Block:
         return next(self._blocks)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do but to finish."""
+        return self.stopped or self.done >= self.config.epochs
+
     def state(self) -> dict[str, Tensor]:
         """All that a continuation needs to be the same bit for bit."""
         lr = {"lr": torch.tensor(self.lr, dtype=torch.float64)} if self.config.lr == "auto" else {}
-        return self.engine.state() | lr
+        parts = [part.state() for part in (self.meter, self.best) if part is not None]
+        return dict(ChainMap(self.engine.state(), lr, *parts))
 
-    def _measure(self) -> int:
-        """With `lr: auto`, measure the step where that is due; the iterations until it is due again."""
+    def finish(self) -> Outcome:
+        """Give the model the weights that are to be kept, and say what they are worth.
+
+        Raises DivergedError where their loss is not finite. The training cannot go on after this.
+        """
+        kept = self.done
+        if self.best is not None:
+            self.best.consider(self._validated()[0], self.done)
+            self.best.restore()
+            kept = self.best.at
+        with machine.set_up(self.config):
+            names = [name for name in self.config.columns[1:] if name != "lr"]
+            values = scores(self.model, self.data, self.config)
+            if self.data.validation is not None:
+                values += scores(self.model, self.data.validation, self.config)
+        outcome = Outcome(kept, dict(zip(names, values, strict=True)))
+        if not math.isfinite(outcome.loss):
+            raise DivergedError(self.done + 1, outcome.loss, self.lr)
+        return outcome
+
+    def _step(self, before: float) -> float:
+        """The step from here on."""
         if self.config.lr != "auto":
-            return self.config.epochs
-        if self.done and stepsize.next_measure(self.done - 1) == self.done:
-            self.lr = stepsize.suggested(self.model, self.data, self.config)
-            with machine.set_up(self.config):
-                self.engine.set_lr(self.lr)
-        return stepsize.next_measure(self.done) - self.done
+            return self.config.lr
+        if self.meter is None:
+            return stepsize.suggested(self.model, self.data, self.config)
+        return min(before, self.meter.step())
+
+    def _measure(self, done: int) -> int:
+        """With `lr: auto`, measure the step where that is due after so many updates; when it is due again."""
+        if self.config.lr != "auto":
+            return sys.maxsize
+        if done and stepsize.next_measure(done - 1) == done:
+            self.engine.sync()
+            self.lr = self._step(self.lr)
+            self.engine.set_lr(self.lr)
+        return stepsize.next_measure(done)
 
     def _run(self) -> Iterator[Block]:
-        size = 1
-        while left := self.config.epochs - self.done:
-            start = time.perf_counter()
-            count = min(
-                size, left, self._measure(), self.cut_every - self.done % self.cut_every if self.cut_every else left
-            )
+        size, columns = 1, self.config.columns[1:]
+        by_epoch = self.config.batch_size is not None or self.data.validation is not None
+        while not self.is_finished:
+            start, first = time.perf_counter(), self.done + 1
+            count = min(size, self.config.epochs - self.done)
+            count = min(count, self.cut_every - self.done % self.cut_every) if self.cut_every else count
             with machine.set_up(self.config):
-                losses = tuple(self.engine.advance(count).tolist())  # the one place that waits for the device
+                rows = list(self._epochs(count) if by_epoch else self._iterations(count))
                 computed = time.perf_counter()
                 self.engine.sync()
             end = time.perf_counter()
-            seconds, first, lr = end - start, self.done + 1, self.lr if self.config.lr == "auto" else None
-            self.done += count
-            if not all(map(math.isfinite, losses)):
-                bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-                yield Block(first, losses[: bad + 1], seconds, lr)
+            if not rows:
+                return
+            losses, *more = zip(*rows, strict=True)
+            bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(rows))
+            cut = [column[: bad + 1] for column in more]
+            yield Block(first, losses[: bad + 1], end - start, dict(zip(columns[1:], cut, strict=True)))
+            if bad < len(rows):
                 raise DivergedError(first + bad, losses[bad], self.lr)
-            yield Block(first, losses, seconds, lr)
             # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
             target = max(BLOCK_SECONDS, 20 * (end - computed))
-            size = max(1, min(4 * size, int(count * target / max(seconds, 1e-9))))
+            size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
+
+    def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
+        """So many iterations or fewer on all rows at once, until the step is due; their rows of the history."""
+        count = min(count, self._measure(self.done) - self.done)
+        values = self.engine.advance(count).view(count, -1).tolist()  # the one place that waits for the device
+        self.done += count
+        yield from ((*row, *self._shown_step()) for row in values)
+
+    def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
+        """So many epochs, or fewer where it is time to stop; their rows of the history."""
+        for _ in range(count):
+            validated = self._validated() if self.data.validation is not None else ()
+            if self.best is not None:
+                if validated[0] < self.best.loss:
+                    self.engine.sync()
+                if self.best.consider(validated[0], self.done):
+                    self.stopped = True
+                    return
+            if self.config.batch_size is None:
+                self._measure(self.done)
+                row = self.engine.advance(1).view(-1).tolist()
+            else:
+                row = self._epoch(self.config.batch_size)
+            self.done += 1
+            yield (*row, *validated, *self._shown_step())
+
+    def _shown_step(self) -> tuple[float, ...]:
+        return (self.lr,) if self.config.lr == "auto" else ()
+
+    def _epoch(self, batch_size: int) -> list[float]:
+        """An update for every batch; their losses together, of the reduction that the config has."""
+        N, engine = self.config.N, cast(RowEngine, self.engine)
+        order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
+        count = -(-N // batch_size)
+        edges = [round(i * N / count) for i in range(count + 1)]
+        values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
+        due = self._measure(self.done * count)
+        for number, (start, end, out) in enumerate(zip(edges, edges[1:], values, strict=False), self.done * count):
+            if number >= due:
+                due = self._measure(number)
+            engine.update(order[start:end], out)
+        table = values.view(count, -1).double().cpu()
+        sizes = torch.tensor([end - start for start, end in pairwise(edges)], dtype=torch.float64)
+        parts = [sizes / N for _ in range(table.shape[1])]
+        if self.config.reduction == "sum":
+            parts[0] = torch.ones_like(sizes)
+        return [float(torch.dot(column, part)) for column, part in zip(table.t(), parts, strict=True)]
+
+    def _validated(self) -> tuple[float, ...]:
+        """The loss, and for classes the accuracy, on the validation rows."""
+        if self.data.validation is None:
+            raise DataError("patience goes with validation rows, and the data have none")
+        with machine.set_up(self.config):
+            values = cast(RowEngine, self.engine).evaluate(self.data.validation)
+        return tuple(values.view(-1).tolist())
+
+
+def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
+    """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device, and at every start."""
+    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
+    return torch.randperm(N, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
 
 
 def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
@@ -161,9 +291,27 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     """The loss after the last update. Raises DivergedError where it is not finite."""
-    loss_fn = nn.MSELoss(reduction=config.reduction)
-    with torch.no_grad(), machine.set_up(config):
-        loss = float(loss_fn(model(data.x), data.y))
+    with machine.set_up(config):
+        loss, *_ = scores(model, data, config)
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
     return loss
+
+
+@torch.no_grad()
+def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
+    """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
+    rows = max(1, PART // config.H)
+    loss, right = 0.0, 0
+    is_whole = len(data.x) <= rows
+    reduction = config.reduction if is_whole else "sum"
+    for x, y in zip(torch.split(data.x, rows), torch.split(data.y, rows), strict=True):
+        output = model(x)
+        if config.loss == "cross_entropy":
+            loss += float(nn.functional.cross_entropy(output, y, reduction=reduction))
+            right += int((output.argmax(1) == y.argmax(1)).sum())
+        else:
+            loss += float(nn.functional.mse_loss(output, y, reduction=reduction))
+    if not is_whole and config.reduction == "mean":
+        loss /= len(data.x) if config.loss == "cross_entropy" else data.y.numel()
+    return [loss, right / len(data.x)] if config.loss == "cross_entropy" else [loss]
