@@ -14,10 +14,11 @@ from twolayer.model import resolve_device
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out)."""
+    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out); and what is held out for validation."""
 
     x: Tensor
     y: Tensor
+    validation: Data | None = None
 
 
 def load_data(config: Config, generator: torch.Generator | None = None) -> Data:
