@@ -28,10 +28,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from twolayer.evaluation import forward
 
 from twolayer import tables
 from twolayer.config import FileData
-from twolayer.evaluation import forward
 from twolayer.loading import load_config
 from twolayer.training import Fit, prepare
 
@@ -44,7 +44,9 @@ def loaded() -> dict[str, tuple[pl.DataFrame, bool]]:
     found: dict[str, tuple[pl.DataFrame, bool]] = {}
     for name in ("diabetes", "wine", "breast_cancer", "iris", "digits"):
         bunch = getattr(datasets, f"load_{name}")()
-        target = bunch.target if name == "diabetes" else np.array([f"class {bunch.target_names[i]}" for i in bunch.target])
+        target = (
+            bunch.target if name == "diabetes" else np.array([f"class {bunch.target_names[i]}" for i in bunch.target])
+        )
         found[name] = _frame(bunch.data, target), name != "diabetes"
     x, y = datasets.make_friedman1(1000, noise=1.0, random_state=0)
     found["friedman1"] = _frame(x, y), False

@@ -32,10 +32,12 @@ MAY_IMPORT = {
     "survey": "columns errors reading",
     "tables": "columns config errors reading survey",
     "model": "config errors",
-    "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual",
-    "engines.autograd": "data engines.working",
-    "engines.manual": "data engines.working",
-    "engines.fused": "config data engines.manual engines.working",
+    "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual engines.rows memory",
+    "engines.autograd": "data engines.working memory",
+    "engines.manual": "data engines.losses engines.working",
+    "engines.fused": "config data engines.losses engines.manual engines.working memory",
+    "engines.rows": "data engines.losses engines.manual engines.working memory",
+    "engines.losses": "",
     "engines.graph": "",
     "engines.working": "errors",
     "machine": "config engines engines.fused errors memory",
@@ -76,7 +78,9 @@ COMPUTES = {
     "engines.autograd",
     "engines.fused",
     "engines.graph",
+    "engines.losses",
     "engines.manual",
+    "engines.rows",
 }
 
 

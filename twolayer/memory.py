@@ -8,6 +8,9 @@ from pathlib import Path
 from twolayer.config import Config
 from twolayer.errors import ConfigError, Origin, Problem
 
+# Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
+PART = 2**24
+
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
@@ -15,11 +18,24 @@ def needed(config: Config) -> int:
     """The bytes that a training takes on the device, at the least.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
-    each with its gradient; and where the form is dual, its K (N, N) and what collects the steps, (N, H).
+    each with its gradient, or those of a part of the rows; and where the form is dual, its K (N, N) and what collects
+    the steps, (N, H).
     """
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
-    numbers = _drawn(config) + _parameters(config) + 2 * config.N * (config.H + config.D_out) + dual
+    rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
+    numbers = _drawn(config) + _parameters(config) + 2 * rows * (config.H + config.D_out) + dual
     return numbers * _ITEMSIZE[config.dtype]
+
+
+def in_parts(config: Config) -> bool:
+    """Whether the training goes by rows: in batches, or with some for validation, or with more than are held at once."""
+    is_batched = config.batch_size is not None and config.batch_size < config.N
+    return is_batched or config.validation is not None or config.N * config.H > PART
+
+
+def part_rows(H: int, most: int) -> int:
+    """The rows whose hidden units are held at once, of so many."""
+    return min(max(1, PART // H), most)
 
 
 def needed_by_host(config: Config) -> int:

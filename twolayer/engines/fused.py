@@ -2,9 +2,10 @@
 
 Small networks fold their biases into the matrix products: with H+ = [relu(Z) 1] of shape (N, H + 1) and B = [W2 b2],
 the residual is E = H+ B' - Y, and B <- B - 2 lr E' H+ updates the second layer whole. For a mean, 2 lr is divided by
-N D_out. The dual form (`DualEngine`) descends on the pre-activations in place of the first layer's weights. Both keep
-H+, Z, E and their gradients transposed, a row for each hidden unit or output: the ones are then a row of their own, the
-rest of H+ is contiguous, and an iteration takes a tenth less time.
+N D_out. For classes E = softmax(H+ B') - Y, and lr, for a mean lr / N, takes the place of 2 lr. The dual form
+(`DualEngine`) descends on the pre-activations in place of the first layer's weights. Both keep H+, Z, E and their
+gradients transposed, a row for each hidden unit or output: the ones are then a row of their own, the rest of H+ is
+contiguous, and an iteration takes a tenth less time.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from twolayer import memory
 from twolayer.config import Config
 from twolayer.data import Data
+from twolayer.engines.losses import Score, factor, score_scale, softmax
 from twolayer.engines.manual import relu_backward
 from twolayer.engines.working import Working
 
@@ -44,6 +47,8 @@ def choose_form(config: Config) -> str:
     """
     if config.form != "auto":
         return config.form
+    if memory.in_parts(config):
+        return "primal"
     N, D_in, H, epochs = config.N, config.D_in, config.H, config.epochs
     primal = epochs * 4 * N * D_in * H
     slower = 1 if config.dtype == "float64" else 2 if config.device == "cpu" else 32
@@ -66,22 +71,32 @@ class _Fused(Working, ABC):
 
     # Does a whole chunk, which it is given. Were that the engine's own, neither would ever be freed.
     replay: Replay | None = None
+    CLASSES = -1  # y's dimension of them
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
         self.x, self.y = data.x, data.y  # (N, D_in), (N, D_out)
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
-        self.reduce = torch.sum if reduction == "sum" else torch.mean
+        self.reduction, self.loss = reduction, loss
         self.set_lr(lr)
-        # The residuals E of a chunk of iterations, each of y's shape: their losses are then computed together.
-        self.residuals, self.squares = self._per_iteration(), self._per_iteration()
-        self.slots = self.residuals.unbind()
-        self.losses = self.y.new_empty(len(self.slots))
+        # The residuals E of a chunk of iterations, each of y's shape: their losses are then computed together. For
+        # classes it is the logits that are kept, and the residual of one iteration is in `residual`.
+        self.outputs = self._per_iteration()
+        self.slots = self.outputs.unbind()
+        if loss == "mse":
+            self.squares = self._per_iteration()
+            self.reduce = torch.sum if reduction == "sum" else torch.mean
+            self.losses = self.y.new_empty(len(self.slots))
+        else:
+            self.residual = torch.empty_like(self.y)
+            self.score = Score(self.outputs, self.CLASSES)
+            self.score_scale = self.y.new_tensor(score_scale(reduction, len(self.x)))
+            self.losses = self.y.new_empty(len(self.slots), 2)
 
     def set_lr(self, lr: float) -> None:
         """Take another step from the next iteration on."""
+        numerator, denominator = factor(self.loss, self.reduction, len(self.x), self.y.numel() // len(self.x))
         # A step beyond the dtype's largest number would be refused as such, not reported as the divergence that it is.
-        step = 2 * lr / (1 if self.reduce is torch.sum else self.y.numel())
-        self.step = -min(step, torch.finfo(self.x.dtype).max)
+        self.step = -min(numerator * lr / denominator, torch.finfo(self.x.dtype).max)
         if self.replay is not None:
             self.replay.reset()  # it holds the step
 
@@ -95,8 +110,8 @@ class _Fused(Working, ABC):
 
     @torch.inference_mode()  # a twentieth faster than no_grad
     def advance(self, iterations: int) -> Tensor:
-        """Do so many iterations; the loss before each update, shape (iterations,)."""
-        losses, start = self.y.new_empty(iterations), 0
+        """Do so many iterations; the loss before each update, shape (iterations,), or loss and accuracy for classes."""
+        losses, start = self.y.new_empty(iterations, *self.losses.shape[1:]), 0
         while start < iterations:
             count = min(self._start_chunk(), iterations - start)
             if self.replay is not None and count == len(self.slots):
@@ -116,12 +131,21 @@ class _Fused(Working, ABC):
         """So many iterations; their losses come first in `losses`."""
         self._iterate(self.slots[:count])
         # Of all slots, used or not: on a GPU the order of a sum depends on how many sums there are.
-        torch.mul(self.residuals, self.residuals, out=self.squares)
-        self.reduce(self.squares, (1, 2), out=self.losses)
+        if self.loss == "mse":
+            torch.mul(self.outputs, self.outputs, out=self.squares)
+            self.reduce(self.squares, (1, 2), out=self.losses)
+        else:
+            self.score(self.outputs, self.y, self.losses)
+            self.losses.mul_(self.score_scale)
+
+    def _from_logits(self, z: Tensor) -> Tensor:
+        """The residual for classes, softmax(z) - y."""
+        softmax(z, self.CLASSES % 2, False, out=self.residual)
+        return self.residual.sub_(self.y)
 
     @abstractmethod
     def _iterate(self, slots: Sequence[Tensor]) -> None:
-        """One iteration for each slot, whose residual it leaves there."""
+        """One iteration for each slot, whose residual, or for classes logits, it leaves there."""
 
     @abstractmethod
     def sync(self) -> None:
@@ -134,8 +158,8 @@ class PlainEngine(_Fused):
     Updates go through a buffer: adding inside the product is no faster here and, with several threads, less exact.
     """
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
-        super().__init__(model, data, lr=lr, reduction=reduction)
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction, loss=loss)
         self.h = self.x.new_empty(len(self.x), len(self.w1))  # (N, H)
         self.grad_h = torch.empty_like(self.h)  # G, short of its factor 2
         self.grad_w1, self.grad_b1 = torch.empty_like(self.w1), torch.empty_like(self.b1)
@@ -145,11 +169,12 @@ class PlainEngine(_Fused):
         x, y, h, grad_h, step = self.x, self.y, self.h, self.grad_h, self.step
         w1, b1, w2, b2 = self.w1, self.b1, self.w2, self.b2
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
-        w1_t, w2_t, grad_h_t = w1.t(), w2.t(), grad_h.t()
+        w1_t, w2_t, grad_h_t, is_mse = w1.t(), w2.t(), grad_h.t(), self.loss == "mse"
 
-        for residual in slots:
+        for slot in slots:
             torch.addmm(b1, x, w1_t, out=h).relu_()
-            torch.addmm(b2, h, w2_t, out=residual).sub_(y)
+            torch.addmm(b2, h, w2_t, out=slot)
+            residual = slot.sub_(y) if is_mse else self._from_logits(slot)
             torch.mm(residual, w2, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
             w2.add_(torch.mm(residual.t(), h, out=grad_w2), alpha=step)
@@ -164,13 +189,23 @@ class PlainEngine(_Fused):
 class _Folded(_Fused):
     """The second layer with its biases inside the products, and all that has a row for each of the N transposed."""
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
-        super().__init__(model, Data(data.x, data.y.t().contiguous()), lr=lr, reduction=reduction)  # y: (D_out, N)
+    CLASSES = -2
+
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
+        data = Data(data.x, data.y.t().contiguous())  # y: (D_out, N)
+        super().__init__(model, data, lr=lr, reduction=reduction, loss=loss)
         self.h_ones = self.x.new_ones(len(self.w1) + 1, len(self.x))  # H+ = [h 1], (H + 1, N)
         self.h = self.h_ones[:-1]
         self.grad_h = torch.empty_like(self.h)  # G, (H, N), short of its factor 2
         self.b = torch.cat([self.w2, self.b2[:, None]], 1)  # B = [W2 b2], (D_out, H + 1)
         self.grad_b = torch.empty_like(self.b)
+
+    def _residual(self) -> Callable[[Tensor], Tensor]:
+        """E = H+ B' - Y, or softmax(H+ B') - Y, as a function of the slot."""
+        y, b, h_ones = self.y, self.b, self.h_ones
+        if self.loss == "mse":
+            return lambda slot: torch.addmm(y, b, h_ones, beta=-1, out=slot)
+        return lambda slot: self._from_logits(torch.mm(b, h_ones, out=slot))
 
     def _update_second(self) -> Callable[[Tensor], object]:
         """B <- B - 2 lr E' H+, as a function of the residual."""
@@ -192,27 +227,20 @@ class FoldedEngine(_Folded):
 
     STATE = ("a_t", "b")
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
-        super().__init__(model, data, lr=lr, reduction=reduction)
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction, loss=loss)
         ones = torch.ones_like(self.x[:, :1])
         self.x_ones_t = torch.cat([self.x, ones], 1).t().contiguous()  # X+ = [X 1], (D_in + 1, N)
         self.a_t = torch.cat([self.w1, self.b1[:, None]], 1).t().contiguous()  # A = [W1 b1], (D_in + 1, H)
 
     def _iterate(self, slots: Sequence[Tensor]) -> None:
-        x_ones_t, a_t, b, y, h_ones, h, grad_h = (
-            self.x_ones_t,
-            self.a_t,
-            self.b,
-            self.y,
-            self.h_ones,
-            self.h,
-            self.grad_h,
-        )
-        a, w2_t, grad_h_t, step, update_second = a_t.t(), b[:, :-1].t(), grad_h.t(), self.step, self._update_second()
+        x_ones_t, a_t, b, h, grad_h, step = self.x_ones_t, self.a_t, self.b, self.h, self.grad_h, self.step
+        a, w2_t, grad_h_t = a_t.t(), b[:, :-1].t(), grad_h.t()
+        residual_into, update_second = self._residual(), self._update_second()
 
-        for residual in slots:
+        for slot in slots:
             torch.mm(a, x_ones_t, out=h).relu_()
-            torch.addmm(y, b, h_ones, beta=-1, out=residual)
+            residual = residual_into(slot)
             torch.mm(w2_t, residual, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
             update_second(residual)
@@ -236,8 +264,8 @@ class DualEngine(_Folded):
 
     STATE = ("base_w1", "base_b1", "s", "b")
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
-        super().__init__(model, data, lr=lr, reduction=reduction)
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
+        super().__init__(model, data, lr=lr, reduction=reduction, loss=loss)
         self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # as of the last fold
         self.k = _k(self.x)
         self.s_sum = torch.empty_like(self.b1)
@@ -269,12 +297,17 @@ class DualEngine(_Folded):
         return min(len(self.slots), FOLD_EVERY - since_fold)
 
     def _iterate(self, slots: Sequence[Tensor]) -> None:
-        k, z, s, b, y, h_ones, h, grad_h = self.k, self.z, self.s, self.b, self.y, self.h_ones, self.h, self.grad_h
-        z0, w2_t, step, update_second = self.z0, b[:, :-1].t(), self.step, self._update_second()
+        k, z, z0, s, h, grad_h = self.k, self.z, self.z0, self.s, self.h, self.grad_h
+        w2_t, step, residual_into, update_second = (
+            self.b[:, :-1].t(),
+            self.step,
+            self._residual(),
+            self._update_second(),
+        )
 
-        for residual in slots:
+        for slot in slots:
             torch.clamp_min(z, 0, out=h)
-            torch.addmm(y, b, h_ones, beta=-1, out=residual)
+            residual = residual_into(slot)
             torch.mm(w2_t, residual, out=grad_h)
             relu_backward(grad_h, h, 0, grad_input=grad_h)
             update_second(residual)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.data import Data
+from twolayer.engines.losses import Score, factor, score_scale
 from twolayer.engines.working import Working
 
 # grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
 # tutorial does, takes several times as long.
 relu_backward = torch.ops.aten.threshold_backward.grad_input
+log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
 
 
 class ManualEngine(Working):
@@ -20,38 +22,42 @@ class ManualEngine(Working):
     weights equal the autograd engine's bit for bit (docs/numerics.md says where PyTorch allows it).
     """
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str) -> None:
+    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
         self.x, self.y, self.lr = data.x, data.y, lr  # (N, D_in), (N, D_out)
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         N, (H, D_in), D_out = len(self.x), self.w1.shape, len(self.w2)
-        self.reduce = torch.sum if reduction == "sum" else torch.mean
+        self.loss, self.reduce = loss, torch.sum if reduction == "sum" else torch.mean
+        numerator, denominator = factor(loss, reduction, N, D_out)
         # As a tensor, because PyTorch would make one of a Python number in every iteration.
-        self.grad_scale = self.x.new_tensor(2 if reduction == "sum" else 2 / (N * D_out))
+        self.grad_scale = self.x.new_tensor(numerator / denominator)
 
         self.h_relu, self.grad_h = self.x.new_empty(N, H), self.x.new_empty(N, H)
         self.y_pred, self.squared = self.x.new_empty(N, D_out), self.x.new_empty(N, D_out)
         self.grad_w1, self.grad_b1 = self.x.new_empty(H, D_in), self.x.new_empty(H)
         self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
+        if loss == "cross_entropy":
+            self.score = Score(self.y_pred, dim=-1)
+            self.score_scale = self.x.new_tensor(score_scale(reduction, N))
+            self.grad_log_p = -self.grad_scale * self.y
 
     @torch.no_grad()
     def advance(self, iterations: int) -> Tensor:
-        """Do so many iterations; the loss before each update, shape (iterations,)."""
-        losses = self.x.new_empty(iterations)
-        x, y, w1, b1, w2, b2 = self.x, self.y, self.w1, self.b1, self.w2, self.b2
-        h_relu, grad_h, y_pred, squared = self.h_relu, self.grad_h, self.y_pred, self.squared
+        """Do so many iterations; the loss before each update, shape (iterations,), or loss and accuracy for classes."""
+        losses = self.x.new_empty(iterations) if self.loss == "mse" else self.x.new_empty(iterations, 2)
+        x, w1, b1, w2, b2 = self.x, self.w1, self.b1, self.w2, self.b2
+        h_relu, grad_h, y_pred = self.h_relu, self.grad_h, self.y_pred
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
         w1_t, w2_t, grad_h_t, grad_y_t = w1.t(), w2.t(), grad_h.t(), y_pred.t()  # views of the buffers
-        reduce, grad_scale, step = self.reduce, self.grad_scale, -self.lr
+        grad_at_output = self._squared_error if self.loss == "mse" else self._cross_entropy
+        step = -self.lr
 
         for loss in losses.unbind():
-            # Forward: the hidden layer, the prediction, and its residual in the same buffer.
+            # Forward: the hidden layer, the prediction, the loss, and its gradient in the prediction's buffer.
             torch.addmm(b1, x, w1_t, out=h_relu).clamp_(min=0)
-            residual = torch.addmm(b2, h_relu, w2_t, out=y_pred).sub_(y)
-            torch.mul(residual, residual, out=squared)
-            reduce(squared, (0, 1), out=loss)
+            torch.addmm(b2, h_relu, w2_t, out=y_pred)
+            grad_y = grad_at_output(loss)
 
             # Backward: the gradients of the loss, from the output to the input.
-            grad_y = residual.mul_(grad_scale)
             torch.mm(grad_y_t, h_relu, out=grad_w2)
             torch.sum(grad_y, 0, out=grad_b2)
             torch.mm(grad_y, w2, out=grad_h)
@@ -64,6 +70,21 @@ class ManualEngine(Working):
             w2.add_(grad_w2, alpha=step)
             b2.add_(grad_b2, alpha=step)
         return losses
+
+    def _squared_error(self, loss: Tensor) -> Tensor:
+        """The gradient at the output, in place of the prediction; the loss goes into `loss`."""
+        residual = self.y_pred.sub_(self.y)
+        torch.mul(residual, residual, out=self.squared)
+        self.reduce(self.squared, (0, 1), out=loss)
+        return residual.mul_(self.grad_scale)
+
+    def _cross_entropy(self, loss: Tensor) -> Tensor:
+        """The gradient at the output, in place of the logits; the loss and the accuracy go into `loss`."""
+        z = self.y_pred
+        self.score(z, self.y, loss)
+        loss.mul_(self.score_scale)
+        log_softmax_backward(self.grad_log_p, self.score.log_p, 1, z.dtype, out=z)
+        return z
 
     def sync(self) -> None:
         """Nothing is left to write: the updates are made in the model's parameters."""
