@@ -20,7 +20,7 @@ from twolayer.errors import RunError
 from twolayer.loading import load_config
 from twolayer.recording import Recording, fingerprint
 from twolayer.runs import Every
-from twolayer.training import Fit, final_loss, prepare
+from twolayer.training import Fit, prepare
 
 EVERY = Every("4", iterations=4)
 
@@ -34,7 +34,7 @@ def record(folder: Path, config: Config) -> None:
         try:
             for block in fit:
                 recorder.add(block)
-            recorder.complete(final_loss(model, data, config))
+            recorder.complete()
         except BaseException as error:
             recorder.fail(error)
             raise
@@ -47,7 +47,7 @@ def resume(folder: Path, **changed: Any) -> None:
         recorder = Recording(run, fit, EVERY)
         for block in fit:
             recorder.add(block)
-        recorder.complete(final_loss(model, data, config))
+        recorder.complete()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -129,9 +129,9 @@ def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read:
     from twolayer import tables  # polars takes a while, and is an extra
 
     config = resolved.config
-    assert isinstance(config.data, FileData)
+    data = cast(FileData, config.data)
     table = tables.read(
-        config.data,
+        data,
         FilePath(),
         validation=config.validation,
         seed=config.seed,
@@ -141,13 +141,13 @@ def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read:
     found = {"N": table.x.shape[0], "D_in": table.x.shape[1], "D_out": table.y.shape[1]}
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
-            message = f"is {show(document.value[key])}, and {name_of(config.data.path)} gives {value}; leave it out"
+            message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"
             document.problems.append(
                 ((key,), Problem(problems.nearest((key,), document) or Origin(name), key, message))
             )
     document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
     for key in {*found, "loss"} - given:
-        document.origins[key,] = Origin(name_of(config.data.path))
+        document.origins[key,] = Origin(name_of(data.path))
     return replace(_validate(document, name), table=table)
 
 

@@ -164,18 +164,9 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
     again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done, **other}]
-    for key in (
-        "exit_code",
-        "ended",
-        "error",
-        "iterations",
-        "first_loss",
-        "best_loss",
-        "last_loss",
-        "final_loss",
-        "kept",
-    ):
-        run.info.pop(key, None)  # they are of the end before
+    ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept")
+    for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
+        del run.info[key]  # they are of the end before
     seconds = found.seconds if found else 0.0
     run.note(status="running", seconds=seconds, **_config(run, config), epochs=config.epochs, resumed=again)
     run.write(CONFIG, document(config).encode())

@@ -20,7 +20,6 @@ from twolayer.config import Config, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
-from twolayer.engines.rows import PART
 from twolayer.errors import DataError, DeviceError, DivergedError
 from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
@@ -109,12 +108,13 @@ class Fit(Iterator[Block]):
 
     The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `loss`, `reduction`, `engine`,
     `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the rows) count
-    here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of the hot loop; the
-    results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the block
-    that ends with the first loss that is not finite comes a DivergedError.
+    here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of the hot loop;
+    the results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the
+    block that ends with the first loss that is not finite comes a DivergedError.
 
-    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut; with
-    batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every batch.
+    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut;
+    with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every
+    batch.
     `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for bit. No
     block reaches over a multiple of `cut_every`.
     """
@@ -239,7 +239,7 @@ class Fit(Iterator[Block]):
                 if self.best.consider(validated[0], self.done):
                     self.stopped = True
                     return
-            if self.config.batch_size is None:
+            if self.config.batch_size is None or self.config.batch_size >= self.config.N:
                 self._measure(self.done)
                 row = self.engine.advance(1).view(-1).tolist()
             else:
@@ -301,7 +301,7 @@ def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
 @torch.no_grad()
 def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
     """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
-    rows = max(1, PART // config.H)
+    rows = memory.part_rows(config.H, len(data.x))
     loss, right = 0.0, 0
     is_whole = len(data.x) <= rows
     reduction = config.reduction if is_whole else "sum"
