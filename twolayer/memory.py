@@ -28,7 +28,7 @@ def needed(config: Config) -> int:
 
 
 def in_parts(config: Config) -> bool:
-    """Whether the training goes by rows: in batches, or with some for validation, or with more than are held at once."""
+    """Whether the training goes by rows: in batches, with some for validation, or with more than are held at once."""
     is_batched = config.batch_size is not None and config.batch_size < config.N
     return is_batched or config.validation is not None or config.N * config.H > PART
 

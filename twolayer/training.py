@@ -138,7 +138,8 @@ class Fit(Iterator[Block]):
                 size, left, self._measure(), self.cut_every - self.done % self.cut_every if self.cut_every else left
             )
             with machine.set_up(self.config):
-                losses = tuple(self.engine.advance(count).tolist())  # the one place that waits for the device
+                scores = self.engine.advance(count)
+                losses = tuple((scores[:, 0] if scores.dim() > 1 else scores).tolist())  # here it waits for the device
                 computed = time.perf_counter()
                 self.engine.sync()
             end = time.perf_counter()
@@ -161,9 +162,9 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     """The loss after the last update. Raises DivergedError where it is not finite."""
-    loss_fn = nn.MSELoss(reduction=config.reduction)
+    loss_fn = (nn.MSELoss if config.loss == "mse" else nn.CrossEntropyLoss)(reduction=config.reduction)
     with torch.no_grad(), machine.set_up(config):
-        loss = float(loss_fn(model(data.x), data.y))
+        loss = float(loss_fn(model(data.x), data.y if config.loss == "mse" else data.y.argmax(1)))
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
     return loss
