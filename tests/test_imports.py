@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "session": "console errors model process recording runs stepsize training",
     "recording": "checkpoint config data errors history memory model runs training",
     "bench": "config engines engines.fused errors machine memory model stepsize training",
-    "stepsize": "config data engines.manual errors machine",
+    "stepsize": "config data engines.losses engines.manual engines.working errors machine memory",
     "training": "config data engines engines.fused errors history machine memory model stepsize",
     "console": "errors history process",
     "files": "errors",

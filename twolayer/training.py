@@ -23,7 +23,7 @@ from twolayer.engines.fused import choose_form
 from twolayer.errors import DataError, DeviceError, DivergedError
 from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
-from twolayer.stepsize import Measure, measures_rows
+from twolayer.stepsize import Measure, is_sampled
 from twolayer.stopping import Best
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Fit(Iterator[Block]):
         self.stopped = False  # for want of a better validation loss
         state = dict(state or {})
         with machine.set_up(config):  # the dual form's K depends on the threads, too
-            self.meter = Measure(model, data, config) if config.lr == "auto" and measures_rows(config) else None
+            self.meter = Measure(model, data, config) if config.lr == "auto" and is_sampled(config) else None
             for part in (self.meter, self.best):
                 if part is not None and state:
                     own = part.state()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from twolayer import memory
 from twolayer.data import Data
-from twolayer.engines.losses import Score, factor, score_scale, softmax
+from twolayer.engines.losses import Score, factor, score_scale
 from twolayer.engines.manual import relu_backward
-from twolayer.engines.working import Working
+from twolayer.engines.working import Working, views
 
 
 class _Buffers:
@@ -46,8 +46,8 @@ class RowsEngine(Working):
         self.weights = torch.cat([w1.t().flatten(), b1, w2.flatten(), b2])
         self.gradient, self.total = torch.empty_like(self.weights), torch.empty_like(self.weights)
         shapes = [(D_in, H), (H,), (D_out, H), (D_out,)]
-        self.w1_t, self.b1, self.w2, self.b2 = _split(self.weights, shapes)
-        self.grad_w1_t, self.grad_b1, self.grad_w2, self.grad_b2 = _split(self.gradient, shapes)
+        self.w1_t, self.b1, self.w2, self.b2 = views(self.weights, shapes)
+        self.grad_w1_t, self.grad_b1, self.grad_w2, self.grad_b2 = views(self.gradient, shapes)
         self.w1, self.w2_t = self.w1_t.t(), self.w2.t()
 
         self.largest = torch.finfo(self.x.dtype).max  # beyond it a step would be refused, and is to diverge
@@ -141,7 +141,7 @@ class RowsEngine(Working):
             torch.sum(v.other, (0, 1), out=self.sums)
         else:
             v.score(v.z, y, self.sums)
-            softmax(v.z, 1, False, out=v.other).sub_(y)
+            torch.exp(v.score.log_p, out=v.other).sub_(y)
         return v
 
     def _backward(self, x: Tensor, v: _Buffers) -> None:
@@ -152,9 +152,3 @@ class RowsEngine(Working):
         relu_backward(v.grad_h, v.h, 0, grad_input=v.grad_h)
         torch.mm(x.t(), v.grad_h, out=self.grad_w1_t)
         torch.sum(v.grad_h, 0, out=self.grad_b1)
-
-
-def _split(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Views of these shapes, one after the other."""
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    return [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]

@@ -1,8 +1,8 @@
-"""What all engines share: the tensors that are their working state."""
+"""What engines share: the tensors that are their working state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,3 +35,9 @@ class Working:
         for name, tensor in own.items():
             tensor.copy_(state[name])
         self.done = done
+
+
+def views(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Views of these shapes, one after the other."""
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    return [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
