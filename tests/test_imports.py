@@ -27,6 +27,10 @@ MAY_IMPORT = {
     "memory": "config errors",
     "history": "",
     "data": "config errors model",
+    "reading": "errors",
+    "columns": "errors reading",
+    "survey": "columns errors reading",
+    "tables": "columns config errors reading survey",
     "model": "config errors",
     "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual",
     "engines.autograd": "data engines.working",
@@ -50,7 +54,13 @@ MAY_IMPORT = {
     "cli": "config console errors listing loading options process runs"
     " | bench model recording session stepsize training",
 }
-ONLY_USER = {"typer": {"cli", "options"}, "rich": {"console"}, "yaml": {"yaml12"}, "pydantic": {"config", "loading"}}
+ONLY_USER = {
+    "typer": {"cli", "options"},
+    "rich": {"console"},
+    "yaml": {"yaml12"},
+    "pydantic": {"config", "loading"},
+    "polars": {"reading", "columns", "survey", "tables"},
+}
 COMPUTES = {
     "bench",
     "checkpoint",

@@ -1,0 +1,296 @@
+"""Which column becomes which features, and frames as numbers by that. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from twolayer.errors import DataError
+from twolayer.reading import MISSING
+
+Kind: TypeAlias = Literal["number", "boolean", "category"]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+FLAT = 1e-12  # a deviation that is not above this part of the mean is rounding
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of x: a number as it is, whether a text is `category`, or whether the value is missing.
+
+    `fill` stands in for a missing number, and is None where none may be missing. x is (raw - mean) / deviation.
+    """
+
+    name: str
+    column: str
+    kind: Literal["number", "category", "missing"]
+    category: str | None = None
+    fill: float | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One column to predict: y is (raw - mean) / deviation; 0 and 1 for classes."""
+
+    column: str
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a table becomes x and y; `classes` are the one target's, and None where numbers are predicted.
+
+    `kinds` says for every input column what it is read as. `decimal` is the decimal point of numbers that are text.
+    """
+
+    features: tuple[Feature, ...]
+    targets: tuple[Target, ...]
+    classes: tuple[str, ...] | None
+    kinds: dict[str, Kind]
+    decimal: str = "."
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Any) -> Columns:
+        """The columns that `document` wrote. Raises DataError for anything else."""
+        try:
+            columns = Columns(
+                tuple(Feature(**item) for item in document["features"]),
+                tuple(Target(**item) for item in document["targets"]),
+                None if document["classes"] is None else tuple(document["classes"]),
+                dict(document["kinds"]),
+                document["decimal"],
+            )
+            if not _sound(columns):
+                raise ValueError
+        except (TypeError, ValueError, KeyError):
+            raise DataError("the columns that the model was trained on are damaged") from None
+        return columns
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input columns, in the order of their features."""
+        return tuple(self.kinds)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The features' means, (D_in,) float64."""
+        return np.array([feature.mean for feature in self.features])
+
+    @cached_property
+    def deviation(self) -> Array:
+        """The features' deviations, (D_in,) float64."""
+        return np.array([feature.deviation for feature in self.features])
+
+
+def _sound(columns: Columns) -> bool:
+    """Whether all have the types and the order that `read` gives them."""
+    scaled: list[Feature | Target] = [*columns.features, *columns.targets]
+    numbers = [n for item in scaled for n in (item.mean, item.deviation)]
+    numbers += [feature.fill for feature in columns.features if feature.fill is not None]
+    texts: list[Any] = [feature.name for feature in columns.features] + [item.column for item in scaled]
+    texts += [feature.category for feature in columns.features if feature.kind == "category"]
+    return (
+        all(isinstance(number, float) and isfinite(number) for number in numbers)
+        and all(item.deviation >= 0 for item in scaled)
+        and all(isinstance(text, str) for text in [*texts, *columns.kinds, *(columns.classes or ())])
+        and set(columns.kinds.values()) <= {"number", "boolean", "category"}
+        and all(feature.kind in ("number", "category", "missing") for feature in columns.features)
+        and [key for key, _ in groupby(columns.features, lambda feature: feature.column)] == list(columns.kinds)
+        and columns.decimal in (".", ",")
+        and bool(columns.features)
+        and bool(columns.targets)
+        and (columns.classes is None or len(columns.targets) == 1 < len(columns.classes))
+    )
+
+
+# --- frames -> numbers
+
+
+def encode(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+    """x, standardised: (rows, D_in), float64. `name` and `first_row` tell errors' places.
+
+    A category that the model does not know becomes zeros; `unknown` counts those. Raises DataError where a column is
+    not there, or a cell holds no number or no value.
+    """
+    x = raw(frame, columns, name, first_row)
+    x -= columns.mean
+    x /= steady(columns.mean, columns.deviation)
+    return x
+
+
+def steady(mean: Array, deviation: Array) -> Array:
+    """The deviations to divide by: infinite, so that 0 comes out, where a feature is the same in all rows."""
+    return np.where(deviation > FLAT * np.maximum(1, np.abs(mean)), deviation, np.inf)
+
+
+def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+    """The features as they are, missing numbers filled: (rows, D_in), float64. Raises DataError."""
+    require(frame, columns.inputs, name)
+    x = np.zeros((frame.height, len(columns.features)))
+    at = 0
+    for column, group in groupby(columns.features, lambda feature: feature.column):
+        features = list(group)
+        where = Place(name, column, first_row)
+        marked = features[-1].kind == "missing"
+        if columns.kinds[column] == "category":
+            cells = text(frame[column])
+            categories = [feature.category for feature in features if feature.category is not None]
+            code = cells.cast(pl.Enum(categories), strict=False).to_physical()
+            known = code.is_not_null().to_numpy()
+            x[np.flatnonzero(known), at + code.drop_nulls().to_numpy().astype(np.intp)] = 1
+        else:
+            cells = numbers(frame[column], columns.kinds[column], columns.decimal, where)
+            fill = features[0].fill
+            values = cells if fill is None or not cells.null_count() else cells.fill_null(fill)
+            x[:, at] = values.to_numpy() if marked or not cells.null_count() else 0
+        if cells.null_count():
+            if not marked:
+                raise DataError(f"{where.row(cells.is_null())} has no value, and none was missing in training")
+            x[:, at + len(features) - 1] = cells.is_null().to_numpy()
+        at += len(features)
+    return x
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a file a column's cells stand."""
+
+    name: str
+    column: str
+    first_row: int = 1
+
+    def row(self, wrong: pl.Series) -> str:
+        """The place of the first cell that is marked."""
+        return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {self.column}:"
+
+
+def require(frame: pl.DataFrame, names: Sequence[str], name: str) -> None:
+    """Raise DataError where columns are not there."""
+    there = set(frame.columns)
+    if lacking := [column for column in names if column not in there]:
+        raise DataError(
+            f"{name}: {listed(lacking)} not there, and the model needs {'it' if len(lacking) == 1 else 'them'}"
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Columns as the subject of a sentence, with its verb: `column a is`, `columns a, b are`."""
+    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"column {shown} is" if len(names) == 1 else f"columns {shown} are"
+
+
+def text(cells: pl.Series) -> pl.Series:
+    """The cells as text without blanks around it; null where it stands for a missing value."""
+    return cells.cast(pl.String).to_frame("cell").select(stripped(pl.col("cell"))).to_series()
+
+
+def stripped(cell: pl.Expr) -> pl.Expr:
+    """The same, as an expression on text."""
+    inner = cell.str.strip_chars()
+    return pl.when(~inner.is_in(MISSING)).then(inner)
+
+
+def number(cell: pl.Expr, decimal: str) -> pl.Expr:
+    """Stripped text as a float64; null where it is none."""
+    if decimal == ",":  # 1.234,5 and 1.234 may mean thousands: no numbers
+        cell = cell.str.replace_all(".", "?", literal=True).str.replace(",", ".", literal=True)
+    return cell.cast(pl.Float64, strict=False)
+
+
+def boolean(cell: pl.Expr) -> pl.Expr:
+    """Stripped text as 0 or 1; null where it is neither."""
+    return cell.str.to_lowercase().replace_strict({"false": 0.0, "true": 1.0}, default=None, return_dtype=pl.Float64)
+
+
+def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Series:
+    """The cells as float64, null where one is missing. Raises DataError for text and for infinity."""
+    if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
+        frame = text(cells).alias("cell").to_frame()
+        value = number(pl.col("cell"), decimal)
+        if kind == "boolean":
+            value = pl.coalesce(boolean(pl.col("cell")), value)
+        found = frame.select(value).to_series()
+        if found.null_count() > frame["cell"].null_count():
+            wrong = found.is_null() & frame["cell"].is_not_null()
+            cell = frame["cell"][wrong.arg_max() or 0]
+            raise DataError(f"{where.row(wrong)} {cell[:40]!r} is not a number")
+    elif cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
+        found = cells.cast(pl.Float64)
+    else:
+        raise DataError(f"{where.name}: column {where.column} holds {cells.dtype}, not numbers")
+    found = found.fill_nan(None)
+    if (infinite := found.is_infinite().fill_null(value=False)).any():
+        raise DataError(f"{where.row(infinite)} is infinite")
+    return found
+
+
+def unknown(frame: pl.DataFrame, columns: Columns) -> dict[str, int]:
+    """How many cells of which text columns hold a category that the model does not know; only where there are any."""
+    found = {}
+    for column, kind in columns.kinds.items():
+        if kind == "category" and column in frame.columns:
+            known = [feature.category for feature in columns.features if feature.column == column]
+            count = int((~text(frame[column]).drop_nulls().is_in([c for c in known if c is not None])).sum())
+            if count:
+                found[column] = count
+    return found
+
+
+def encode_targets(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+    """The targets: (rows, D_out) float64, numbers in their own units, or one-hot classes. Raises DataError."""
+    require(frame, [target.column for target in columns.targets], name)
+    if columns.classes is not None:
+        return _one_hot(
+            frame[columns.targets[0].column], columns.classes, Place(name, columns.targets[0].column, first_row)
+        )
+    y = np.empty((frame.height, len(columns.targets)))
+    for j, target in enumerate(columns.targets):
+        where = Place(name, target.column, first_row)
+        cells = numbers(frame[target.column], "boolean", columns.decimal, where)
+        if cells.null_count():
+            raise DataError(f"{where.row(cells.is_null())} the target has no value")
+        y[:, j] = cells.to_numpy()
+    return y
+
+
+def labels(cells: pl.Series) -> pl.Series:
+    """The names of classes: text as it is, `true` and `false`, whole numbers as such; null where missing."""
+    if cells.dtype.is_float():
+        whole = cells.fill_nan(None)
+        return pl.select(
+            pl.when(whole == whole.round(0))
+            .then(whole.cast(pl.Int64, strict=False).cast(pl.String))
+            .otherwise(whole.cast(pl.String))
+        ).to_series()
+    return text(cells)
+
+
+def _one_hot(cells: pl.Series, classes: tuple[str, ...], where: Place) -> Array:
+    found = labels(cells)
+    # Text may write a class otherwise than it was in training: True for true, 1.0 for 1.
+    others = [found, found.str.to_lowercase()] if classes == ("false", "true") else [found]
+    others.append(labels(found.cast(pl.Float64, strict=False)))
+    frame = pl.DataFrame([other.cast(pl.Enum(classes), strict=False).alias(str(i)) for i, other in enumerate(others)])
+    code = frame.select(pl.coalesce(pl.all()).to_physical()).to_series()
+    if code.null_count():
+        if found.null_count():
+            raise DataError(f"{where.row(found.is_null())} the target has no value")
+        cell = found[code.is_null().arg_max() or 0]
+        raise DataError(f"{where.row(code.is_null())} {cell[:40]!r} is a class that the model does not know")
+    y = np.zeros((cells.len(), len(classes)))
+    y[np.arange(cells.len()), code.to_numpy()] = 1
+    return y

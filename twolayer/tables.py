@@ -1,0 +1,222 @@
+"""Tables as numbers: a file, split and standardised, as arrays x and y. Never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from twolayer.columns import (
+    Array,
+    Columns,
+    Feature,
+    Target,
+    encode,
+    encode_targets,
+    raw,
+    steady,
+    unknown,
+)
+from twolayer.config import FileData
+from twolayer.errors import DataError
+from twolayer.reading import collect, open_table, reworded
+from twolayer.survey import Survey, roles, survey
+
+__all__ = [
+    "Columns",
+    "Feature",
+    "Table",
+    "Target",
+    "encode",
+    "encode_targets",
+    "read",
+    "reworded",
+    "scan",
+    "unknown",
+]
+
+_BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is trained on: x (N, D_in) and y (N, D_out), standardised, and the rows held out; `rows` are the file's."""
+
+    columns: Columns
+    x: Array
+    y: Array
+    x_validation: Array | None
+    y_validation: Array | None
+    rows: int
+
+
+def scan(
+    path: Path | str, columns: Columns | None = None, *, separator: str = "auto", name: str | None = None
+) -> pl.LazyFrame:
+    """The file as a frame of which any part can be collected; "-" is a CSV on stdin.
+
+    The columns of a CSV are all text, exactly as in the file, so that they can be written as they were; `encode` makes
+    numbers of them. Other formats keep their types. Raises DataError; so does collecting inside `reworded(name)`.
+    """
+    decimal = columns.decimal if columns is not None else "."
+    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True).frame
+
+
+def read(
+    data: FileData,
+    folder: Path,
+    *,
+    validation: float | str | None,
+    seed: int,
+    loss: str | None,
+    dtype: str = "float32",
+) -> Table:
+    """The file's columns as x and y in the dtype, standardised by the training rows' means and deviations.
+
+    A `validation` in (0, 1) holds out that part of the rows, drawn with the seed; a path (from `folder`) is another
+    file. Text is one-hot; classes are what cross_entropy predicts, and what is predicted where `loss` is None and the
+    one target is text or a boolean. Raises DataError with all that keeps the table from being trained on.
+    """
+    source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal)
+    inputs, targets = roles(source, data.target, data.inputs, data.exclude)
+    found = survey(
+        collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
+        typed=source.suffix != ".csv",
+    )  # fmt: skip
+    if found.problems:
+        raise DataError(f"{data.path}: {'; '.join(found.problems)}")
+    rows = found.frame.height
+    part = validation if isinstance(validation, float) else None
+    held = _held_out(rows, part, seed, data.path)
+    columns = _fit(found, held, data)
+    x, x_held = _split(found.frame, held, columns, data.path, dtype)
+    y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
+    if isinstance(validation, str):
+        frame = _other(folder, validation, data, columns)
+        every = np.ones(frame.height, dtype=bool)
+        _, x_held = _split(frame, every, columns, validation, dtype)
+        _, y_held = _split_targets(frame, every, columns, validation, dtype)
+    if validation is None:
+        return Table(columns, x, y, None, None, rows)
+    return Table(columns, x, y, x_held, y_held, rows)
+
+
+def _other(folder: Path, path: str, data: FileData, columns: Columns) -> pl.DataFrame:
+    """The rows of the validation file, as `encode` takes them. Raises DataError."""
+    source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True)
+    needed = [*columns.inputs, *(target.column for target in columns.targets)]
+    frame = collect(source, [column for column in needed if column in source.names])
+    if not frame.height:
+        raise DataError(f"{path}: has no rows")
+    return frame
+
+
+def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
+    """Which rows are held out: (rows,) booleans. Raises DataError where fewer than 2 are left."""
+    held = np.zeros(rows, dtype=bool)
+    if part is not None:
+        count = max(1, round(part * rows))
+        held[np.random.default_rng([seed, 1]).permutation(rows)[:count]] = True
+    if (left := rows - int(held.sum())) < 2:
+        out = f", of which {rows - left} are held out" if part is not None else ""
+        raise DataError(f"{name}: has {rows} row{'s' * (rows != 1)}{out}; training needs 2 or more")
+    return held
+
+
+# --- means and deviations, over the training rows
+
+
+def _fit(found: Survey, held: Array, data: FileData) -> Columns:
+    """The recipe: features in the order of their columns, means and deviations of the rows that are not held out."""
+    frame, kept = found.frame, ~held
+    regression = found.classes is None
+    plain = [column for column, kind in found.kinds.items() if kind != "category"]
+    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept)
+    features: list[Feature] = []
+    for column, kind in found.kinds.items():
+        marked = column in found.missing
+        if kind == "category":
+            features += _categories(frame[column], column, kept)
+        else:
+            mean, deviation = moments[column]
+            features.append(Feature(column, column, "number", None, mean if marked else None, mean, deviation))
+        if marked:
+            share = float(frame[column].is_null().to_numpy()[kept].mean())
+            features.append(Feature(f"{column} missing", column, "missing", None, None, *_of_share(share)))
+    targets = [Target(column, *(moments[column] if regression else (0.0, 1.0))) for column in found.targets]
+    # A target that differs in held out rows only is left at its scale.
+    targets = [t if _varies(t.mean, t.deviation) else replace(t, deviation=1.0) for t in targets]
+    if not data.scale:
+        features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
+        targets = [Target(target.column) for target in targets]
+    return Columns(tuple(features), tuple(targets), found.classes, found.kinds, data.decimal)
+
+
+def _varies(mean: float, deviation: float) -> bool:
+    return bool(np.isfinite(steady(np.array(mean), np.array(deviation))))
+
+
+def _moments(frame: pl.DataFrame, columns: list[str], kept: Array) -> dict[str, tuple[float, float]]:
+    """Means and deviations, missing values counted as the mean, in float64 and in two passes."""
+    if not columns:
+        return {}
+    rows = pl.col(columns).cast(pl.Float64)
+    rows = rows if kept.all() else rows.filter(pl.Series(kept))
+    means = [mean or 0.0 for mean in frame.select(rows.mean()).row(0)]
+    spread = frame.lazy().select(
+        ((pl.col(column).cast(pl.Float64) - mean) ** 2).filter(pl.Series(kept)).sum()
+        for column, mean in zip(columns, means, strict=True)
+    )
+    count = int(kept.sum())
+    deviations = [float(np.sqrt(square / count)) for square in spread.collect().row(0)]
+    return dict(zip(columns, zip(means, deviations, strict=True), strict=True))
+
+
+def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
+    names = cells.drop_nulls().unique().sort().to_list()
+    code = cells.cast(pl.Enum(names)).to_physical().cast(pl.Int32).fill_null(len(names)).to_numpy()[kept]
+    shares = np.bincount(code, minlength=len(names)) / len(code)
+    return [
+        Feature(f"{column}={name}", column, "category", name, None, *_of_share(float(share)))
+        for name, share in zip(names, shares, strict=False)
+    ]
+
+
+def _of_share(share: float) -> tuple[float, float]:
+    """Mean and deviation of a feature that is 1 in this share of the rows and 0 in the others."""
+    return share, float(np.sqrt(share * (1 - share)))
+
+
+# --- the arrays
+
+
+def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype: str) -> tuple[Array, Array]:
+    """The x of the rows that are kept, and of those that are held out, in the dtype and the file's order."""
+    mean, deviation = columns.mean, steady(columns.mean, columns.deviation)
+    out = int(held.sum())
+    D_in = len(columns.features)
+    x: Array = np.empty((frame.height - out, D_in), dtype)
+    x_held: Array = np.empty((out, D_in), dtype)
+    block = max(1 << 10, _BLOCK // D_in)
+    at = at_held = 0
+    for start in range(0, frame.height, block):
+        numbers = raw(frame.slice(start, block), columns, name, start + 1)
+        numbers -= mean
+        numbers /= deviation
+        mask = held[start : start + block]
+        count = int(mask.sum())
+        x[at : at + len(mask) - count] = numbers[~mask] if count else numbers
+        x_held[at_held : at_held + count] = numbers[mask]
+        at, at_held = at + len(mask) - count, at_held + count
+    return x, x_held
+
+
+def _split_targets(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype: str) -> tuple[Array, Array]:
+    y = encode_targets(frame, columns, name)
+    if columns.classes is None:
+        y -= [target.mean for target in columns.targets]
+        y /= [target.deviation for target in columns.targets]
+    y = y.astype(dtype)
+    return y[~held], y[held]
