@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import platform
 import shutil
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import __version__, checkpoint, evaluation, memory, runs
+from twolayer.baselines import linear_baseline
 from twolayer.config import Config, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, TwolayerError
@@ -102,10 +102,12 @@ class Recording:
         self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
 
     def _save_model(self, fit: Fit, iteration: int) -> None:
-        tensors, metadata = fit.model.state_dict(), {"iteration": str(iteration)}
-        if fit.data.columns is not None:
-            tensors |= evaluation.beside(fit.data, fit.config.loss)
-            metadata["columns"] = json.dumps(fit.data.columns.document())
+        tensors: dict[str, Tensor] = fit.model.state_dict()
+        metadata: dict[str, Any] = {"iteration": str(iteration)}
+        if (columns := fit.data.columns) is not None:
+            baseline = linear_baseline(fit.data.x, fit.data.y, columns.classes is not None)
+            tensors = evaluation.bundle(fit.model, columns, baseline)
+            metadata["columns"] = columns.document()
         self.run.write(MODEL, *checkpoint.pack(tensors, metadata))
 
 

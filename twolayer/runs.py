@@ -41,6 +41,7 @@ INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
     "model.safetensors",
     "checkpoints",
 )
+SUFFIX = re.compile(r"\.(ya?ml|csv|tsv|parquet|arrow|feather|ipc|ndjson|jsonl|npy|npz|safetensors)(\.gz)?$")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 UNFINISHED = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a folder of that name is in the making
 
@@ -300,7 +301,7 @@ def now() -> str:
 
 def safe_name(text: str) -> str:
     """A config's name, or its file's, as the name of a folder."""
-    stem = re.sub(r"\.ya?ml$", "", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
+    stem = SUFFIX.sub("", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
     return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:60] or "run"
 
 
