@@ -113,6 +113,8 @@ def main() -> None:
             for split in SPLITS:
                 kept, held = train_test_split(np.arange(len(frame)), test_size=0.2, random_state=split)
                 train, test = frame[np.sort(kept)], frame[np.sort(held)]
+                constant = [column.name for column in train if column.n_unique() == 1]  # ours refuses them
+                train, test = train.drop(constant), test.drop(constant)
                 path = Path(folder, f"{name}-{split}.csv")
                 train.write_csv(path)
                 found["ours"].append(ours(path, test))
