@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def read(
     inputs, targets = roles(source, data.target, data.inputs, data.exclude)
     found = survey(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
-        typed=source.suffix != ".csv",
+        typed=source.raw is None,
     )  # fmt: skip
     if found.problems:
         raise DataError(f"{data.path}: {'; '.join(found.problems)}")
@@ -118,7 +120,7 @@ def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
     held = np.zeros(rows, dtype=bool)
     if part is not None:
         count = max(1, round(part * rows))
-        held[np.random.default_rng([seed, 1]).permutation(rows)[:count]] = True
+        held[np.random.default_rng([seed, 1]).choice(rows, count, replace=False, shuffle=False)] = True
     if (left := rows - int(held.sum())) < 2:
         out = f", of which {rows - left} are held out" if part is not None else ""
         raise DataError(f"{name}: has {rows} row{'s' * (rows != 1)}{out}; training needs 2 or more")
@@ -200,16 +202,20 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
     x: Array = np.empty((frame.height - out, D_in), dtype)
     x_held: Array = np.empty((out, D_in), dtype)
     block = max(1 << 10, _BLOCK // D_in)
-    at = at_held = 0
-    for start in range(0, frame.height, block):
+    before = np.concatenate([[0], np.cumsum(held)])  # how many rows above each are held out
+
+    def work(start: int) -> None:
+        end = min(start + block, frame.height)
         numbers = raw(frame.slice(start, block), columns, name, start + 1)
         numbers -= mean
         numbers /= deviation
-        mask = held[start : start + block]
-        count = int(mask.sum())
-        x[at : at + len(mask) - count] = numbers[~mask] if count else numbers
-        x_held[at_held : at_held + count] = numbers[mask]
-        at, at_held = at + len(mask) - count, at_held + count
+        mask, at, to = held[start:end], before[start], before[end]
+        x[start - at : end - to] = numbers if at == to else numbers[~mask]
+        x_held[at:to] = numbers[mask]
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, range(0, frame.height, block)):
+            pass
     return x, x_held
 
 
