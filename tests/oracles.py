@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch._C._profiler import _EventType
 
 from twolayer.config import Config
 from twolayer.data import Data
@@ -42,6 +44,38 @@ def sgd(model: nn.Sequential, data: Data, config: Config, iterations: int) -> li
         loss.backward()
         optimizer.step()
     return losses
+
+
+def with_classes(data: Data) -> Data:
+    """The same x with a class to each row, drawn at random: y one-hot."""
+    classes = torch.randint(data.y.shape[1], (len(data.y),), generator=torch.Generator().manual_seed(7))
+    return Data(data.x, torch.zeros_like(data.y).scatter_(1, classes[:, None], 1))
+
+
+def score(model: nn.Sequential, data: Data, config: Config, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """The loss over these rows, or all, by torch's own; for classes with the accuracy."""
+    x, y = (data.x, data.y) if rows is None else (data.x[rows], data.y[rows])
+    if config.loss == "mse":
+        return nn.functional.mse_loss(model(x), y, reduction=config.reduction)
+    z, classes = model(x), y.argmax(1)
+    right = sum(int(row.tolist().index(row.max()) == label) for row, label in zip(z.detach(), classes, strict=True))
+    loss = nn.functional.cross_entropy(z, classes, reduction=config.reduction)
+    return torch.stack([loss, loss.detach().new_tensor(right / len(x))])
+
+
+def sgd_on(
+    model: nn.Sequential, data: Data, config: Config, batches: Sequence[torch.Tensor | None]
+) -> list[torch.Tensor]:
+    """An update by `torch.optim.SGD` on each batch of rows (None: on all); the scores before them."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.step)
+    scores = []
+    for rows in batches:
+        result = score(model, data, config, rows)
+        scores.append(result.detach())
+        optimizer.zero_grad()
+        result.flatten()[0].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return scores
 
 
 def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -> tuple[list[float], list[Any]]:
@@ -90,3 +124,18 @@ def with_engine(config: Config, engine: str) -> Config:
     """The config with an engine, or with `fused` and its form."""
     name, _, form = engine.partition(" ")
     return config.model_copy(update={"engine": name, "form": form or "auto"})
+
+
+def allocations(work: Callable[[], object]) -> list[int]:
+    """The bytes of everything that torch allocates meanwhile, one by one."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+
+    def walk(event: Any) -> Iterator[Any]:
+        yield event
+        for child in event.children:
+            yield from walk(child)
+
+    tree = profile.profiler.kineto_results.experimental_event_tree()
+    events = [event for root in tree for event in walk(root) if event.tag == _EventType.Allocation]
+    return [event.extra_fields.alloc_size for event in events if event.extra_fields.alloc_size > 0]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from oracles import ENGINES, configs, needs_cuda, numpy64, run, same, sgd, with_engine
+from oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
 from torch import nn
-from torch._C._profiler import _EventType
 
 from twolayer.config import Config
 from twolayer.data import Data
@@ -154,20 +153,8 @@ def test_nothing_is_allocated_inside_the_loop(name: str, config_name: str, monke
     engine = make_engine(model, data, config)
     engine.advance(3)
 
-    def walk(event: Any) -> Iterator[Any]:
-        yield event
-        for child in event.children:
-            yield from walk(child)
-
-    def allocated(iterations: int) -> list[int]:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            engine.advance(iterations)
-        tree = profile.profiler.kineto_results.experimental_event_tree()
-        allocations = [event for root in tree for event in walk(root) if event.tag == _EventType.Allocation]
-        return [event.extra_fields.alloc_size for event in allocations if event.extra_fields.alloc_size > 0]
-
-    assert allocated(50) == [4 * 50]  # the block's losses are all there is to allocate
-    assert allocated(500) == [4 * 500]
+    assert allocations(lambda: engine.advance(50)) == [4 * 50]  # the block's losses are all there is to allocate
+    assert allocations(lambda: engine.advance(500)) == [4 * 500]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

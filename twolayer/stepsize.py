@@ -124,10 +124,10 @@ class Measure:
         """
         w1, b1, w2, b2 = (parameter.detach() for parameter in self.model.parameters())
         torch.addmm(b1, self.x, w1.t(), out=self.h).relu_()
-        torch.addmm(b2, self.h, w2.t(), out=self.p)
+        torch.addmm(b2, self.h, w2.t(), out=self.g)
         if self.config.loss == "cross_entropy":
-            softmax(self.p, 1, False, out=self.p)
-        torch.sub(self.p, self.y, out=self.g).mul_(self.scale)  # the gradient at the output
+            self.g.copy_(softmax(self.g, 1, False, out=self.p))
+        self.g.sub_(self.y).mul_(self.scale)  # the gradient at the output
         largest = self._power(w2, 0.0)
         if largest < 0:  # the one of largest size: seen from there, the largest is the farthest
             largest += self._power(w2, largest)

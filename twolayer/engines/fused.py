@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from twolayer import memory
 from twolayer.config import Config
 from twolayer.data import Data
-from twolayer.engines.losses import Score, factor, score_scale, softmax
+from twolayer.engines.losses import Score, factor, score_divisors, softmax
 from twolayer.engines.manual import relu_backward
 from twolayer.engines.working import Working
 
@@ -89,7 +89,7 @@ class _Fused(Working, ABC):
         else:
             self.residual = torch.empty_like(self.y)
             self.score = Score(self.outputs, self.CLASSES)
-            self.score_scale = self.y.new_tensor(score_scale(reduction, len(self.x)))
+            self.score_divisors = self.y.new_tensor(score_divisors(reduction, len(self.x)))
             self.losses = self.y.new_empty(len(self.slots), 2)
 
     def set_lr(self, lr: float) -> None:
@@ -136,7 +136,7 @@ class _Fused(Working, ABC):
             self.reduce(self.squares, (1, 2), out=self.losses)
         else:
             self.score(self.outputs, self.y, self.losses)
-            self.losses.mul_(self.score_scale)
+            self.losses.div_(self.score_divisors)
 
     def _from_logits(self, z: Tensor) -> Tensor:
         """The residual for classes, softmax(z) - y."""

@@ -19,9 +19,9 @@ def factor(loss: str, reduction: str, rows: int, outputs: int) -> tuple[int, int
     return 1, 1 if reduction == "sum" else rows
 
 
-def score_scale(reduction: str, rows: int) -> list[float]:
-    """What makes the loss and the accuracy of a score's sums."""
-    return [-1.0 if reduction == "sum" else -1 / rows, 1 / rows]
+def score_divisors(reduction: str, rows: int) -> list[float]:
+    """What the sums of a score are to be divided by, to be the loss and the accuracy."""
+    return [-1.0 if reduction == "sum" else -float(rows), float(rows)]
 
 
 class Score:
@@ -38,9 +38,11 @@ class Score:
 
     def __call__(self, z: Tensor, y: Tensor, sums: Tensor) -> None:
         """The log-likelihood, and the rows whose largest logit (of equals the first) is their class, into (..., 2)."""
+        if not z.is_contiguous():  # log_softmax would make a copy of its own
+            z = self.log_p_of_class.copy_(z)
         log_softmax(z, self.dim, False, out=self.log_p)
-        torch.mul(self.log_p, y, out=self.log_p_of_class)
-        torch.sum(self.log_p_of_class, (-2, -1), out=sums[..., 0])
         torch.argmax(z, self.dim, True, out=self.most)
+        torch.mul(self.log_p, y, out=self.log_p_of_class)  # it may hold z, which is used up
+        torch.sum(self.log_p_of_class, (-2, -1), out=sums[..., 0])
         torch.gather(y.expand_as(z), self.dim, self.most, out=self.hits)
         torch.sum(self.hits, (-2, -1), out=sums[..., 1])

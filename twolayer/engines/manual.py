@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.data import Data
-from twolayer.engines.losses import Score, factor, score_scale
+from twolayer.engines.losses import Score, factor, score_divisors
 from twolayer.engines.working import Working
 
 # grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
@@ -37,7 +37,7 @@ class ManualEngine(Working):
         self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
         if loss == "cross_entropy":
             self.score = Score(self.y_pred, dim=-1)
-            self.score_scale = self.x.new_tensor(score_scale(reduction, N))
+            self.score_divisors = self.x.new_tensor(score_divisors(reduction, N))
             self.grad_log_p = -self.grad_scale * self.y
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class ManualEngine(Working):
         """The gradient at the output, in place of the logits; the loss and the accuracy go into `loss`."""
         z = self.y_pred
         self.score(z, self.y, loss)
-        loss.mul_(self.score_scale)
+        loss.div_(self.score_divisors)
         log_softmax_backward(self.grad_log_p, self.score.log_p, 1, z.dtype, out=z)
         return z
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from twolayer import memory
 from twolayer.data import Data
-from twolayer.engines.losses import Score, factor, score_scale
+from twolayer.engines.losses import Score, factor, score_divisors
 from twolayer.engines.manual import relu_backward
 from twolayer.engines.working import Working, views
 
@@ -86,7 +86,7 @@ class RowsEngine(Working):
         for x, y in self._parts(data.x, data.y):
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums).mul_(self._scales(len(data.x))[1])
+        return self.sum_of_parts.to(self.sums).div_(self._scales(len(data.x))[1])
 
     @torch.no_grad()
     def sync(self) -> None:
@@ -106,17 +106,17 @@ class RowsEngine(Working):
         return torch.index_select(self.x, 0, rows, out=x), torch.index_select(self.y, 0, rows, out=y)
 
     def _scales(self, rows: int) -> tuple[float, Tensor]:
-        """The factor of the gradient, and what makes the loss of the sums, for so many rows."""
+        """The factor of the gradient, and what the sums are divided by to be the loss, for so many rows."""
         if rows not in self.scales:
             outputs = self.y.shape[1]
             numerator, denominator = factor(self.loss, self.reduction, rows, outputs)
-            scale = 1 / denominator if self.loss == "mse" else score_scale(self.reduction, rows)
-            self.scales[rows] = numerator / denominator, self.sums.new_tensor(scale)
+            divisor = denominator if self.loss == "mse" else score_divisors(self.reduction, rows)
+            self.scales[rows] = numerator / denominator, self.sums.new_tensor(divisor)
         return self.scales[rows]
 
     def _descend(self, parts: Iterable[tuple[Tensor, Tensor]], count: int, rows: int, out: Tensor) -> None:
         """One update from so many parts, together so many rows; their loss before it goes into `out`."""
-        grad_factor, scale = self._scales(rows)
+        grad_factor, divisor = self._scales(rows)
         gradient, sums = self.gradient, self.sums
         if count > 1:
             gradient, sums = self.total.zero_(), self.sum_of_parts.zero_()
@@ -126,7 +126,7 @@ class RowsEngine(Working):
                 gradient.add_(self.gradient)
                 sums.add_(self.sums)
         self.weights.add_(gradient, alpha=-min(grad_factor * self.lr, self.largest))
-        torch.mul(sums, scale, out=out)
+        torch.div(sums, divisor, out=out)
 
     def _forward(self, x: Tensor, y: Tensor) -> _Buffers:
         """The residual of a part, in its buffers, and the sum of its squares or its score in `sums`."""
