@@ -15,7 +15,7 @@ from pathlib import Path
 from twolayer.config import ALLOWED, SOURCES, Config, schema, show
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["", "train", "runs", "lr", "bench", "check", "init", "schema"]
+COMMANDS = ["", "train", "evaluate", "predict", "runs", "lr", "bench", "check", "init", "schema"]
 
 
 def help_text(command: str) -> str:

@@ -31,6 +31,10 @@ MAY_IMPORT = {
     "columns": "errors reading",
     "survey": "columns errors reading",
     "tables": "columns config errors reading survey",
+    "baselines": "",
+    "evaluation": "baselines checkpoint errors runs | tables",
+    "writing": "errors",
+    "serving": "columns console errors evaluation files tables writing",
     "model": "config errors",
     "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual engines.rows memory",
     "engines.autograd": "data engines.working memory",
@@ -54,16 +58,18 @@ MAY_IMPORT = {
     "process": "",
     "options": "config console errors loading memory runs",
     "cli": "config console errors listing loading options process runs"
-    " | bench model recording session stepsize training",
+    " | bench model recording serving session stepsize training",
 }
 ONLY_USER = {
     "typer": {"cli", "options"},
     "rich": {"console"},
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
-    "polars": {"reading", "columns", "survey", "tables"},
+    "polars": {"reading", "columns", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {
+    "baselines",
+    "evaluation",
     "bench",
     "checkpoint",
     "recording",

@@ -35,7 +35,7 @@ def linear_baseline(x: Tensor, y: Tensor, classes: bool) -> Baseline:
 
 def _chunks(tensor: Tensor, columns: int = 0) -> Iterator[Tensor]:
     """A tensor's rows in float64 on the CPU, some at a time: as many as of another one with so many columns."""
-    for part in tensor.detach().split(max(1, _CHUNK // max(columns, tensor.shape[1]))):
+    for part in torch.split(tensor.detach(), max(1, _CHUNK // max(columns, tensor.shape[1]))):
         yield part.to("cpu", torch.float64)
 
 
@@ -77,7 +77,8 @@ def _pseudo_inverse(gram: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(gram)
     is_sound = values > values[-1] * len(gram) * 1e-15
     inverse = torch.where(is_sound, 1 / torch.where(is_sound, values, 1.0), 0.0)
-    return (vectors * inverse) @ vectors.t()
+    product: Tensor = (vectors * inverse) @ vectors.t()
+    return product
 
 
 def _logistic(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -83,8 +84,8 @@ def _files(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: int(file.stem), reverse=True)
 
 
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
-    """A safetensors file in parts, with its SHA-256 (where that of 64 zeros stands for it) in its metadata."""
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """A safetensors file in parts, with its SHA-256 (where that of 64 zeros stands for it) in its metadata: JSON."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry for all: safetensors writes several in another order each time, and equal runs should be equal files.
     blank = safetensors.torch.save(plain, {"twolayer": json.dumps({**metadata, "sha256": _BLANK})})
@@ -92,7 +93,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[byt
     return [whole[:start], hashlib.sha256(blank).hexdigest().encode(), whole[start + len(_BLANK) :]]
 
 
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of what `pack` made. Raises ValueError where a byte is another."""
     try:
         length = int.from_bytes(data[:8], "little")

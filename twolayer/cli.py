@@ -7,16 +7,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from twolayer import __version__, console, listing, loading, process, runs
 from twolayer.config import flat, schema
-from twolayer.errors import DeviceError, DisagreementError, OutputError, TwolayerError
+from twolayer.errors import DataError, DeviceError, DisagreementError, OutputError, TwolayerError
 from twolayer.options import (
     CheckpointOption,
     ConfigArgument,
+    DataArgument,
     DeviceOption,
     EngineOption,
     EpochsOption,
@@ -27,6 +28,7 @@ from twolayer.options import (
     NoteOption,
     OutOption,
     ResumeOption,
+    RunArgument,
     SeedOption,
     SetOption,
     TargetOption,
@@ -136,7 +138,7 @@ def train(
     try:
         from twolayer import recording, session, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
-        raise _no_torch(error) from None
+        raise _not_there(error) from None
 
     process.start_computing()
     full, data, model = training.prepare(resolved.config, resolved.table)
@@ -178,7 +180,7 @@ def bench(
         from twolayer.bench import Bench  # a second, nearly all of it torch
         from twolayer.model import device_name
     except (ImportError, OSError) as error:
-        raise _no_torch(error) from None
+        raise _not_there(error) from None
 
     process.start_computing()
     full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
@@ -229,7 +231,7 @@ def lr_command(
     try:
         from twolayer import stepsize, training  # a second, nearly all of it torch
     except (ImportError, OSError) as error:
-        raise _no_torch(error) from None
+        raise _not_there(error) from None
 
     process.start_computing()
     full, data, model = training.prepare(resolved.config, resolved.table)
@@ -274,6 +276,52 @@ def check(
     console.rows(("key", "value", "origin"), rows, format_)
 
 
+@app.command(epilog="Example:  twolayer evaluate my-1 test.csv")
+def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "table") -> None:
+    """Measure a run's model on a table, beside a linear model and a constant.
+
+    The linear model and the constant (the mean, or the frequencies of the classes) are those of the run's training
+    rows. The loss is in the training's units; R2, RMSE and MAE are in the target's own.
+    """
+    path = runs.find(run)
+    try:
+        from twolayer import serving  # a second, nearly all of it torch
+    except (ImportError, OSError) as error:
+        raise _not_there(error) from None
+
+    process.start_computing()
+    serving.evaluate(path, data, format_)
+
+
+@app.command(epilog="Example:  twolayer predict my-1 new.csv -o predicted.csv")
+def predict(
+    run: RunArgument,
+    data: DataArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help=".csv, .tsv, .parquet, .arrow, .ndjson; stdout, unless given."
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["csv", "parquet", "ndjson"] | None, typer.Option("--format", help="csv, unless FILE says otherwise.")
+    ] = None,
+) -> None:
+    """Write a table's rows with a run's predictions beside them.
+
+    The inputs are found by their columns' names; all other columns are carried along. In a CSV, text that a
+    spreadsheet would take for a formula is led by a single quote.
+    """
+    path = runs.find(run)
+    try:
+        from twolayer import serving  # a second, nearly all of it torch
+    except (ImportError, OSError) as error:
+        raise _not_there(error) from None
+
+    process.start_computing()
+    serving.write_predictions(path, data, out, format_)
+
+
 @app.command("runs", epilog="Example:  twolayer runs --format csv")
 def runs_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = runs.RUNS,
@@ -314,6 +362,8 @@ def schema_command() -> None:
     console.json_document(schema())
 
 
-def _no_torch(error: Exception) -> DeviceError:
-    """What to say of a torch that is not there, or lacks a library of its own."""
+def _not_there(error: Exception) -> DataError | DeviceError:
+    """What to say of polars or a torch that is not there, or lacks a library of its own."""
+    if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
+        return DataError("reading tables needs polars: pip install 'twolayer[data]'")
     return DeviceError(f"PyTorch cannot be imported: {error}")

@@ -87,6 +87,16 @@ def write(text: str) -> None:
         out().on_broken_pipe()
 
 
+def write_bytes(data: bytes) -> None:
+    """Bytes on stdout as they are, whatever the locale: a user's own data."""
+    try:
+        out().file.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        out().on_broken_pipe()
+
+
 def error(what: TwolayerError | str) -> None:
     """One line on stderr; for a config, one line for each problem, led by its place as compilers do."""
     if isinstance(what, ConfigError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from torch.nn import functional
 
 from twolayer.baselines import Baseline
 from twolayer.checkpoint import unpack
-from twolayer.errors import RunError
+from twolayer.errors import DataError, RunError
 from twolayer.runs import MODEL, read_info
-from twolayer.tables import Columns
+
+if TYPE_CHECKING:  # polars is for those who have tables
+    from twolayer.tables import Columns
 
 MODELS = ("network", "linear", "constant")
 
@@ -57,38 +60,42 @@ def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[s
 
 def load_model(run: Path) -> Model:
     """The model of a run folder (see `runs.find`). Raises RunError where there is none, or it is damaged."""
-    info = read_info(run)
-    path = run / MODEL
+    status, path = read_info(run).get("status"), run / MODEL
     try:
         tensors, metadata = unpack(path.read_bytes())
     except FileNotFoundError:
-        status = info.get("status")
         if status in ("completed", "diverged"):
             raise RunError(f"{path}: is gone") from None
-        how = "is running, or was killed" if status == "running" else f"has {status}"
-        how = "was interrupted" if status == "interrupted" else how
-        again = f"go on with it by: twolayer train --resume {run}"
-        raise RunError(f"{run}: has no model yet, as it {how}; {again}") from None
+        how = "its training was interrupted" if status == "interrupted" else "its training has not come to its end"
+        again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"
+        raise RunError(f"{run}: has no model yet, as {how}; {again}") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if "columns" not in metadata:
         raise RunError(f"{run}: was not trained on a table, but on data that were drawn", usage=True)
-    return _model(path, tensors, Columns.of(metadata["columns"]))
+    return _model(path, tensors, metadata["columns"])
 
 
-def _model(path: Path, tensors: Mapping[str, Tensor], columns: Columns) -> Model:
+def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Model:
+    from twolayer.tables import Columns
+
     try:
-        return Model(
-            columns,
-            *(tensors[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias")),
-            tensors["targets.mean"],
-            tensors["targets.deviation"],
-            Baseline(tensors["linear.weight"], tensors["linear.bias"], tensors["constant"]),
-        )
+        columns = Columns.of(document)
+        D_in, D_out = len(columns.features), len(columns.classes or columns.targets)
+        H = len(tensors["0.bias"])
+        shapes = {"0.weight": (H, D_in), "0.bias": (H,), "2.weight": (D_out, H), "2.bias": (D_out,)}
+        shapes |= {"targets.mean": (D_out,), "targets.deviation": (D_out,)}
+        shapes |= {"linear.weight": (D_out, D_in), "linear.bias": (D_out,), "constant": (D_out,)}
+        if any(tensors[name].shape != shape for name, shape in shapes.items()):
+            raise RunError(f"{path}: is damaged: its tensors do not have the shapes of its columns")
+        w1, b1, w2, b2, mean, deviation, *baseline = (tensors[name] for name in shapes)
     except KeyError as error:
         raise RunError(f"{path}: lacks the tensor {error.args[0]}; it is of another twolayer") from None
+    except DataError as error:
+        raise RunError(f"{path}: {error}") from None
+    return Model(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
 
 
 def forward(model: Model, x: Array) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from twolayer.errors import RunError
 
@@ -23,23 +25,38 @@ def named(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file by a sibling that takes its place, so that it is never there in part. Raises RunError."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with named(path):
+    with named(path), _replacing(path, path.with_name(path.name + TEMPORARY), os.O_TRUNC) as file:
+        for part in parts:
+            write_all(file, part)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the path's place when the context ends well, and else leaves nothing. Raises RunError."""
+    temporary = path.with_name(f".twolayer-{secrets.token_hex(8)}{TEMPORARY}")
+    with (
+        named(path),
+        _replacing(path, temporary, os.O_EXCL) as descriptor,
+        open(descriptor, "wb", closefd=False) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, temporary: Path, flag: int) -> Iterator[int]:
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | flag | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(temporary, flags, 0o666)
-            try:
-                for part in parts:
-                    write_all(file, part)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        sync_folder(path.parent)
+            yield file
+            os.fsync(file)
+        finally:
+            os.close(file)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:

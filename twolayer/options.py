@@ -29,6 +29,11 @@ ConfigArgument = Annotated[
         autocompletion=lambda: list(loading.bundled()),
     ),
 ]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run of a table: its folder, or its name in runs.")]
+DataArgument = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A table with the run's input columns; - reads CSV or NDJSON from a pipe."),
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")
 ]

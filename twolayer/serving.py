@@ -1,0 +1,167 @@
+"""The commands that put a run's model to use on a table: `evaluate` and `predict`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from twolayer import console, writing
+from twolayer.columns import require
+from twolayer.errors import DataError, RunError
+from twolayer.evaluation import Array, Model, Scores, load_model, predict
+from twolayer.files import replacing
+from twolayer.tables import Columns, encode, encode_targets, reworded, scan, unknown
+
+_MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
+_MOST_CLASSES = 20  # that a confusion table is printed of
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table to be read a chunk at a time; what a model does not know of it is counted in `unknown`."""
+
+    name: str
+    frame: pl.LazyFrame
+    schema: pl.Schema
+    unknown: Counter[str]
+
+    def chunks(self, model: Model) -> Iterator[tuple[int, pl.DataFrame, Array]]:
+        """The number of the first row (from 1), the rows as they are, and their x."""
+        widest = max(len(self.schema), *model.w1.shape)
+        size = max(256, min(_MOST_ROWS, _MOST_NUMBERS // widest))
+        first = 1
+        with reworded(self.name):
+            for frame in self.frame.collect_batches(chunk_size=size, maintain_order=True):
+                if frame.height:
+                    x = encode(frame, model.columns, self.name, first)
+                    self.unknown.update(unknown(frame, model.columns))
+                    yield first, frame, x
+                    first += frame.height
+
+
+@contextmanager
+def _table(data: str, columns: Columns, needed: tuple[str, ...]) -> Iterator[_Rows]:
+    """A file, or with "-" what comes on stdin; it has the columns that are needed. Raises DataError."""
+    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder:
+        name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
+        frame = scan(path, columns, name=name)
+        with reworded(name):
+            schema = frame.collect_schema()
+        require(schema.to_frame(eager=True), needed, name)
+        rows = _Rows(name, frame, schema, Counter())
+        yield rows
+    for column, count in rows.unknown.items():
+        cells = "1 row has" if count == 1 else f"{count} rows have"
+        console.note(f"{name}: column {column}: {cells} a category that the model does not know; it counts for nothing")
+
+
+def _spooled(folder: Path) -> Path:
+    """What comes on stdin, as a file: a table is looked at before it is read. NDJSON begins with a brace."""
+    if sys.stdin is None:  # closed by the shell (<&-)
+        raise DataError("stdin: is closed")
+    try:
+        start = sys.stdin.buffer.read(1)
+        path = folder / ("stdin.ndjson" if start == b"{" else "stdin.csv")
+        with path.open("wb") as file:
+            file.write(start)
+            shutil.copyfileobj(sys.stdin.buffer, file, 2**20)
+    except OSError as error:
+        raise DataError(f"stdin: cannot be kept for reading: {error.strerror or error}") from None
+    return path
+
+
+def evaluate(run: Path, data: str, form: console.Format) -> None:
+    """Print how good a run's model is on a table, beside the linear model and the constant."""
+    model = load_model(run)
+    columns, scores = model.columns, Scores(model)
+    targets = tuple(target.column for target in columns.targets)
+    with _table(data, columns, (*columns.inputs, *targets)) as rows:
+        needed = _Rows(rows.name, rows.frame.select(*columns.inputs, *targets), rows.schema, rows.unknown)
+        for first, frame, x in needed.chunks(model):
+            scores.add(x, encode_targets(frame, columns, rows.name, first))
+    if not scores.rows:
+        raise DataError(f"{rows.name}: has no rows")
+    names, figures = scores.table()
+    if form != "table":
+        console.rows(names, figures, form)
+        return
+    short = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in figures]
+    console.rows(names, short, form)
+    if columns.classes is None:
+        return
+    if len(columns.classes) > _MOST_CLASSES:
+        console.note(f"no table of confusions: there are {len(columns.classes)} classes")
+        return
+    console.say(f"\n{targets[0]}: true classes by predicted ones")
+    pairs = zip(columns.classes, scores.confusion.tolist(), strict=True)
+    console.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], form)
+
+
+def write_predictions(run: Path, data: str, out: Path | None, form: writing.Format | None) -> None:
+    """Write a table with a run's predictions beside it, to a file or to stdout."""
+    if out is not None:
+        form = form or writing.FORMATS.get(out.suffix.lower())
+        if form is None:
+            known = " ".join(writing.FORMATS)
+            raise RunError(f"{out}: the suffix says no format; take one of {known}, or --format", usage=True)
+        _check_out(out, data)
+    form = form or "csv"
+    if out is None and form in ("parquet", "arrow"):
+        raise RunError(f"--format {form}: is no text to print; name a file by -o", usage=True)
+    model = load_model(run)
+    with _table(data, model.columns, model.columns.inputs) as rows:
+        writing.check_writable(rows.schema, form, rows.name)
+        added = _added(model.columns, rows)
+        schema, odd = pl.Schema({**rows.schema, **added}), Counter[str]()
+        frames = _predicted(model, rows, added, odd)
+        if out is None:
+            for part in writing.parts(frames, schema, form):
+                console.write_bytes(part)
+        else:
+            with replacing(out) as file:
+                writing.sink(frames, schema, form, file)
+    for column, count in odd.items():
+        console.note(f"{rows.name}: {column} is no finite number in {count} rows: their inputs are too large")
+
+
+def _check_out(out: Path, data: str) -> None:
+    """Raise RunError where the output would take the input's place, or that of something that is no file."""
+    if out.exists() and not out.is_file():
+        raise RunError(f"{out}: is there already, and is no file; take another name", usage=True)
+    if data != "-" and out.exists() and Path(data).exists() and out.samefile(data):
+        raise RunError(f"{out}: is the input; take another name", usage=True)
+
+
+def _added(columns: Columns, rows: _Rows) -> dict[str, pl.DataType]:
+    """The columns of the predictions. Raises DataError where the table has one of that name."""
+    added: dict[str, pl.DataType] = {
+        f"{target.column}_predicted": pl.Float64() if columns.classes is None else pl.String()
+        for target in columns.targets
+    }
+    for name in columns.classes or ():
+        added[f"{columns.targets[0].column}_p_{name}"] = pl.Float64()
+    if taken := [name for name in added if name in rows.schema]:
+        raise DataError(f"{rows.name}: has a column {taken[0]} already, which is to hold predictions; rename it")
+    return added
+
+
+def _predicted(model: Model, rows: _Rows, added: dict[str, pl.DataType], odd: Counter[str]) -> Iterator[pl.DataFrame]:
+    """The rows with their predictions, a chunk at a time; `odd` counts those that are no finite numbers."""
+    for _, frame, x in rows.chunks(model):
+        found = predict(model, x).numpy()  # (n, D_out)
+        values = list(found.T)
+        if model.columns.classes is not None:
+            values.insert(0, [model.columns.classes[k] for k in found.argmax(1)])
+        series = [pl.Series(name, value, dtype) for (name, dtype), value in zip(added.items(), values, strict=True)]
+        odd.update(
+            {s.name: int((~s.is_finite()).sum()) for s in series if s.dtype.is_float() and not s.is_finite().all()}
+        )
+        yield frame.with_columns(series)

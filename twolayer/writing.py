@@ -1,0 +1,73 @@
+"""Frames written as they come: CSV and NDJSON in parts of bytes, Parquet and Arrow into a file. Never imports torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Literal, TypeAlias
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from twolayer.errors import DataError
+
+Format: TypeAlias = Literal["csv", "tsv", "ndjson", "parquet", "arrow"]
+FORMATS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}  # by suffix
+
+# What a spreadsheet takes for a formula when it opens a CSV ("CSV injection"), and what begins alike but is none.
+_FORMULA = r"^[=+\-@\t\r]"
+_NUMBER = r"^[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+def check_writable(schema: pl.Schema, form: Format, name: str) -> None:
+    """Raise DataError where the file called `name` holds what a CSV cannot."""
+    for column, dtype in schema.items() if form in ("csv", "tsv") else ():
+        if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+            what = str(dtype).partition("(")[0]
+            raise DataError(f"{name}: column {column} holds {what}, which a CSV cannot; take --format ndjson")
+
+
+def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> Iterator[bytes]:
+    """The frames as a CSV, its header first, or as NDJSON. No cell of text of a CSV is a formula."""
+    if form == "ndjson":
+        for frame in frames:
+            yield frame.write_ndjson().encode()
+        return
+    separator = "\t" if form == "tsv" else ","
+    names = pl.Series(schema.names(), dtype=pl.String).to_frame("name").select(_harmless("name")).to_series()
+    yield _line(names.to_list(), separator)
+    texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
+    for frame in frames:
+        safe = frame.with_columns(_harmless(name) for name in texts)
+        yield safe.write_csv(include_header=False, separator=separator).encode()
+
+
+def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: BinaryIO) -> None:
+    """Write the frames into a file as they come. Raises OSError."""
+    if form in ("parquet", "arrow"):
+        frame = register_io_source(lambda *_: iter(frames), schema=dict(schema))
+        (frame.sink_parquet if form == "parquet" else frame.sink_ipc)(file)
+        return
+    for part in parts(frames, schema, form):
+        file.write(part)
+
+
+def _harmless(column: str) -> pl.Expr:
+    """Text that begins like a formula led by a single quote, but for plain numbers."""
+    cell = pl.col(column).cast(pl.String)
+    is_formula = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
+    return pl.when(is_formula).then("'" + cell).otherwise(cell).alias(column)
+
+
+def _line(cells: Sequence[str], separator: str) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=separator, lineterminator="\n").writerow(cells)
+    return buffer.getvalue().encode()
