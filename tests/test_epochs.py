@@ -140,10 +140,10 @@ def test_the_weights_that_are_kept_have_the_least_validation_loss(
     batch_size: int | None, of_classes: bool, classes: Path
 ) -> None:
     path = classes if of_classes else None
-    whole, data, model = prepare(config_of(path, epochs=80, batch_size=batch_size))
+    whole, data, model = prepare(config_of(path, epochs=81, batch_size=batch_size))
     losses = [row[whole.columns.index("val_loss")] for row in rows_of(Fit(model, data, whole))]
 
-    full = whole.model_copy(update={"patience": 10})
+    full = whole.model_copy(update={"patience": 10, "epochs": 80})
     _, data, model = prepare(full)
     training = Fit(model, data, full)
     stopped_at = len(rows_of(training))

@@ -97,7 +97,24 @@ def test_other_columns_are_carried_along_to_the_letter(run: Path) -> None:
 
 
 def test_no_cell_becomes_a_formula_and_numbers_stay(run: Path) -> None:
-    cells = ["=1+1", "+cmd", "-x", "@a", "\tb", "\rc", "-5", "+3.2", "-1e-3", "a=1", "'=1", "-1+1", "", "-", ".5", "-.5"]
+    cells = [
+        "=1+1",
+        "+cmd",
+        "-x",
+        "@a",
+        "\tb",
+        "\rc",
+        "-5",
+        "+3.2",
+        "-1e-3",
+        "a=1",
+        "'=1",
+        "-1+1",
+        "",
+        "-",
+        ".5",
+        "-.5",
+    ]
     buffer = io.StringIO()
     csv.writer(buffer).writerows([["+n", "size", "colour", "weight"], *([cell, 1, "red", 2] for cell in cells)])
     done = piped(buffer.getvalue(), "predict", "run", "-", cwd=run.parent)

@@ -53,7 +53,7 @@ class RowsEngine(Working):
         self.largest = torch.finfo(self.x.dtype).max  # beyond it a step would be refused, and is to diverge
         # The sum of a part's squares, or its score; and that of all parts.
         self.sums = self.x.new_zeros(() if loss == "mse" else 2)
-        self.sum_of_parts = self.sums.double()
+        self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)  # never the same one
         longest = max(len(each.x) for each in (data, data.validation) if each)
         self.part = memory.part_rows(H, longest)
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
@@ -86,7 +86,7 @@ class RowsEngine(Working):
         for x, y in self._parts(data.x, data.y):
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums).div_(self._scales(len(data.x))[1])
+        return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
 
     @torch.no_grad()
     def sync(self) -> None:
