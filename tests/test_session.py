@@ -229,6 +229,7 @@ KILLED = {
         "--checkpoint-every",
         "300",
     ],  # beyond two folds
+    "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
     "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twolayer.config import Config, FileData, LinearData
-from twolayer.errors import DataError
+from twolayer.errors import DataError, extra
 from twolayer.model import resolve_device
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
 
 def read_table(config: Config, data: FileData) -> Table:
     """What the config's file holds. Raises DataError."""
-    from twolayer import tables  # polars takes a while, and is an extra
+    with extra("polars", "data"):
+        from twolayer import tables  # which takes a while
 
     return tables.read(
         data,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -67,6 +68,17 @@ class DataError(TwolayerError):
 
 class DeviceError(TwolayerError):
     """The device cannot be had, or does not have the memory."""
+
+
+@contextmanager
+def extra(package: str, name: str) -> Iterator[None]:
+    """Inside, an import that needs a package of an extra; where that is missing, say how to have it."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == package:
+            raise DataError(f"this needs {package}: pip install 'twolayer[{name}]'") from None
+        raise
 
 
 class OutputError(TwolayerError):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from twolayer import problems, yaml12
 from twolayer.config import KEYS, Config, FileData, flat, show
-from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
+from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
 from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ TABLES = (
     *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl"),
     *(".npy", ".npz", ".safetensors"),
 )
+SIZES = ("N", "D_in", "D_out")  # what a table says of a config
 # What a config of a file may leave out, and what it has then. How they were found: docs/your-data.md.
 FILE_DEFAULTS = {
     "H": 150,
@@ -104,6 +105,8 @@ def resolve(
     for layer, value in [*parsed, *values]:
         _put(document, layer, value)
     if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
+        if is_table(source) and "target" not in data:
+            raise ConfigError([Problem(Origin(name), "", _which_target(name))])
         return _with_table(document, name, folder, read=read)
     return _validate(document, name)
 
@@ -113,20 +116,31 @@ def is_table(source: str | os.PathLike[str]) -> bool:
     return os.fspath(source).lower().endswith(TABLES)
 
 
+def _which_target(path: str) -> str:
+    """What to say where nobody has said what to predict."""
+    with extra("polars", "data"):
+        from twolayer import reading
+
+    names = reading.open_table(FilePath(path), path).names
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"which column is to be predicted? --target COLUMN, of {shown}"
+
+
 def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
     """The config of a file, with what the file says of it, and the defaults that are for files."""
     given = set(document.value)
     defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
     if document.value.get("validation", 0) is None:  # asked to hold nothing out
         defaults = {key: value for key, value in defaults.items() if key != "patience"}
-    sizes = dict.fromkeys(("N", "D_in", "D_out"), 1)  # until they are known
+    sizes = dict.fromkeys(SIZES, 1)  # until they are known
     document.value = sizes | defaults | document.value
     for keys in (("data", "path"), ("validation",)):
         _place(document, keys, folder, name)
     resolved = _validate(document, name)
     if not read:
         return resolved
-    from twolayer import tables  # polars takes a while, and is an extra
+    with extra("polars", "data"):
+        from twolayer import tables  # which takes a while
 
     config = resolved.config
     data = cast(FileData, config.data)
@@ -138,7 +152,7 @@ def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read:
         loss=config.loss if "loss" in given else None,
         dtype=config.dtype,
     )
-    found = {"N": table.x.shape[0], "D_in": table.x.shape[1], "D_out": table.y.shape[1]}
+    found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
             message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"

@@ -78,7 +78,13 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
     """A run's own config, with what may be changed for its continuation."""
     source = str(run.path.absolute() / runs.CONFIG)
     before = loading.resolve(source, environment={}, read=False)
-    after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+    try:
+        after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+    except ConfigError as error:
+        if {problem.key for problem in error.problems} <= set(loading.SIZES):  # which only the table can have changed
+            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
+            raise RunError(f"{run.path}: its table has changed since: {what.removesuffix('; leave it out')}") from None
+        raise
     own = dict(flat(before.config))
     changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
     if wrong := [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from twolayer import __version__, checkpoint, evaluation, memory, runs
 from twolayer.baselines import linear_baseline
-from twolayer.config import Config, document
+from twolayer.config import Config, FileData, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, TwolayerError
 from twolayer.history import Block, csv_row, scan
@@ -146,8 +146,10 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     """
     for what, drawn, key in (("data", data, "data_sha256"), ("initial weights", model, "initial_sha256")):
         if fingerprint(drawn) != run.info.get(key):
-            versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
-            raise RunError(f"{run.path}: the {what} that are drawn now are not the run's; {versions}")
+            reason = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
+            if what == "data" and isinstance(config.data, FileData):
+                raise RunError(f"{config.data.path}: has changed since {run.path} began; put it back as it was")
+            raise RunError(f"{run.path}: the {what} that are drawn now are not the run's; {reason}")
     found, wrong = checkpoint.newest(run.path)
     if found is None:
         fit = Fit(model, data, config, cut_every=every.iterations)
