@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from twolayer.config import ALLOWED, SOURCES, Config, schema, show
+from twolayer.loading import FILE_DEFAULTS, PATIENCE, SIZES
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["", "train", "evaluate", "predict", "runs", "lr", "bench", "check", "init", "schema"]
@@ -40,22 +41,28 @@ def table() -> str:
     rows = ["| key | may be | default | what it is |", "|---|---|---|---|"]
     for key, field in Config.model_fields.items():
         default = "required" if field.is_required() else f"`{_plain(field.default)}`"
+        if key in SIZES:
+            default += ", but for a file"
+        elif key == "patience":
+            default += f"; for a file `{PATIENCE}`, where `epochs` is left out"
+        elif key in FILE_DEFAULTS:
+            default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")
         if key == "data":
-            inside = [(name, inner) for source in SOURCES.values() for name, inner in source.model_fields.items()]
+            inside = [(s, name, inner) for s, model in SOURCES.items() for name, inner in model.model_fields.items()]
             sources = "; ".join(f"{source}: {_first(model.__doc__)}" for source, model in SOURCES.items())
             rows.append(f"| `data.source` | {ALLOWED['data.source']} | `random` | {sources} |")
-            for name, inner in dict(inside).items():
+            for source, name, inner in inside:
                 if name != "source":
                     default = "required there" if inner.is_required() else f"`{_plain(inner.default)}`"
-                    allowed = ALLOWED[f"data.{name}"]
-                    rows.append(f"| `data.{name}` | {allowed} | {default} | with linear: {inner.description} |")
+                    allowed = _code(ALLOWED[f"data.{name}"])
+                    rows.append(f"| `data.{name}` | {allowed} | {default} | with {source}: {inner.description} |")
     return "\n".join(rows)
 
 
 def _code(text: str) -> str:
     """Without code marks, <n> would be taken for HTML."""
-    return text.replace("cuda:<n>", "`cuda:<n>`")
+    return text.replace("cuda:<n>", "`cuda:<n>`").replace('"|"', r'"\|"')
 
 
 def _first(text: str | None) -> str:

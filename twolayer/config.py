@@ -99,7 +99,7 @@ class Config(_Frozen):
     lr: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         description="the step of gradient descent: p <- p - lr * gradient; `auto` follows the curvature"
     )
-    epochs: Count = Field(description="passes over the data; each is one iteration, as all rows go in at once")
+    epochs: Count = Field(description="passes over the data; each is one iteration, unless there is a batch_size")
     seed: Seed = Field(default=0, description="seed of the random data and of the initial weights")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
         default="cpu",
