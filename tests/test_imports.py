@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "reading": "errors",
     "columns": "errors reading",
     "survey": "columns errors reading",
-    "tables": "columns config errors reading survey",
+    "summary": "columns errors reading survey",
+    "tables": "columns config errors reading summary survey",
     "model": "config errors",
     "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual",
     "engines.autograd": "data engines.working",
@@ -59,7 +60,7 @@ ONLY_USER = {
     "rich": {"console"},
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
-    "polars": {"reading", "columns", "survey", "tables"},
+    "polars": {"reading", "columns", "summary", "survey", "tables"},
 }
 COMPUTES = {
     "bench",

@@ -150,7 +150,8 @@ def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) ->
     rest = []
     for column, features in columns.groups:
         cells = frame[column]
-        if len(features) == 1 and (cells.dtype.is_numeric() or cells.dtype == pl.Boolean) and not cells.null_count():
+        plain = columns.kinds[column] != "category" and (cells.dtype.is_numeric() or cells.dtype == pl.Boolean)
+        if plain and len(features) == 1 and not cells.null_count():
             x[:, at] = cells.to_numpy()
         else:
             rest.append((at, column, features))

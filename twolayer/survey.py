@@ -25,7 +25,7 @@ _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}
 class Survey:
     """A table's columns: `frame` with text that is numbers made so, the inputs' kinds, who misses values, the classes.
 
-    `problems` are what keeps it from being trained on, each a sentence.
+    `problems` are what keeps it from being trained on, each a sentence; `refused` are the columns that none may hold.
     """
 
     frame: pl.DataFrame
@@ -33,6 +33,7 @@ class Survey:
     targets: tuple[str, ...]
     classes: tuple[str, ...] | None
     missing: frozenset[str]
+    refused: frozenset[str]
     problems: tuple[str, ...]
 
 
@@ -110,7 +111,9 @@ def survey(
     if len(problems) > _TOLD:
         problems[_TOLD:] = [f"and {len(problems) - _TOLD} more such problems"]
     known = {column: kinds[column] for column in inputs if column in kinds}
-    return Survey(frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), tuple(problems))
+    return Survey(
+        frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), frozenset(refused), tuple(problems)
+    )
 
 
 def _grouped(refused: dict[str, str]) -> list[str]:

@@ -24,11 +24,14 @@ from twolayer.columns import (
 from twolayer.config import FileData
 from twolayer.errors import DataError
 from twolayer.reading import collect, open_table, reworded
+from twolayer.summary import ColumnSummary, Summary, summary
 from twolayer.survey import Survey, roles, survey
 
 __all__ = [
+    "ColumnSummary",
     "Columns",
     "Feature",
+    "Summary",
     "Table",
     "Target",
     "encode",
@@ -36,6 +39,7 @@ __all__ = [
     "read",
     "reworded",
     "scan",
+    "summary",
     "unknown",
 ]
 
