@@ -101,7 +101,8 @@ def _columns(frame: pl.DataFrame, kinds: dict[str, Kind], uses: dict[str, str]) 
     )
     rows = []
     for column, use in uses.items():
-        cells = frame[column].fill_nan(None) if frame.schema[column].is_float() else frame[column]
+        cells = frame[column]
+        cells = cells.fill_nan(None) if cells.dtype.is_float() else cells
         kind = "text" if kinds.get(column) == "category" or cells.dtype == pl.String else kinds.get(column)
         rows.append(
             ColumnSummary(

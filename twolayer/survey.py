@@ -142,7 +142,8 @@ def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[
     """The frame with null where it had NaN, and the least and the most of columns of numbers, where they have any."""
     if not columns or not frame.height:
         return frame, {}
-    floats = [column for column in columns if frame.schema[column].is_float()]
+    schema = frame.schema
+    floats = [column for column in columns if schema[column].is_float()]
     if floats:
         holes = frame.select(pl.col(floats).is_nan().any()).row(0, named=True)
         if holed := [column for column, hole in holes.items() if hole]:
@@ -163,8 +164,9 @@ def settle(
     kinds: dict[str, Kind] = {}
     refused: dict[str, str] = {}
     texts = []
+    schema = frame.schema  # made anew each time that it is asked for
     for column in columns:
-        dtype = frame.schema[column]
+        dtype = schema[column]
         if dtype in (pl.String, pl.Categorical, pl.Enum):
             texts.append(column)
         elif dtype.is_numeric() or dtype == pl.Null:
