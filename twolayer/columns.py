@@ -139,18 +139,21 @@ def encode(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1)
 
 def steady(mean: Array, deviation: Array) -> Array:
     """The deviations to divide by: infinite, so that 0 comes out, where a feature is the same in all rows."""
-    return np.where(deviation > FLAT * np.maximum(1, np.abs(mean)), deviation, np.inf)
+    return np.where(deviation > FLAT * np.abs(mean), deviation, np.inf)
 
 
 def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
     """The features as they are, missing numbers filled: (rows, D_in), float64. Raises DataError."""
     require(frame, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
+    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] looks through all names
+    there = given | _parsed(frame, given, columns)
     at = 0
     rest = []
     for column, features in columns.groups:
-        cells = frame[column]
-        if len(features) == 1 and (cells.dtype.is_numeric() or cells.dtype == pl.Boolean) and not cells.null_count():
+        cells = there[column]
+        plain = columns.kinds[column] != "category" and (cells.dtype.is_numeric() or cells.dtype == pl.Boolean)
+        if plain and len(features) == 1 and not cells.null_count():
             x[:, at] = cells.to_numpy()
         else:
             rest.append((at, column, features))
@@ -160,8 +163,17 @@ def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) ->
         wrong = set(np.flatnonzero(~np.isfinite(x).all(axis=0)).tolist())
         rest += [(j, columns.features[j].column, (columns.features[j],)) for j in sorted(wrong)]
     for at, column, features in rest:
-        _encode(frame[column], columns, features, x[:, at : at + len(features)], Place(name, column, first_row))
+        _encode(given[column], columns, features, x[:, at : at + len(features)], Place(name, column, first_row))
     return x
+
+
+def _parsed(frame: pl.DataFrame, given: dict[str, pl.Series], columns: Columns) -> dict[str, pl.Series]:
+    """The columns of numbers that are text, as numbers, all at once; those with other cells are left out."""
+    texts = [c for c, kind in columns.kinds.items() if kind == "number" and given[c].dtype == pl.String]
+    if not texts:
+        return {}
+    parsed = frame.select(number(stripped(pl.col(texts)), columns.decimal))
+    return {cells.name: cells for cells in parsed.get_columns() if not cells.null_count()}
 
 
 def _encode(cells: pl.Series, columns: Columns, features: tuple[Feature, ...], x: Array, where: Place) -> None:

@@ -32,7 +32,7 @@ _JSON = (".ndjson", ".jsonl")
 _ARRAYS = (".npy", ".npz", ".safetensors")
 SUFFIXES = (*_CSV, ".parquet", *_ARROW, *_JSON, *_ARRAYS)
 
-_SAMPLED = 1000  # rows that a CSV's types are guessed from
+_SAMPLED = 100  # rows that a CSV's types are guessed from
 _DEFLATED = 1032  # bytes that a deflated byte holds at most
 
 
@@ -117,7 +117,8 @@ def collect(source: Source, columns: list[str]) -> pl.DataFrame:
         damage = _damage(source)
         raise DataError(f"{source.name}: {damage}" if damage else problem)
     # Polars fills up short rows; their last columns are what tells them.
-    last = max(columns, key=source.names.index)
+    chosen = set(columns)
+    last = next(column for column in reversed(source.names) if column in chosen)
     if source.raw is not None and frame[last].null_count() and (damage := _damage(source)):
         raise DataError(f"{source.name}: {damage}")
     return frame

@@ -24,11 +24,14 @@ from twolayer.columns import (
 from twolayer.config import FileData
 from twolayer.errors import DataError
 from twolayer.reading import collect, open_table, reworded
+from twolayer.summary import ColumnSummary, Summary, summary
 from twolayer.survey import Survey, roles, survey
 
 __all__ = [
+    "ColumnSummary",
     "Columns",
     "Feature",
+    "Summary",
     "Table",
     "Target",
     "encode",
@@ -36,10 +39,12 @@ __all__ = [
     "read",
     "reworded",
     "scan",
+    "summary",
     "unknown",
 ]
 
 _BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def _fit(found: Survey, held: Array, data: FileData) -> Columns:
     frame, kept = found.frame, ~held
     regression = found.classes is None
     plain = [column for column, kind in found.kinds.items() if kind != "category"]
-    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept)
+    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept, data.path)
     features: list[Feature] = []
     for column, kind in found.kinds.items():
         marked = column in found.missing
@@ -160,20 +165,27 @@ def _varies(mean: float, deviation: float) -> bool:
     return bool(np.isfinite(steady(np.array(mean), np.array(deviation))))
 
 
-def _moments(frame: pl.DataFrame, columns: list[str], kept: Array) -> dict[str, tuple[float, float]]:
-    """Means and deviations, missing values counted as the mean, in float64 and in two passes."""
-    if not columns:
-        return {}
-    rows = pl.col(columns).cast(pl.Float64)
-    rows = rows if kept.all() else rows.filter(pl.Series(kept))
-    means = [mean or 0.0 for mean in frame.select(rows.mean()).row(0)]
-    spread = frame.lazy().select(
-        ((pl.col(column).cast(pl.Float64) - mean) ** 2).filter(pl.Series(kept)).sum()
-        for column, mean in zip(columns, means, strict=True)
-    )
-    count = int(kept.sum())
-    deviations = [float(np.sqrt(square / count)) for square in spread.collect().row(0)]
-    return dict(zip(columns, zip(means, deviations, strict=True), strict=True))
+def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
+    """Means and deviations, missing values counted as the mean, in float64 and in two passes. Raises DataError."""
+    rows = np.flatnonzero(kept)
+
+    def of(column: str) -> tuple[float, float]:
+        values = frame[column].cast(pl.Float64).to_numpy()
+        values = values if len(rows) == len(values) else values.take(rows)
+        if frame[column].null_count():
+            values = values[~np.isnan(values)]
+        if not len(values):
+            return 0.0, 0.0
+        with np.errstate(over="ignore", under="ignore"):
+            mean = values.mean()
+            values = values - mean
+            deviation = np.sqrt(np.dot(values, values) / len(rows))
+        if not np.isfinite(deviation) or (deviation == 0 and np.any(values != values[0])):
+            raise DataError(f"{name}: column {column}: its numbers are too large or too small; scale them")
+        return float(mean), float(deviation)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(columns, pool.map(of, columns), strict=True))
 
 
 def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
@@ -213,7 +225,7 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
         x[start - at : end - to] = numbers if at == to else numbers[~mask]
         x_held[at:to] = numbers[mask]
 
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(work, range(0, frame.height, block)):
             pass
     return x, x_held
