@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import torch
@@ -27,11 +28,11 @@ KINDS = ["autograd", "manual", "fused"]
 
 
 def start(
-    engine: str, loss: str = "mse", shape: tuple[int, ...] = (50, 6, 9, 3), batch_size: int | None = 16, **more: object
+    engine: str, loss: str = "mse", shape: tuple[int, ...] = (50, 6, 9, 3), batch_size: int | None = 16, **more: Any
 ) -> tuple[Config, Data, nn.Sequential]:
     """Data, a model and the config of an engine that takes rows."""
     N, D_in, H, D_out = shape
-    values = {"lr": 0.05, "reduction": "mean", "dtype": "float64"} | more
+    values: dict[str, Any] = {"lr": 0.05, "reduction": "mean", "dtype": "float64"} | more
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, engine=engine, batch_size=batch_size, **values)
     config, data, model = prepare(config)
     config = config.model_copy(update={"loss": loss})
@@ -47,7 +48,7 @@ def batches_of(N: int, size: int, epochs: int) -> list[Tensor]:
     count, generator = -(-N // size), torch.Generator().manual_seed(3)
     edges = [round(i * N / count) for i in range(count + 1)]
     orders = [torch.randperm(N, generator=generator) for _ in range(epochs)]
-    return [order[a:b] for order in orders for a, b in zip(edges, edges[1:], strict=False)]
+    return [order[a:b] for order in orders for a, b in pairwise(edges)]
 
 
 def weights(model: nn.Sequential) -> list[Tensor]:

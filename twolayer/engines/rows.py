@@ -53,7 +53,7 @@ class RowsEngine(Working):
         self.largest = torch.finfo(self.x.dtype).max  # beyond it a step would be refused, and is to diverge
         # The sum of a part's squares, or its score; and that of all parts.
         self.sums = self.x.new_zeros(() if loss == "mse" else 2)
-        self.sum_of_parts = self.sums.double()
+        self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)
         longest = max(len(each.x) for each in (data, data.validation) if each)
         self.part = memory.part_rows(H, longest)
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
