@@ -117,16 +117,19 @@ class RowsEngine(Working):
     def _descend(self, parts: Iterable[tuple[Tensor, Tensor]], count: int, rows: int, out: Tensor) -> None:
         """One update from so many parts, together so many rows; their loss before it goes into `out`."""
         grad_factor, divisor = self._scales(rows)
-        gradient, sums = self.gradient, self.sums
+        gradient = self.gradient
         if count > 1:
-            gradient, sums = self.total.zero_(), self.sum_of_parts.zero_()
+            gradient = self.total.zero_()
+            self.sum_of_parts.zero_()
         for x, y in parts:
             self._backward(x, self._forward(x, y))
             if count > 1:
                 gradient.add_(self.gradient)
-                sums.add_(self.sums)
+                self.sum_of_parts.add_(self.sums)
         self.weights.add_(gradient, alpha=-min(grad_factor * self.lr, self.largest))
-        torch.div(sums, divisor, out=out)
+        if count > 1:
+            self.sums.copy_(self.sum_of_parts)
+        torch.div(self.sums, divisor, out=out)
 
     def _forward(self, x: Tensor, y: Tensor) -> _Buffers:
         """The residual of a part, in its buffers, and the sum of its squares or its score in `sums`."""
