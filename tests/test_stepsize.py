@@ -7,16 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import same, with_engine
+from oracles import same, with_classes, with_engine
 from torch import Tensor, nn
 
 from twolayer import stepsize
-from twolayer.config import Config
+from twolayer.config import Config, FileData
 from twolayer.data import Data
 from twolayer.errors import DataError, DivergedError
 from twolayer.history import Block
 from twolayer.loading import load_config
-from twolayer.stepsize import Curvature, curvature, hessian_product, is_cheap, next_measure, suggested
+from twolayer.stepsize import (
+    Curvature,
+    Measure,
+    curvature,
+    hessian_product,
+    is_cheap,
+    is_sampled,
+    next_measure,
+    sample,
+    suggested,
+)
 from twolayer.training import Fit, final_loss, fit, prepare, train
 
 
@@ -29,6 +39,8 @@ def whole_hessian(model: nn.Sequential, data: Data, config: Config) -> Tensor:
     def loss(flat: Tensor) -> Tensor:
         w1, b1, w2, b2 = (part.view(shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True))
         y_pred = torch.relu(x @ w1.t() + b1) @ w2.t() + b2
+        if config.loss == "cross_entropy":
+            return nn.functional.cross_entropy(y_pred, y.argmax(1), reduction=config.reduction)
         return nn.functional.mse_loss(y_pred, y, reduction=config.reduction)
 
     flat = torch.cat([parameter.detach().double().flatten() for parameter in model.parameters()])
@@ -188,3 +200,122 @@ def test_a_curvature_beyond_the_dtype_is_told_and_not_printed() -> None:
     config, data, model = prepare(load_config("scratch"))
     with pytest.raises(DataError, match="the curvature of the loss is beyond float32; scale the data down"):
         curvature(model, Data(data.x * 1e30, data.y * 1e30), config)
+
+
+def classes(**sizes: Any) -> tuple[Config, Data, nn.Sequential]:
+    config, data, model = prepare(load_config("default", **sizes))
+    return config.model_copy(update={"loss": "cross_entropy"}), with_classes(data), model
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("init", ["default", "normal"])
+@pytest.mark.parametrize("shape", [(30, 5, 7, 3), (8, 20, 4, 2), (50, 2, 10, 6)])
+def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
+    shape: tuple[int, ...], init: str, reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    N, D_in, H, D_out = shape
+    config, data, model = classes(
+        N=N, D_in=D_in, H=H, D_out=D_out, init=init, reduction=reduction, dtype="float64", lr="auto"
+    )
+    hessian = whole_hessian(model, data, config)
+    weights = [parameter.detach() for parameter in model.parameters()]
+    vector = [torch.randn(w.shape, generator=torch.Generator().manual_seed(1)).to(w) for w in weights]
+    flat = torch.cat([part.flatten() for part in vector])
+    monkeypatch.setattr(stepsize, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))
+    found = hessian_product(weights, data, reduction, vector, "cross_entropy")
+    torch.testing.assert_close(torch.cat([part.flatten() for part in found]), hessian @ flat, rtol=1e-10, atol=1e-10)
+    largest = float(torch.linalg.eigvalsh(hessian)[-1])
+    assert 0.97 * largest <= curvature(model, data, config).largest <= (1 + 1e-9) * largest
+    assert 0.8 * largest <= 1 / Measure(model, data, config).step() <= (1 + 1e-9) * largest
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_product_of_a_measure_is_the_hessian_product(loss: str, reduction: str) -> None:
+    config, data, model = classes(N=40, D_in=5, H=7, D_out=3, dtype="float64", reduction=reduction)
+    config = config.model_copy(update={"loss": loss})
+    measure = Measure(model, data, config)
+    measure.step()
+    v1_t, c1, v2, c2 = (part.clone() for part in measure.vector_parts)
+    weights = [parameter.detach() for parameter in model.parameters()]
+    expected = hessian_product(weights, data, reduction, [v1_t.t(), c1, v2, c2], loss)
+    measure._multiply(weights[2])
+    t1_t, *rest = measure.product_parts
+    for own, other in zip((t1_t.t(), *rest), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_measurement_of_many_rows_is_of_512_evenly_spaced_ones() -> None:
+    config, data, model = prepare(load_config("scratch", N=3000, D_in=4, data={"source": "random"}))
+    some = sample(data, config)
+    assert torch.equal(some.x, data.x[[i * 3000 // 512 for i in range(512)]])
+    assert same([some.x, some.y], [sample(data, config).x, sample(data, config).y])
+    mean, total = (config.model_copy(update={"reduction": reduction}) for reduction in ("mean", "sum"))
+    step = Measure(model, data, mean).step()
+    assert step == pytest.approx(suggested(model, data, mean), rel=0.2)
+    assert Measure(model, data, total).step() == pytest.approx(step / 3000, rel=1e-3)
+    batches = total.model_copy(update={"batch_size": 64})  # 47 of them, of 64 rows at the most
+    assert Measure(model, data, batches).step() == pytest.approx(step / 64, rel=1e-3)
+    few = Data(data.x[:512], data.y[:512])
+    assert sample(few, config).x is few.x
+
+
+def test_a_large_file_is_sampled_and_what_is_drawn_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepsize, "LARGE", 999)
+    config, data, model = prepare(load_config("scratch", N=1000, D_in=4, data={"source": "random"}))
+    file = config.model_copy(update={"data": FileData(source="file", path="x.csv", target=["y"])})
+    whole, some = curvature(model, data, config).largest, curvature(model, data, file).largest
+    assert some != whole
+    assert some == pytest.approx(whole, rel=0.2)
+    few = sample(data, config)
+    assert some == pytest.approx(curvature(model, few, config).largest * 1000 / 512, rel=1e-6)
+    assert not is_sampled(config)
+    assert not is_sampled(config.model_copy(update={"batch_size": 1000}))
+    for more in ({"batch_size": 999}, {"loss": "cross_entropy"}, {"data": file.data}):
+        assert is_sampled(config.model_copy(update=more))
+
+
+def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from_its_state() -> None:
+    config, data, model = classes(N=600, D_in=4, H=9, D_out=3, reduction="mean")
+    first = Measure(model, data, config)
+    products: list[int] = []
+    first._multiply = lambda w2: (products.append(1), Measure._multiply(first, w2))[1]  # type: ignore
+    first.step()
+    cold = len(products)
+    state = {name: tensor.clone() for name, tensor in first.state().items()}
+    assert state.keys() == {"curvature"}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    second = first.step()
+    assert len(products) - cold == 2 < cold
+    other = Measure(model, data, config)
+    other.load_state(state)
+    assert other.step() == second
+    assert same([*other.state().values()], [*first.state().values()])
+    with pytest.raises(DataError, match="the state of the curvature is that of another model"):
+        other.load_state({"curvature": torch.zeros(3)})
+
+
+def test_on_a_saddle_a_measure_is_of_the_right_sign_and_size() -> None:
+    config, data, model = prepare(load_config("default", N=6, D_in=3, H=4, D_out=1, dtype="float64"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-3)
+    data = Data(data.x, 100 * data.y)
+    largest = float(torch.linalg.eigvalsh(whole_hessian(model, data, config))[-1])
+    measure = Measure(model, data, config)
+    # A saddle, whose eigenvalues come in pairs of both signs: from a mixture of two the iteration does not move on.
+    assert 0.6 * largest < 1 / measure.step() <= largest
+
+
+def test_a_measure_beyond_the_dtype_is_an_error_and_of_zeros_none() -> None:
+    config, data, model = prepare(load_config("scratch"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert Measure(model, Data(data.x, 0 * data.y), config).step() < 1  # the last bias is never flat
+    config, data, model = prepare(load_config("scratch"))
+    beyond = Measure(model, Data(data.x * 1e30, data.y * 1e30), config)
+    with pytest.raises(DataError, match="the curvature of the loss is beyond float32; scale the data down"):
+        beyond.step()

@@ -53,7 +53,7 @@ class RowsEngine(Working):
         self.largest = torch.finfo(self.x.dtype).max  # beyond it a step would be refused, and is to diverge
         # The sum of a part's squares, or its score; and that of all parts.
         self.sums = self.x.new_zeros(() if loss == "mse" else 2)
-        self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)  # never the same one
+        self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)
         longest = max(len(each.x) for each in (data, data.validation) if each)
         self.part = memory.part_rows(H, longest)
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
@@ -86,7 +86,7 @@ class RowsEngine(Working):
         for x, y in self._parts(data.x, data.y):
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
+        return self.sum_of_parts.to(self.sums).div_(self._scales(len(data.x))[1])
 
     @torch.no_grad()
     def sync(self) -> None:
@@ -117,16 +117,19 @@ class RowsEngine(Working):
     def _descend(self, parts: Iterable[tuple[Tensor, Tensor]], count: int, rows: int, out: Tensor) -> None:
         """One update from so many parts, together so many rows; their loss before it goes into `out`."""
         grad_factor, divisor = self._scales(rows)
-        gradient, sums = self.gradient, self.sums
+        gradient = self.gradient
         if count > 1:
-            gradient, sums = self.total.zero_(), self.sum_of_parts.zero_()
+            gradient = self.total.zero_()
+            self.sum_of_parts.zero_()
         for x, y in parts:
             self._backward(x, self._forward(x, y))
             if count > 1:
                 gradient.add_(self.gradient)
-                sums.add_(self.sums)
+                self.sum_of_parts.add_(self.sums)
         self.weights.add_(gradient, alpha=-min(grad_factor * self.lr, self.largest))
-        torch.div(sums, divisor, out=out)
+        if count > 1:
+            self.sums.copy_(self.sum_of_parts)
+        torch.div(self.sums, divisor, out=out)
 
     def _forward(self, x: Tensor, y: Tensor) -> _Buffers:
         """The residual of a part, in its buffers, and the sum of its squares or its score in `sums`."""
