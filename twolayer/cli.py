@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ import typer
 
 from twolayer import __version__, console, listing, loading, process, runs
 from twolayer.config import flat, schema
-from twolayer.errors import DataError, DeviceError, DisagreementError, OutputError, TwolayerError
+from twolayer.errors import DataError, DeviceError, DisagreementError, OutputError, TwolayerError, extra
 from twolayer.options import (
     CheckpointOption,
     ConfigArgument,
@@ -35,6 +36,7 @@ from twolayer.options import (
     ThreadsOption,
     resolve,
     resolve_again,
+    resolve_data,
 )
 
 app = typer.Typer(
@@ -274,6 +276,50 @@ def check(
     resolved = resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
     console.rows(("key", "value", "origin"), rows, format_)
+
+
+@app.command("data", epilog="Example:  twolayer data my.csv --target price")
+def data_command(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A table, or a config that names one.")],
+    target: TargetOption = None,
+    set_: SetOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Show what a table holds, what would be trained on, and how.
+
+    What keeps the table from being trained on stands below, and makes the exit code 1.
+    """
+    data, targets = resolve_data(path, set_ or [], context)
+    with extra("polars", "data"):
+        from twolayer import tables
+
+    found = tables.summary(
+        data.path,
+        data.path,
+        target=targets,
+        inputs=data.inputs,
+        exclude=data.exclude,
+        missing=data.missing,
+        separator=data.separator,
+        decimal=data.decimal,
+    )
+    names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
+    if format_ == "table":
+        console.say(f"{found.rows} rows\n")
+    digits = format_ == "table"
+    console.rows(
+        names,
+        [
+            [f"{cell:.4g}" if digits and isinstance(cell, float) else cell for cell in astuple(column)]
+            for column in found.columns
+        ],
+        format_,
+    )
+    for problem in found.problems:
+        console.note(problem)
+    if found.problems:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example:  twolayer evaluate my-1 test.csv")

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from twolayer import console, loading, memory, runs
-from twolayer.config import flat, show
-from twolayer.errors import ConfigError, Origin, Problem, RunError
+from twolayer.config import FileData, flat, show
+from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
 
 # The keys that have an option of their own, and those that may be others when a run goes on.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
@@ -96,6 +96,18 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
         raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
     memory.check(after.config, after.name, saved=True)
     return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
+
+
+def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
+    """The table that a config names, or that stands in its place, and the targets, which may still be missing."""
+    overrides = list(_overrides(sets, context))
+    is_open = loading.is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
+    if is_open:
+        overrides.append(loading.Override(("data", "target"), "any", "--target"))
+    data = loading.resolve(source, overrides=overrides, read=False).config.data
+    if not isinstance(data, FileData):
+        raise DataError(f"{source}: its data are drawn, not read from a file")
+    return data, [] if is_open else data.target
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> loading.Resolved:

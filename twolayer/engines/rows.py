@@ -86,7 +86,7 @@ class RowsEngine(Working):
         for x, y in self._parts(data.x, data.y):
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums).div_(self._scales(len(data.x))[1])
+        return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
 
     @torch.no_grad()
     def sync(self) -> None:
