@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import clean_environment, without_torch
+from conftest import COMMAND, clean_environment, without_torch
 
 from twolayer import __version__
 
@@ -75,3 +76,28 @@ def test_the_picture_shows_what_train_prints() -> None:
 
 def test_the_changelog_knows_this_version() -> None:
     assert re.search(rf"^## (Unreleased|\[?{re.escape(__version__)})", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+
+
+def test_the_walk_through_a_table_is_what_happens(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "your-data.md").read_text()
+    steps: list[tuple[str, str]] = []
+    for block in re.findall(r"```console\n(.*?)```", page, flags=re.S):
+        steps += [(step.partition("\n")[0], step.partition("\n")[2]) for step in block.split("$ ")[1:]]
+    assert len(steps) > 6
+    environment = clean_environment(PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
+    for command, shown in steps:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        # What stands on stderr comes first here, but for the last line of a training. Digits are the machine's own.
+        found, wanted = sorted(numberless(done.stderr + done.stdout)), sorted(numberless(shown))
+        assert found == wanted, command
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    alone = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    row = (tmp_path / "predicted.csv").read_text().splitlines()[1]
+    assert float(alone.stdout.strip("[]\n")) == pytest.approx(float(row.split(",")[-1]), rel=1e-5)
+
+
+def numberless(text: str) -> list[str]:
+    """The lines, with every number and unit of time the same."""
+    return [re.sub(r"-?\d[\d.e+-]*( [mµ]?s\b)?", "#", line) for line in text.splitlines()]
