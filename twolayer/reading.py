@@ -224,7 +224,17 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
         arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path)
         pieces = [_as_frame(key, array) for key, array in arrays.items()]
-    except (ValueError, TypeError, KeyError, EOFError, SyntaxError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        SyntaxError,
+        NotImplementedError,
+        zlib.error,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
     heights = {key: piece.height for key, piece in zip(arrays, pieces, strict=True)}
     if len(set(heights.values())) > 1:
@@ -286,5 +296,8 @@ def _check_npy(file: IO[bytes], size: int) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    with safe_open(path, framework="np") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    try:
+        with safe_open(path, framework="np") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except TypeError as error:  # bfloat16 and the like, which numpy does not have
+        raise ValueError(f"{error}; save float32") from None
