@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "reading": "errors",
     "columns": "errors reading",
     "survey": "columns errors reading",
-    "tables": "columns config errors reading survey",
     "baselines": "",
     "evaluation": "baselines checkpoint errors runs | tables",
     "writing": "errors",
     "serving": "columns console errors evaluation files tables writing",
+    "summary": "columns errors reading survey",
+    "tables": "columns config errors reading summary survey",
     "model": "config errors",
     "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual",
     "engines.autograd": "data engines.working",
@@ -63,7 +64,7 @@ ONLY_USER = {
     "rich": {"console"},
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
-    "polars": {"reading", "columns", "survey", "tables", "writing", "serving"},
+    "polars": {"reading", "columns", "serving", "summary", "survey", "tables", "writing"},
 }
 COMPUTES = {
     "baselines",

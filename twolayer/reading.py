@@ -8,9 +8,10 @@ import io
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -31,21 +32,24 @@ _JSON = (".ndjson", ".jsonl")
 _ARRAYS = (".npy", ".npz", ".safetensors")
 SUFFIXES = (*_CSV, ".parquet", *_ARROW, *_JSON, *_ARRAYS)
 
-_SAMPLED = 1000  # rows that a CSV's types are guessed from; where the guess fails, all rows are read as text
+_SAMPLED = 100  # rows that a CSV's types are guessed from
 _DEFLATED = 1032  # bytes that a deflated byte holds at most
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that can be read: `frame` reads it when collected, `groups` are the arrays that hold several columns."""
+    """A file that can be read: `frame` reads it when collected, `groups` are the arrays that hold several columns.
+
+    `retries` are other frames of the same, for where `frame` fails; `raw` is set for a CSV, whose types are guessed.
+    """
 
     name: str
     frame: pl.LazyFrame
     names: tuple[str, ...]
-    groups: dict[str, tuple[str, ...]]
-    suffix: str
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    retries: tuple[pl.LazyFrame, ...] = ()
+    raw: Path | bytes | None = None
     separator: str = ","
-    raw: Path | bytes = b""
 
 
 def open_table(
@@ -66,9 +70,11 @@ def open_table(
         path = Path(path)
         if suffix in _ARRAYS:
             return _open_arrays(path, name, suffix)
-        scan = {".parquet": pl.scan_parquet} | dict.fromkeys(_ARROW, pl.scan_ipc)
-        frame = scan[suffix](path) if suffix in scan else pl.scan_ndjson(path, infer_schema_length=None)
-        return Source(name, frame, tuple(frame.collect_schema().names()), {}, suffix, raw=path)
+        if suffix in _JSON:
+            frame = pl.scan_ndjson(path, infer_schema_length=None)
+        else:
+            frame = pl.scan_parquet(path, glob=False) if suffix == ".parquet" else pl.scan_ipc(path, glob=False)
+        return Source(name, frame, tuple(frame.collect_schema().names()))
 
 
 def _suffix(path: Path, name: str) -> str:
@@ -99,20 +105,21 @@ def _first_line(error: BaseException) -> str:
 
 def collect(source: Source, columns: list[str]) -> pl.DataFrame:
     """The columns, in memory; the types of a CSV come of all its rows. Raises DataError."""
-    with reworded(source.name):
-        if source.suffix not in _CSV:
-            return source.frame.select(columns).collect()
-    try:
-        frame = source.frame.select(columns).collect()
-    except pl.exceptions.PolarsError:
-        # The first rows have misled: a number column with text further down, or the file is damaged.
+    problem = ""
+    for way in (source.frame, *source.retries):
         try:
-            frame = _scan_text(source.raw, source.separator).select(columns).collect()
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"{source.name}: {_damage(source) or _first_line(error)}") from None
+            with reworded(source.name):
+                frame = way.select(columns).collect()
+            break
+        except DataError as error:
+            problem = str(error)
+    else:
+        damage = _damage(source)
+        raise DataError(f"{source.name}: {damage}" if damage else problem)
     # Polars fills up short rows; their last columns are what tells them.
-    last = max(columns, key=source.names.index)
-    if frame[last].null_count() and (damage := _damage(source)):
+    chosen = set(columns)
+    last = next(column for column in reversed(source.names) if column in chosen)
+    if source.raw is not None and frame[last].null_count() and (damage := _damage(source)):
         raise DataError(f"{source.name}: {damage}")
     return frame
 
@@ -134,35 +141,28 @@ def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, tex
             raise DataError(f"{name}: the first line holds no columns' names") from None
     if any("\udc80" <= letter <= "\udcff" for letter in "".join(header)):
         raise DataError(f"{name}: is not UTF-8, in its first line")
-    if twice := sorted({column for column in header if header.count(column) > 1} if _repeats(header) else ()):
-        raise DataError(f"{name}: {_columns(twice)} more than once in the first line")
+    _refuse_twice(name, header)
     if decimal == "," and separator == ",":
         raise DataError(f'{name}: the separator cannot be "," where the decimal is')
+    everything = _scan_csv(raw, separator, infer_schema=False)
     if text or decimal == ",":
-        frame = _scan_text(raw, separator)
-    else:
-        frame = pl.scan_csv(
-            _given(raw), separator=separator, infer_schema_length=_SAMPLED, null_values=list(MISSING), glob=False
-        )
-    return Source(name, frame, tuple(header), {}, ".csv", separator, raw)
+        return Source(name, everything, tuple(header), raw=raw, separator=separator)
+    # The first rows tell the types, and mislead where there is other text further down, which most often stands for a
+    # missing value. To look for those from the start would take a quarter longer.
+    frame = _scan_csv(raw, separator, infer_schema_length=_SAMPLED)
+    marked = _scan_csv(raw, separator, infer_schema_length=_SAMPLED, null_values=list(MISSING))
+    return Source(name, frame, tuple(header), retries=(marked, everything), raw=raw, separator=separator)
 
 
-def _repeats(header: list[str]) -> bool:
-    return len(set(header)) < len(header)
+def _refuse_twice(name: str, columns: Sequence[str]) -> None:
+    if twice := [column for column, count in Counter(columns).items() if count > 1]:
+        shown = ", ".join(twice[:10]) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
+        raise DataError(f"{name}: every column needs a name of its own, and there are several of: {shown}")
 
 
-def _columns(names: list[str]) -> str:
-    """The columns as the subject of a sentence: `the column a stands`, `the columns a, b stand`."""
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"the column {shown} stands" if len(names) == 1 else f"the columns {shown} stand"
-
-
-def _given(raw: Path | bytes) -> Any:
-    return raw if isinstance(raw, Path) else io.BytesIO(raw)
-
-
-def _scan_text(raw: Path | bytes, separator: str) -> pl.LazyFrame:
-    return pl.scan_csv(_given(raw), separator=separator, infer_schema=False, glob=False)
+def _scan_csv(raw: Path | bytes, separator: str, **options: Any) -> pl.LazyFrame:
+    source = raw if isinstance(raw, Path) else io.BytesIO(raw)
+    return pl.scan_csv(source, separator=separator, glob=False, **options)
 
 
 @contextmanager
@@ -192,6 +192,8 @@ def _separator(start: str, decimal: str) -> str:
 
 def _damage(source: Source) -> str:
     """What is wrong with the rows of a CSV, the first of it; empty where nothing is."""
+    if source.raw is None:
+        return ""
     with _text(source.raw) as file:
         rows = csv.reader(file, delimiter=source.separator, strict=True)
         width = len(next(rows))
@@ -222,7 +224,17 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
         arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path)
         pieces = [_as_frame(key, array) for key, array in arrays.items()]
-    except (ValueError, TypeError, KeyError, EOFError, SyntaxError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        SyntaxError,
+        NotImplementedError,
+        zlib.error,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
     heights = {key: piece.height for key, piece in zip(arrays, pieces, strict=True)}
     if len(set(heights.values())) > 1:
@@ -230,11 +242,9 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
         raise DataError(f"{name}: the arrays must have the same number of rows: {told}")
     groups = {key: tuple(p.columns) for key, p in zip(arrays, pieces, strict=True) if p.columns != [key]}
     names = [column for piece in pieces for column in piece.columns]
-    if len(set(names)) < len(names):
-        twice = sorted({column for column in names if names.count(column) > 1})
-        raise DataError(f"{name}: {_columns(twice)} more than once")
+    _refuse_twice(name, names)
     frame = pl.concat(pieces, how="horizontal") if pieces else pl.DataFrame()
-    return Source(name, frame.lazy(), tuple(names), groups, suffix, raw=path)
+    return Source(name, frame.lazy(), tuple(names), groups)
 
 
 def _as_frame(key: str, array: np.ndarray[Any, Any]) -> pl.DataFrame:
@@ -286,5 +296,8 @@ def _check_npy(file: IO[bytes], size: int) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    with safe_open(path, framework="np") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    try:
+        with safe_open(path, framework="np") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except TypeError as error:  # bfloat16 and the like, which numpy does not have
+        raise ValueError(f"{error}; save float32") from None

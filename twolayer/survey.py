@@ -25,7 +25,7 @@ _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}
 class Survey:
     """A table's columns: `frame` with text that is numbers made so, the inputs' kinds, who misses values, the classes.
 
-    `problems` are what keeps it from being trained on, each a sentence.
+    `problems` are what keeps it from being trained on, each a sentence; `refused` are the columns that none may hold.
     """
 
     frame: pl.DataFrame
@@ -33,6 +33,7 @@ class Survey:
     targets: tuple[str, ...]
     classes: tuple[str, ...] | None
     missing: frozenset[str]
+    refused: frozenset[str]
     problems: tuple[str, ...]
 
 
@@ -110,7 +111,9 @@ def survey(
     if len(problems) > _TOLD:
         problems[_TOLD:] = [f"and {len(problems) - _TOLD} more such problems"]
     known = {column: kinds[column] for column in inputs if column in kinds}
-    return Survey(frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), tuple(problems))
+    return Survey(
+        frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), frozenset(refused), tuple(problems)
+    )
 
 
 def _grouped(refused: dict[str, str]) -> list[str]:
@@ -139,7 +142,8 @@ def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[
     """The frame with null where it had NaN, and the least and the most of columns of numbers, where they have any."""
     if not columns or not frame.height:
         return frame, {}
-    floats = [column for column in columns if frame.schema[column].is_float()]
+    schema = frame.schema
+    floats = [column for column in columns if schema[column].is_float()]
     if floats:
         holes = frame.select(pl.col(floats).is_nan().any()).row(0, named=True)
         if holed := [column for column, hole in holes.items() if hole]:
@@ -160,8 +164,9 @@ def settle(
     kinds: dict[str, Kind] = {}
     refused: dict[str, str] = {}
     texts = []
+    schema = frame.schema  # made anew each time that it is asked for
     for column in columns:
-        dtype = frame.schema[column]
+        dtype = schema[column]
         if dtype in (pl.String, pl.Categorical, pl.Enum):
             texts.append(column)
         elif dtype.is_numeric() or dtype == pl.Null:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,11 +24,14 @@ from twolayer.columns import (
 from twolayer.config import FileData
 from twolayer.errors import DataError
 from twolayer.reading import collect, open_table, reworded
+from twolayer.summary import ColumnSummary, Summary, summary
 from twolayer.survey import Survey, roles, survey
 
 __all__ = [
+    "ColumnSummary",
     "Columns",
     "Feature",
+    "Summary",
     "Table",
     "Target",
     "encode",
@@ -34,10 +39,12 @@ __all__ = [
     "read",
     "reworded",
     "scan",
+    "summary",
     "unknown",
 ]
 
 _BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def read(
     inputs, targets = roles(source, data.target, data.inputs, data.exclude)
     found = survey(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
-        typed=source.suffix != ".csv",
+        typed=source.raw is None,
     )  # fmt: skip
     if found.problems:
         raise DataError(f"{data.path}: {'; '.join(found.problems)}")
@@ -118,7 +125,7 @@ def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
     held = np.zeros(rows, dtype=bool)
     if part is not None:
         count = max(1, round(part * rows))
-        held[np.random.default_rng([seed, 1]).permutation(rows)[:count]] = True
+        held[np.random.default_rng([seed, 1]).choice(rows, count, replace=False, shuffle=False)] = True
     if (left := rows - int(held.sum())) < 2:
         out = f", of which {rows - left} are held out" if part is not None else ""
         raise DataError(f"{name}: has {rows} row{'s' * (rows != 1)}{out}; training needs 2 or more")
@@ -133,7 +140,7 @@ def _fit(found: Survey, held: Array, data: FileData) -> Columns:
     frame, kept = found.frame, ~held
     regression = found.classes is None
     plain = [column for column, kind in found.kinds.items() if kind != "category"]
-    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept)
+    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept, data.path)
     features: list[Feature] = []
     for column, kind in found.kinds.items():
         marked = column in found.missing
@@ -158,20 +165,27 @@ def _varies(mean: float, deviation: float) -> bool:
     return bool(np.isfinite(steady(np.array(mean), np.array(deviation))))
 
 
-def _moments(frame: pl.DataFrame, columns: list[str], kept: Array) -> dict[str, tuple[float, float]]:
-    """Means and deviations, missing values counted as the mean, in float64 and in two passes."""
-    if not columns:
-        return {}
-    rows = pl.col(columns).cast(pl.Float64)
-    rows = rows if kept.all() else rows.filter(pl.Series(kept))
-    means = [mean or 0.0 for mean in frame.select(rows.mean()).row(0)]
-    spread = frame.lazy().select(
-        ((pl.col(column).cast(pl.Float64) - mean) ** 2).filter(pl.Series(kept)).sum()
-        for column, mean in zip(columns, means, strict=True)
-    )
-    count = int(kept.sum())
-    deviations = [float(np.sqrt(square / count)) for square in spread.collect().row(0)]
-    return dict(zip(columns, zip(means, deviations, strict=True), strict=True))
+def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
+    """Means and deviations, missing values counted as the mean, in float64 and in two passes. Raises DataError."""
+    rows = np.flatnonzero(kept)
+
+    def of(column: str) -> tuple[float, float]:
+        values = frame[column].cast(pl.Float64).to_numpy()
+        values = values if len(rows) == len(values) else values.take(rows)
+        if frame[column].null_count():
+            values = values[~np.isnan(values)]
+        if not len(values):
+            return 0.0, 0.0
+        with np.errstate(over="ignore", under="ignore"):
+            mean = values.mean()
+            values = values - mean
+            deviation = np.sqrt(np.dot(values, values) / len(rows))
+        if not np.isfinite(deviation) or (deviation == 0 and np.any(values != values[0])):
+            raise DataError(f"{name}: column {column}: its numbers are too large or too small; scale them")
+        return float(mean), float(deviation)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(columns, pool.map(of, columns), strict=True))
 
 
 def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
@@ -200,16 +214,20 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
     x: Array = np.empty((frame.height - out, D_in), dtype)
     x_held: Array = np.empty((out, D_in), dtype)
     block = max(1 << 10, _BLOCK // D_in)
-    at = at_held = 0
-    for start in range(0, frame.height, block):
+    before = np.concatenate([[0], np.cumsum(held)])  # how many rows above each are held out
+
+    def work(start: int) -> None:
+        end = min(start + block, frame.height)
         numbers = raw(frame.slice(start, block), columns, name, start + 1)
         numbers -= mean
         numbers /= deviation
-        mask = held[start : start + block]
-        count = int(mask.sum())
-        x[at : at + len(mask) - count] = numbers[~mask] if count else numbers
-        x_held[at_held : at_held + count] = numbers[mask]
-        at, at_held = at + len(mask) - count, at_held + count
+        mask, at, to = held[start:end], before[start], before[end]
+        x[start - at : end - to] = numbers if at == to else numbers[~mask]
+        x_held[at:to] = numbers[mask]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(work, range(0, frame.height, block)):
+            pass
     return x, x_held
 
 
