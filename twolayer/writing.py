@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -54,7 +56,13 @@ def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: 
     """Write the frames into a file as they come. Raises OSError."""
     if form in ("parquet", "arrow"):
         frame = register_io_source(lambda *_: iter(frames), schema=dict(schema))
-        (frame.sink_parquet if form == "parquet" else frame.sink_ipc)(file)
+        try:
+            (frame.sink_parquet if form == "parquet" else frame.sink_ipc)(file)
+        except pl.exceptions.PolarsError as error:  # what the frames raise comes through as it is
+            number = re.search(r"os error ([0-9]+)", str(error))
+            if number is None:
+                raise OSError(str(error).partition("\n")[0]) from None
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
         return
     for part in parts(frames, schema, form):
         file.write(part)
