@@ -51,6 +51,7 @@ def test_the_readmes_commands_are_commands(tmp_path: Path) -> None:
     lines = re.findall(r"^(twolayer .+)$", (ROOT / "README.md").read_text(), flags=re.M)
     assert len(lines) >= 6
     without_torch("init", "my.yaml", cwd=tmp_path)
+    (tmp_path / "my.csv").write_text("area,price\n" + "".join(f"{area},{3 * area}\n" for area in range(50)))
     for line in lines:
         arguments = line.partition("#")[0].partition(">")[0].split()[1:]
         arguments = [argument for argument in arguments if argument not in ("--format", "csv")]
