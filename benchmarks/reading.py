@@ -1,4 +1,4 @@
-"""What reading a table and preparing it costs: polars' read_csv of the same file and twolayer's read in turn, and memory.
+"""What reading a table and preparing it costs: polars' read_csv and twolayer's read of one file in turn, and memory.
 
 python benchmarks/reading.py [rounds] [--json PATH]
 """

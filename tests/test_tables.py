@@ -57,7 +57,7 @@ def test_numbers_booleans_and_text_are_features_of_mean_0_and_deviation_1(folder
     np.testing.assert_allclose(
         table.x.T, np.array([standard([float(cell) for cell in row]) for row in raw]), rtol=1e-12
     )
-    np.testing.assert_allclose(table.y[:, 0], standard([1.0, 2.0, 4.0, 3.0]), rtol=1e-12)
+    np.testing.assert_allclose(table.y[:, 0], np.array(standard([1.0, 2.0, 4.0, 3.0])), rtol=1e-12)
     assert table.x.flags.c_contiguous
     assert (table.rows, table.x_validation, table.y_validation) == (4, None, None)
 
