@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "process": "",
     "options": "config console errors loading memory runs",
     "cli": "config console errors listing loading options process runs"
-    " | bench model recording serving session stepsize training",
+    " | bench model recording serving session stepsize training tables",
 }
 ONLY_USER = {
     "typer": {"cli", "options"},
