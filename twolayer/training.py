@@ -166,11 +166,11 @@ class Fit(Iterator[Block]):
         Raises DivergedError where their loss is not finite. The training cannot go on after this.
         """
         kept = self.done
-        if self.best is not None:
-            self.best.consider(self._validated()[0], self.done)
-            self.best.restore()
-            kept = self.best.at
         with machine.set_up(self.config):
+            if self.best is not None:
+                self.best.consider(self._validated()[0], self.done)
+                self.best.restore()
+                kept = self.best.at
             names = [name for name in self.config.columns[1:] if name != "lr"]
             values = scores(self.model, self.data, self.config)
             if self.data.validation is not None:
@@ -273,8 +273,7 @@ class Fit(Iterator[Block]):
         """The loss, and for classes the accuracy, on the validation rows."""
         if self.data.validation is None:
             raise DataError("patience goes with validation rows, and the data have none")
-        with machine.set_up(self.config):
-            values = cast(RowEngine, self.engine).evaluate(self.data.validation)
+        values = cast(RowEngine, self.engine).evaluate(self.data.validation)
         return tuple(values.view(-1).tolist())
 
 
