@@ -53,7 +53,7 @@ def test_numbers_booleans_and_text_are_features_of_mean_0_and_deviation_1(folder
     table = load(folder)
     assert [f.name for f in table.columns.features] == ["width", "kind=a", "kind=b", "kind=c", "wet"]
     assert table.columns.kinds == {"width": "number", "kind": "category", "wet": "boolean"}
-    raw = [[1.5, 2.5, 4, 8], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 1]]
+    raw: list[list[float]] = [[1.5, 2.5, 4, 8], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 1]]
     np.testing.assert_allclose(
         table.x.T, np.array([standard([float(cell) for cell in row]) for row in raw]), rtol=1e-12
     )
