@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -168,26 +169,20 @@ def _varies(mean: float, deviation: float) -> bool:
 
 
 def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
-    """Means and deviations, missing values counted as the mean, in float64 and in two passes. Raises DataError."""
-    rows = np.flatnonzero(kept)
-
-    def of(column: str) -> tuple[float, float]:
-        values = frame[column].cast(pl.Float64).to_numpy()
-        values = values if len(rows) == len(values) else values.take(rows)
-        if frame[column].null_count():
-            values = values[~np.isnan(values)]
-        if not len(values):
-            return 0.0, 0.0
-        with np.errstate(over="ignore", under="ignore"):
-            mean = values.mean()
-            values = values - mean
-            deviation = np.sqrt(np.dot(values, values) / len(rows))
-        if not np.isfinite(deviation) or (deviation == 0 and np.any(values != values[0])):
+    """Means and deviations in float64, missing values counted as the mean. Raises DataError."""
+    if not columns:
+        return {}
+    rows = frame.select(pl.col(columns))
+    rows = rows if kept.all() else rows.filter(pl.Series(kept))
+    values = pl.all().cast(pl.Float64)
+    means, deviations, counts = (rows.select(of).row(0) for of in (values.mean(), values.std(ddof=0), values.count()))
+    found = {}
+    for column, mean, deviation, count in zip(columns, means, deviations, counts, strict=True):
+        spread = (deviation or 0.0) * (count / rows.height) ** 0.5
+        if not isfinite(spread) or (spread == 0 and count and rows[column].min() != rows[column].max()):
             raise DataError(f"{name}: column {column}: its numbers are too large or too small; scale them")
-        return float(mean), float(deviation)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(columns, pool.map(of, columns), strict=True))
+        found[column] = (mean or 0.0, spread)
+    return found
 
 
 def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
