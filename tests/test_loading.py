@@ -140,7 +140,8 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Wri
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [("epoch", "epochs"), ("n", "N"), ("d_in", "D_in"), ("learn", None), ("batchsize", "batch_size")]
+    ("given", "meant"),
+    [("epoch", "epochs"), ("n", "N"), ("d_in", "D_in"), ("learn", None), ("batchsize", "batch_size")],
 )
 def test_an_unknown_key_gets_the_nearest_known_name(config_file: Write, given: str, meant: str | None) -> None:
     (problem,) = problems(config_file(BASE + f"{given}: 1"))

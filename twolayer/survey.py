@@ -238,7 +238,7 @@ def _classes(
         problems.append(f"loss: cross_entropy predicts the classes of one target column, not of {len(targets)}")
         return None
     column = targets[0]
-    names = labels(frame[column]).drop_nulls().unique().to_list()
+    names = labels(frame[column]).drop_nulls().unique(maintain_order=True).to_list()
     if kinds[column] == "number":
         if fractions := [name for name in names if not name.lstrip("-").isdecimal()]:
             problems.append(f"target {column}: classes are text or whole numbers, and {fractions[0]} is neither")

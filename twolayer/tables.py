@@ -105,6 +105,8 @@ def read(
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
+    if not data.scale and not all(np.isfinite(part).all() for part in (x, y, x_held, y_held)):
+        raise DataError(f"{data.path}: its numbers are too large for {dtype}; set data.scale: true")
     if validation is None:
         return Table(columns, x, y, None, None, rows)
     return Table(columns, x, y, x_held, y_held, rows)
@@ -222,8 +224,9 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
         numbers -= mean
         numbers /= deviation
         mask, at, to = held[start:end], before[start], before[end]
-        x[start - at : end - to] = numbers if at == to else numbers[~mask]
-        x_held[at:to] = numbers[mask]
+        with np.errstate(over="ignore"):  # told below
+            x[start - at : end - to] = numbers if at == to else numbers[~mask]
+            x_held[at:to] = numbers[mask]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(work, range(0, frame.height, block)):
@@ -236,5 +239,6 @@ def _split_targets(frame: pl.DataFrame, held: Array, columns: Columns, name: str
     if columns.classes is None:
         y -= [target.mean for target in columns.targets]
         y /= [target.deviation for target in columns.targets]
-    y = y.astype(dtype)
+    with np.errstate(over="ignore"):
+        y = y.astype(dtype)
     return y[~held], y[held]
