@@ -22,8 +22,10 @@ class AutogradEngine(Working):
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
         self.model, self.data, self.lr, self.reduction, self.loss = model, data, lr, reduction, loss
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
+        self.parameters = list(model.parameters())
         self.loss_fn = (nn.MSELoss if loss == "mse" else nn.CrossEntropyLoss)(reduction=reduction)
 
+    @torch.enable_grad()
     def advance(self, iterations: int) -> Tensor:
         """Do so many iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
         x, y = self.data.x, self.data.y
@@ -33,6 +35,7 @@ class AutogradEngine(Working):
             losses[t] = self._descend(parts, len(x))
         return losses
 
+    @torch.enable_grad()
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """One update from the rows with these numbers, int64; their loss before it, shape (), in `out` where given."""
         loss = self._descend(self._parts(self.data.x[rows], self.data.y[rows]), len(rows))
@@ -58,23 +61,20 @@ class AutogradEngine(Working):
         hits = (y_pred.argmax(1) == y.argmax(1)).sum()
         return loss, torch.stack([loss.detach(), hits.to(loss) / rows])
 
-    @torch.enable_grad()
     def _descend(self, parts: Sequence[tuple[Tensor, Tensor]], rows: int) -> Tensor:
         """One update; the loss before it."""
-        parameters = list(self.model.parameters())
         losses: list[Tensor] = []
-        total: list[Tensor] = []
+        total: Sequence[Tensor] = ()
         for x, y in parts:
             loss, detached = self._loss(x, y, rows)
             losses.append(detached)
-            gradients = torch.autograd.grad(loss, parameters)
-            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else list(gradients)
-            del loss, gradients  # before the next forward pass, which then finds their memory warm
+            gradients = torch.autograd.grad(loss, self.parameters)
+            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         with torch.no_grad():
-            for parameter, gradient in zip(parameters, total, strict=True):
+            for parameter, gradient in zip(self.parameters, total, strict=True):
                 # What torch.optim.SGD does. `parameter -= lr * gradient` rounds the product first.
                 parameter.add_(gradient, alpha=-self.lr)
-        return _total(losses)
+        return _total(losses)  # all else is let go before the next forward pass, which then finds its memory warm
 
     def sync(self) -> None:
         """Nothing is left to write: the updates are made in the model's parameters."""
