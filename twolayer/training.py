@@ -130,6 +130,8 @@ class Fit(Iterator[Block]):
         cut_every: int = 0,
     ) -> None:
         self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
+        if (config.validation is None) != (data.validation is None):
+            raise DataError("validation rows go with a config that has `validation`, and such a config with them")
         self.best = Best(model, config.patience) if config.patience is not None else None
         self.stopped = False  # for want of a better validation loss
         state = dict(state or {})
@@ -200,7 +202,7 @@ class Fit(Iterator[Block]):
 
     def _run(self) -> Iterator[Block]:
         size, columns = 1, self.config.columns[1:]
-        by_epoch = self.config.batch_size is not None or self.data.validation is not None
+        by_epoch = self.config.batch_size is not None or self.config.validation is not None
         while not self.is_finished:
             start, first = time.perf_counter(), self.done + 1
             count = min(size, self.config.epochs - self.done)
