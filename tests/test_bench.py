@@ -157,7 +157,7 @@ def test_a_disagreement_is_shown_and_exits_with_1(tmp_path: Path) -> None:
     program = (
         "import sys; from twolayer.engines import fused; from twolayer.__main__ import main\n"
         "right = fused._Fused.__init__\n"
-        "def wrong(self, model, data, *, lr, reduction): right(self, model, data, lr=1.1 * lr, reduction=reduction)\n"
+        "def wrong(self, model, data, *, lr, **more): right(self, model, data, lr=1.1 * lr, **more)\n"
         "fused._Fused.__init__ = wrong; sys.exit(main())"
     )
     done = subprocess.run(

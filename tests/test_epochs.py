@@ -61,7 +61,7 @@ def by_sgd(config: Config, data: Data, model: nn.Sequential) -> list[tuple[float
             validated = [float(score) for score in scores(data.validation.x, data.validation.y)]
         order = epoch_order(config.seed, epoch, config.N)
         count = -(-config.N // (config.batch_size or config.N))
-        edges = [round(i * config.N / count) for i in range(count + 1)]
+        edges = [i * config.N // count for i in range(count + 1)]
         totals = [0.0] * len(validated)
         for start, end in pairwise(edges):
             loss, *accuracy = scores(data.x[order[start:end]], data.y[order[start:end]])

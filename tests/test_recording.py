@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.errors import RunError
 from twolayer.loading import load_config
-from twolayer.recording import Recording, fingerprint
+from twolayer.recording import Recording, fingerprints
 from twolayer.runs import Every
 from twolayer.training import Fit, prepare
 
@@ -125,14 +126,20 @@ def test_a_run_keeps_the_provenance_of_its_start(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_is_that_of_every_number() -> None:
-    data = Data(torch.zeros(3, 2), torch.zeros(3, 1))
-    assert fingerprint(data) == fingerprint(Data(torch.zeros(3, 2), torch.zeros(3, 1)))
-    assert fingerprint(data) != fingerprint(Data(torch.zeros(3, 2), torch.tensor([[0.0], [0.0], [1e-30]])))
-    model = nn.Linear(2, 2)
-    before = fingerprint(model)
+    def differing(data: Data) -> list[str]:
+        before, after = fingerprints(whole, model), fingerprints(data, other)
+        return [key for key in before if before[key] != after[key]]
+
+    rest = Data(torch.zeros(2, 2), torch.zeros(2, 1))
+    whole = Data(torch.zeros(3, 2), torch.zeros(3, 1), rest)
+    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    other.load_state_dict(model.state_dict())
+    assert differing(Data(torch.zeros(3, 2), torch.zeros(3, 1), rest)) == []
+    assert differing(replace(whole, y=torch.tensor([[0.0], [0.0], [1e-30]]))) == ["data_sha256"]
+    assert differing(replace(whole, validation=replace(rest, x=torch.ones(2, 2)))) == ["validation_sha256"]
     with torch.no_grad():
-        model.bias[1] += 1e-3
-    assert fingerprint(model) != before
+        other.bias[1] += 1e-3
+    assert differing(whole) == ["initial_sha256"]
 
 
 def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_path: Path) -> None:

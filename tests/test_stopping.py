@@ -42,10 +42,11 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
 
 def test_a_continuation_stops_where_the_whole_would() -> None:
     model = nn.Linear(1, 1)
-    first, second = Best(model, patience=2), Best(nn.Linear(1, 1), patience=2)
+    other = nn.Linear(1, 1)
+    first, second = Best(model, patience=2), Best(other, patience=2)
     first.consider(1.0, 0)
     second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
     assert (second.loss, second.at) == (1.0, 0)
     assert second.consider(1.0, 2)
     second.restore()
-    assert same(weights(second.model), weights(model))
+    assert same(weights(other), weights(model))

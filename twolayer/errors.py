@@ -101,11 +101,14 @@ class DivergedError(TwolayerError):
 
     `iteration` is the first one (counted from 1) whose loss is not finite, epochs + 1 for the loss after the last
     update; `loss` is that loss. `limit` is the largest stable step at the start, 2 / lambda, where it was measured.
+    With batches the `unit` is an epoch: its loss is that of many updates.
     """
 
     exit_code = 3
 
-    def __init__(self, iteration: int, loss: float, lr: float, limit: float = math.nan) -> None:
+    def __init__(
+        self, iteration: int, loss: float, lr: float, limit: float = math.nan, unit: str = "iteration"
+    ) -> None:
         self.iteration, self.loss, self.lr, self.limit = iteration, loss, lr, limit
         updates = "1 update" if iteration == 2 else f"{iteration - 1} updates"
         if not math.isfinite(lr):
@@ -116,6 +119,9 @@ class DivergedError(TwolayerError):
             step = f"lr {lr:g} is above {limit:.3g}, the largest stable step at the start; try {limit / 2:.2g}, or auto"
         else:
             step = f"the largest stable step was {limit:.3g} at the start, and has fallen below lr {lr:g}; try auto"
+        if unit != "iteration":
+            super().__init__(f"the loss is {loss} in {unit} {iteration}: {step}")
+            return
         if iteration == 1:
             updates, step = "before any update", "the data or the initial weights are too large for the dtype"
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import platform
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from twolayer.errors import DivergedError, RunError, TwolayerError
 from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
 from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
-from twolayer.training import Fit, Outcome, prepare
+from twolayer.training import Fit, Outcome
 
 ROW_BYTES = 56  # of the history, at the most or so
 
@@ -63,7 +65,7 @@ class Recording:
         self.save()
         outcome = self.fit.finish()
         self._save_model(self.fit, outcome.kept)
-        scores = {f"final_{name}": value for name, value in outcome.scores.items()}
+        scores = {f"final_{name}": _finite(value) for name, value in outcome.scores.items()}
         self.end("completed", 0, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
         return outcome
 
@@ -89,7 +91,8 @@ class Recording:
         """
         self.end("diverged", error.exit_code, diverged_at=error.iteration)
         updates = max(0, error.iteration - 2)
-        config, data, model = prepare(self.fit.config.model_copy(update={"epochs": max(1, updates)}))
+        config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
+        data, model = self.fit.anew()
         found, _ = checkpoint.newest(self.run.path, updates)
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
@@ -111,6 +114,11 @@ class Recording:
         self.run.write(MODEL, *checkpoint.pack(tensors, metadata))
 
 
+def _finite(value: float) -> float | None:
+    """The number, as far as JSON has it."""
+    return value if math.isfinite(value) else None
+
+
 def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -> Run:
     """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
     config = fit.config
@@ -124,8 +132,7 @@ def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -
             note=note,
             **_config(run, config),
             **provenance(config),
-            data_sha256=fingerprint(fit.data),
-            initial_sha256=fingerprint(fit.model),
+            **fingerprints(fit.data, fit.model),
             checkpoint_every=every.text,
             started=runs.now(),
         )
@@ -144,12 +151,9 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
     checkpoint has seen.
     """
-    for what, drawn, key in (("data", data, "data_sha256"), ("initial weights", model, "initial_sha256")):
-        if fingerprint(drawn) != run.info.get(key):
-            reason = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
-            if what == "data" and isinstance(config.data, FileData):
-                raise RunError(f"{config.data.path}: has changed since {run.path} began; put it back as it was")
-            raise RunError(f"{run.path}: the {what} that are drawn now are not the run's; {reason}")
+    for key, digest in fingerprints(data, model).items():
+        if digest != run.info.get(key):
+            raise RunError(_other(run, config, key))
     found, wrong = checkpoint.newest(run.path)
     if found is None:
         fit = Fit(model, data, config, cut_every=every.iterations)
@@ -196,16 +200,31 @@ def provenance(config: Config) -> dict[str, Any]:
     }
 
 
-def fingerprint(what: Data | nn.Module) -> str:
-    """The SHA-256 of all the numbers."""
-    digest = hashlib.sha256()
-    for tensor in _tensors(what) if isinstance(what, Data) else what.parameters():
+def _other(run: Run, config: Config, key: str) -> str:
+    """What to say where a fingerprint is another than at the run's start."""
+    if isinstance(config.data, FileData) and key != "initial_sha256":
+        is_other_file = key == "validation_sha256" and isinstance(config.validation, str)
+        path = config.validation if is_other_file else config.data.path
+        return f"{path}: has changed since {run.path} began; put it back as it was"
+    what = "initial weights" if key == "initial_sha256" else "data"
+    versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
+    return f"{run.path}: the {what} that are drawn now are not the run's; {versions}"
+
+
+def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
+    """The SHA-256 of all the numbers that a training begins with; of a table also of what its columns are."""
+    columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
+    found = {"data_sha256": _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
+    if data.validation is not None:
+        found["validation_sha256"] = _sha256([data.validation.x, data.validation.y])
+    return found
+
+
+def _sha256(tensors: Iterable[Tensor], more: bytes = b"") -> str:
+    digest = hashlib.sha256(more)
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _tensors(data: Data) -> list[Tensor]:
-    return [data.x, data.y, *(_tensors(data.validation) if data.validation is not None else [])]
 
 
 def _check_space(path: Path, fit: Fit, advice: str) -> None:

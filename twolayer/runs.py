@@ -79,8 +79,9 @@ class Run:
 
     def note(self, **fields: Any) -> None:
         """Change what `run.json` says."""
-        self.info |= fields
-        text = json.dumps({"format": FORMAT} | self.info, indent=2, allow_nan=False)
+        info = self.info | fields
+        text = json.dumps({"format": FORMAT} | info, indent=2, allow_nan=False)
+        self.info = info
         self.write(INFO, text.encode() + b"\n")
 
     def start_history(self, columns: Sequence[str], size: int = 0, digest: str = "") -> None:

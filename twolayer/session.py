@@ -13,7 +13,7 @@ from twolayer.model import device_name
 from twolayer.recording import Recording
 from twolayer.runs import MODEL
 from twolayer.stepsize import curvature, is_cheap
-from twolayer.training import Fit, prepare
+from twolayer.training import Fit
 
 
 def follow(
@@ -93,10 +93,10 @@ def _explained(error: Exception, fit: Fit) -> Exception:
     """A divergence with the largest stable step at the start; any other error as it is."""
     if isinstance(error, DivergedError):
         with suppress(TwolayerError):  # no memory for it, say: then the message is the shorter one
-            _, data, model = prepare(fit.config)
+            data, model = fit.anew()
             limit = curvature(model, data, fit.config).limit
             lr = math.nan if fit.config.lr == "auto" else error.lr
-            return DivergedError(error.iteration, error.loss, lr, limit)
+            return DivergedError(error.iteration, error.loss, lr, limit, fit.config.unit)
     return error
 
 

@@ -16,15 +16,16 @@ class Best:
     """
 
     def __init__(self, model: nn.Module, patience: int) -> None:
-        self.model, self.patience = model, patience
+        self.patience = patience
         self.loss, self.at = math.inf, 0
-        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.own = model.state_dict()  # the model's weights themselves
+        self.weights = {name: tensor.clone() for name, tensor in self.own.items()}
 
     def consider(self, loss: float, done: int) -> bool:
         """Keep the model's weights if they are better; whether it is time to stop."""
         if loss < self.loss:
             self.loss, self.at = loss, done
-            for name, tensor in self.model.state_dict().items():
+            for name, tensor in self.own.items():
                 self.weights[name].copy_(tensor)
             return False
         return done - self.at >= self.patience
@@ -32,7 +33,7 @@ class Best:
     def restore(self) -> None:
         """Give the model the best weights."""
         with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
+            for name, tensor in self.own.items():
                 tensor.copy_(self.weights[name])
 
     def state(self) -> dict[str, Tensor]:

@@ -7,16 +7,15 @@ import math
 import sys
 import time
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from twolayer import machine, memory, stepsize
-from twolayer.config import Config, settled
+from twolayer.config import Config, FileData, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
@@ -151,6 +150,13 @@ class Fit(Iterator[Block]):
     def __next__(self) -> Block:
         return next(self._blocks)
 
+    def anew(self) -> tuple[Data, nn.Sequential]:
+        """The data, and the model as it was before the first iteration. Raises as `prepare` does."""
+        if isinstance(self.config.data, FileData):  # which may have changed or gone since
+            return self.data, build_model(self.config)
+        _, data, model = prepare(self.config)
+        return data, model
+
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do but to finish."""
@@ -179,7 +185,7 @@ class Fit(Iterator[Block]):
                 values += scores(self.model, self.data.validation, self.config)
         outcome = Outcome(kept, dict(zip(names, values, strict=True)))
         if not math.isfinite(outcome.loss):
-            raise DivergedError(self.done + 1, outcome.loss, self.lr)
+            raise DivergedError(self.done + 1, outcome.loss, self.lr, unit=self.config.unit)
         return outcome
 
     def _step(self, before: float) -> float:
@@ -219,7 +225,7 @@ class Fit(Iterator[Block]):
             cut = [column[: bad + 1] for column in more]
             yield Block(first, losses[: bad + 1], end - start, dict(zip(columns[1:], cut, strict=True)))
             if bad < len(rows):
-                raise DivergedError(first + bad, losses[bad], self.lr)
+                raise DivergedError(first + bad, losses[bad], self.lr, unit=self.config.unit)
             # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
             target = max(BLOCK_SECONDS, 20 * (end - computed))
             size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
@@ -257,19 +263,18 @@ class Fit(Iterator[Block]):
         N, engine = self.config.N, cast(RowEngine, self.engine)
         order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
         count = -(-N // batch_size)
-        edges = [round(i * N / count) for i in range(count + 1)]
+        sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
+        batches = torch.split(order, sizes)
         values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
-        due = self._measure(self.done * count)
-        for number, (start, end, out) in enumerate(zip(edges, edges[1:], values, strict=False), self.done * count):
-            if number >= due:
-                due = self._measure(number)
-            engine.update(order[start:end], out)
-        table = values.view(count, -1).double().cpu()
-        sizes = torch.tensor([end - start for start, end in pairwise(edges)], dtype=torch.float64)
-        parts = [sizes / N for _ in range(table.shape[1])]
-        if self.config.reduction == "sum":
-            parts[0] = torch.ones_like(sizes)
-        return [float(torch.dot(column, part)) for column, part in zip(table.t(), parts, strict=True)]
+        first = number = self.done * count
+        while number < first + count:
+            due = min(self._measure(number), first + count)
+            engine.updates(batches[number - first : due - first], values[number - first : due - first])
+            number = due
+        losses, *accuracies = zip(*values.view(count, -1).tolist(), strict=True)
+        shares = [size / N for size in sizes]
+        weights = [1.0] * count if self.config.reduction == "sum" else shares
+        return [_dot(losses, weights), *(_dot(column, shares) for column in accuracies)]
 
     def _validated(self) -> tuple[float, ...]:
         """The loss, and for classes the accuracy, on the validation rows."""
@@ -277,6 +282,10 @@ class Fit(Iterator[Block]):
             raise DataError("patience goes with validation rows, and the data have none")
         values = cast(RowEngine, self.engine).evaluate(self.data.validation)
         return tuple(values.view(-1).tolist())
+
+
+def _dot(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights, strict=True))
 
 
 def epoch_order(seed: int, epoch: int, N: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ class RowEngine(Engine, Protocol):
 
         Of shape (), or (2,) with the accuracy; written into `out` where given. A mean is over these rows.
         """
+
+    def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
+        """One `update` after the other; their losses go into `out`, (len(batches),) or (len(batches), 2)."""
 
     def evaluate(self, data: Data) -> Tensor:
         """The loss of the weights as they are on these data, shape (), or (2,) with the accuracy."""

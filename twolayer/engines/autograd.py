@@ -41,6 +41,11 @@ class AutogradEngine(Working):
         loss = self._descend(self._parts(self.data.x[rows], self.data.y[rows]), len(rows))
         return loss if out is None else out.copy_(loss)
 
+    def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
+        """One `update` after the other; their losses go into `out`, (len(batches),) or (len(batches), 2)."""
+        for rows, slot in zip(batches, out, strict=True):
+            self.update(rows, slot)
+
     @torch.no_grad()
     def evaluate(self, data: Data) -> Tensor:
         """The loss of the weights as they are on these data, shape ()."""

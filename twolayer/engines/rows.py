@@ -59,6 +59,7 @@ class RowsEngine(Working):
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
         self.z, self.other = (self.x.new_empty(self.part, D_out) for _ in range(2))
         self.batch_x, self.batch_y = self.x[:0], self.y[:0]  # made when there is a batch
+        self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.buffers: dict[int, _Buffers] = {}
         self.scales: dict[int, tuple[float, Tensor]] = {}
 
@@ -71,13 +72,19 @@ class RowsEngine(Working):
             self._descend(parts, len(parts), len(self.x), loss)
         return losses
 
-    @torch.inference_mode()
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """One update from the rows with these numbers, int64; their loss before it, shape (), in `out` where given."""
         out = torch.empty_like(self.sums) if out is None else out
-        parts = (rows,) if len(rows) <= self.part else torch.split(rows, self.part)
-        self._descend(map(self._gather, parts), len(parts), len(rows), out)
+        self.updates([rows], out[None])
         return out
+
+    @torch.inference_mode()
+    def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
+        """One `update` after the other; their losses go into `out`, (len(batches),) or (len(batches), 2)."""
+        for rows, slot in zip(batches, out.unbind(), strict=True):
+            n = rows.shape[0]  # len() takes a microsecond
+            parts = (rows,) if n <= self.part else torch.split(rows, self.part)
+            self._descend(map(self._gather, parts), len(parts), n, slot)
 
     @torch.inference_mode()
     def evaluate(self, data: Data) -> Tensor:
@@ -99,10 +106,12 @@ class RowsEngine(Working):
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The rows with these numbers, in the batch's buffers."""
-        n = len(rows)
-        if len(self.batch_x) < n:
-            self.batch_x, self.batch_y = torch.empty_like(self.x[:n]), torch.empty_like(self.y[:n])
-        x, y = self.batch_x[:n], self.batch_y[:n]
+        n = rows.shape[0]
+        if n not in self.batches:
+            if self.batch_x.shape[0] < n:
+                self.batch_x, self.batch_y = torch.empty_like(self.x[:n]), torch.empty_like(self.y[:n])
+            self.batches[n] = self.batch_x[:n], self.batch_y[:n]
+        x, y = self.batches[n]
         return torch.index_select(self.x, 0, rows, out=x), torch.index_select(self.y, 0, rows, out=y)
 
     def _scales(self, rows: int) -> tuple[float, Tensor]:
@@ -133,9 +142,9 @@ class RowsEngine(Working):
 
     def _forward(self, x: Tensor, y: Tensor) -> _Buffers:
         """The residual of a part, in its buffers, and the sum of its squares or its score in `sums`."""
-        v = self.buffers.get(len(x))
+        v = self.buffers.get(x.shape[0])
         if v is None:
-            v = self.buffers[len(x)] = _Buffers(self, len(x))
+            v = self.buffers[x.shape[0]] = _Buffers(self, x.shape[0])
         torch.addmm(self.b1, x, self.w1_t, out=v.h).relu_()
         torch.addmm(self.b2, v.h, self.w2_t, out=v.z)
         if v.score is None:
