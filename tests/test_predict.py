@@ -320,7 +320,7 @@ def test_without_polars_one_line_says_what_to_install(run: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 def test_memory_does_not_grow_with_the_rows(run: Path) -> None:
     lines, most, sizes = ("1,red,2," + "x" * 200 + "\n") * 10_000, [], []
-    for count in (10, 200):
+    for count in (80, 240):  # below the first, it has not read as far ahead as it goes
         file = run.parent / "new.csv"
         with file.open("w") as written:
             written.write("size,colour,weight,text\n")
@@ -339,4 +339,4 @@ def test_memory_does_not_grow_with_the_rows(run: Path) -> None:
         assert process.returncode == 0
         most.append(peak)
         file.unlink()
-    assert most[1] - most[0] < (sizes[1] - sizes[0]) * 0.6
+    assert most[1] - most[0] < (sizes[1] - sizes[0]) * 0.4
