@@ -268,3 +268,18 @@ def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, twolaye
     done = twolayer("evaluate", "run", "data.csv")
     assert done.returncode == 1
     assert "'pink' is a class that the model does not know" in done.stderr
+
+
+def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "data.csv").write_text(CSV + "1,1e300,red,5,6\n2,1e308,red,5,1e300\n")
+    done = twolayer("evaluate", "run", "data.csv", "--format", "jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    rows = [json.loads(line, parse_constant=refuse) for line in done.stdout.splitlines()]
+    assert [row["RMSE"] for row in rows] == [None] * 3
+    done = twolayer("evaluate", "run", "data.csv")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -125,7 +125,7 @@ def test_no_cell_becomes_a_formula_and_numbers_stay(run: Path) -> None:
     assert [json.loads(line)["+n"] for line in done.stdout.splitlines()] == [cell or None for cell in cells]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow", ".ndjson", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ndjson", ".jsonl"])
 def test_a_file_of_any_format_holds_the_same(suffix: str, run: Path, twolayer: Run) -> None:
     table = pl.read_csv(io.StringIO(NEW)).with_columns(id=pl.Series(["a", None, "=é"]))
     table.write_parquet(run.parent / "new.parquet")
@@ -136,6 +136,7 @@ def test_a_file_of_any_format_holds_the_same(suffix: str, run: Path, twolayer: R
     readers: dict[str, Any] = {
         ".parquet": pl.read_parquet,
         ".arrow": pl.read_ipc,
+        ".feather": pl.read_ipc,
         ".csv": pl.read_csv,
         ".tsv": lambda path: pl.read_csv(path, separator="\t"),
     }
@@ -241,9 +242,13 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),
-    "broken NDJSON": ('{"size": 1', [], 1, "stdin: cannot be read"),
-    "not UTF-8": ("size,colour,weight\n1,\udcff,2\n", [], 1, "stdin: "),
-    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: "),
+    "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is no JSON"),
+    "empty NDJSON line": ('{"size": 1}\n\n[1]\n', [], 1, "stdin: row 2: is no JSON object"),
+    "not UTF-8": ("size,colour,weight\n1,\udcff,2\n", [], 1, "stdin: row 1, column colour: is not UTF-8; save"),
+    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line 3"),
+    "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line 3"),
+    "an open quote": (NEW + '1,"red,2\n', [], 1, "stdin: row 4: a quote is opened and not closed"),
+    "CR alone": (NEW.replace("\n", "\r"), [], 1, "stdin: its lines end in CR alone; save it with"),
     "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix says no format; take one of .csv"),
     "no file": (NEW, ["-o", "run", "--format", "csv"], 2, "run: is there already, and is no file"),
     "a device": (NEW, ["-o", "/dev/null", "--format", "csv"], 2, "/dev/null: is there already, and is no file"),
@@ -259,7 +264,55 @@ def test_what_cannot_be_predicted_is_one_line(what: str, run: Path) -> None:
     error = done.stderr.decode()
     assert (done.returncode, error.count("\n"), error[:7]) == (code, 1, "error: "), error
     assert message in error
-    assert b"," not in done.stdout or what in ("no value", "infinite", "not UTF-8", "too many cells")
+    assert b"," not in done.stdout or what in ("no value", "infinite")
+
+
+@pytest.mark.parametrize("row", ["1", "1,red", "1,red,2", "1,red,2,3,4,5"])
+def test_a_row_of_other_width_is_refused_where_missing_values_are_not(tmp_path: Path, twolayer: Run, row: str) -> None:
+    make_run(tmp_path / "run", CSV + "100,,,,7\n", missing="mean")
+    (tmp_path / "new.csv").write_text("size,colour,weight,carried\n" + "1,red,2,x\n\n" * 20_000 + row + "\n")
+    done = twolayer("predict", "run", "new.csv")
+    count = row.count(",") + 1
+    assert done.returncode == 1
+    assert done.stderr == f"error: new.csv: row 20001 has {count} cell{'s' * (count > 1)}, and the first line 4\n"
+
+
+def test_blank_lines_are_no_rows(run: Path, twolayer: Run) -> None:
+    lines = NEW.splitlines()
+    (run.parent / "new.csv").write_text("\n".join(["", *lines[:2], "", "  ", *lines[2:], "", "\t", ""]))
+    done = twolayer("predict", "run", "new.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_allclose(
+        [float(row["price_predicted"]) for row in parsed(done.stdout)], by_hand(run, NEW)[:, 0], rtol=1e-5
+    )
+    (run.parent / "new.csv").write_text("size,colour,weight\n" + "1,red,2\n\n" * 20_000 + "1,red,x\n")
+    done = twolayer("predict", "run", "new.csv")
+    assert done.stderr == "error: new.csv: row 20001, column weight: 'x' is not a number\n"
+    assert len(parsed(done.stdout)) <= 20_000
+
+
+def test_a_row_of_separators_is_a_row_whose_values_are_missing(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run", CSV + "100,,,,7\n", missing="mean")
+    (tmp_path / "new.csv").write_text(NEW + ",,\n\n")
+    assert len(parsed(twolayer("predict", "run", "new.csv").stdout)) == 4
+
+
+def test_numbers_of_any_type_are_predicted_from(run: Path, twolayer: Run) -> None:
+    frame = pl.read_csv(io.StringIO(NEW))
+    for dtype in (pl.Decimal(20, 2), pl.Int128):
+        cast = frame.with_columns(pl.col("weight").cast(dtype))
+        cast.write_parquet(run.parent / "new.parquet")
+        done = twolayer("predict", "run", "new.parquet", "--format", "ndjson")
+        assert (done.returncode, done.stderr) == (0, "")
+        found = [json.loads(line)["price_predicted"] for line in done.stdout.splitlines()]
+        np.testing.assert_allclose(found, by_hand(run, NEW)[:, 0], rtol=1e-5)
+
+
+def test_a_prediction_that_is_no_number_is_told(run: Path, twolayer: Run) -> None:
+    (run.parent / "new.csv").write_text(NEW + "1e300,red,2\n")
+    done = twolayer("predict", "run", "new.csv")
+    assert done.returncode == 0
+    assert done.stderr == "new.csv: price_predicted is no finite number in 1 row: its inputs are too large\n"
 
 
 def test_the_input_is_never_written_over(run: Path, twolayer: Run) -> None:

@@ -95,7 +95,7 @@ def test_classes_are_one_hot_in_their_order(
     if classes:
         assert table.y.tolist() == [[0, 1], [1, 0], [0, 1]] if cells[0] != "u" else [[1, 0], [0, 1], [1, 0]]
     assert table.y.shape == (3, len(classes or "y"))
-    again = encode_targets(scan(folder / "t.csv", table.columns).collect(), table.columns, "t.csv")
+    again = encode_targets(scan(folder / "t.csv", table.columns).frame.collect(), table.columns, "t.csv")
     assert again.shape == table.y.shape
     assert not classes or again.tolist() == table.y.tolist()
 
@@ -132,7 +132,7 @@ def test_a_file_is_encoded_as_it_was_read(folder: Path, rows: list[Any], part: f
     text = "\n".join([",".join(names), *(f"{a!r},{k},{str(b).lower()},{y}" for a, k, b, y in rows)])
     table = load(folder, text + "\n", validation=part)
     pl.DataFrame(rows, schema=names, orient="row").write_parquet(folder / "t.parquet")
-    encoded = [encode(scan(folder / name).collect(), table.columns, name) for name in ("t.csv", "t.parquet")]
+    encoded = [encode(scan(folder / name).frame.collect(), table.columns, name) for name in ("t.csv", "t.parquet")]
     np.testing.assert_allclose(encoded[0], encoded[1], rtol=1e-12)
     held = np.zeros(len(rows), dtype=bool)
     if table.x_validation is not None:
@@ -203,7 +203,7 @@ def test_missing_values_become_the_training_rows_mean_and_a_feature_of_their_own
     scaled = load(folder, missing="mean")
     np.testing.assert_allclose(scaled.x[:, 0], np.array(standard([1.0, 3.0, 3.0, 5.0])), rtol=1e-12)
     np.testing.assert_allclose(scaled.x[:, 1], standard([0.0, 1.0, 0.0, 0.0]), rtol=1e-12)
-    frame = scan(folder / "t.csv").collect()
+    frame = scan(folder / "t.csv").frame.collect()
     np.testing.assert_allclose(encode(frame, scaled.columns, "t.csv"), scaled.x, rtol=1e-12)
 
 
@@ -242,6 +242,10 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
         ([f"u{i}" for i in range(21)], "column a is text that differs in most rows; put it in data.exclude"),
         ([f"u{i % 1001}" for i in range(2100)], "column a is text with 1001 different values, more than 1000"),
         (["1e200", "2e200", "-1e200"], "column a: its numbers are too large or too small; scale them"),
+        (
+            ["1e16", "10000000000000002", "10000000000000004"],
+            "column a is too much the same in every row (it differs by",
+        ),
         (["5"], "has 1 row; training needs 2 or more"),
         ([], "has 0 rows; training needs 2 or more"),
     ],
@@ -249,6 +253,62 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
 def test_columns_that_cannot_be_trained_on_are_refused(folder: Path, cells: list[str], message: str) -> None:
     rows = "".join(f"{cell},{i},{i * i}\n" for i, cell in enumerate(cells))
     assert message in refusal(folder, "a,b,y\n" + rows)
+
+
+def test_a_target_that_hardly_varies_is_refused_and_may_still_be_classes(folder: Path) -> None:
+    text = "a,y\n" + "".join(f"{i},{2**53 + i % 3}\n" for i in range(9))
+    assert refusal(folder, text).endswith(
+        "is too much the same in every row (it differs by less than 1e-12 of its size); subtract a constant"
+    )
+    assert summary(folder / "t.csv", "t.csv", target=["y"]).problems == (refusal(folder),)
+    assert load(folder, loss="cross_entropy").columns.classes == tuple(str(2**53 + i) for i in range(3))
+
+
+def test_a_column_that_hardly_varies_in_the_training_rows_is_refused(folder: Path) -> None:
+    rows = [10**16 + 2 * i for i in range(40)]
+    for held in range(40):  # whichever is the row that is held out
+        cells = [*rows[:held], 0, *rows[held + 1 :]]
+        text = "a,y\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells))
+        try:
+            table = load(folder, text, validation=0.02)
+        except DataError as error:
+            assert "column a is too much the same in every row" in str(error)
+            return
+        assert table.x.any()
+    raise AssertionError("the odd row was never held out")
+
+
+def test_whole_numbers_beyond_64_bits_are_numbers(folder: Path) -> None:
+    table = load(folder, "a,b,y\n" + "".join(f"{2**70 + i * 2**60},{2**53 + 1 + i * 2**45},{i}\n" for i in range(9)))
+    expected = np.array(standard([float(i) for i in range(9)]))
+    np.testing.assert_allclose(table.x, np.array([expected, expected]).T, rtol=1e-9)
+    frame = pl.DataFrame({"a": [1, 2, 4], "y": [1, 2, 3]}).cast({"a": pl.Decimal(10, 2), "y": pl.Int128})
+    frame.write_parquet(folder / "t.parquet")
+    np.testing.assert_allclose(load(folder, path="t.parquet").x[:, 0], np.array(standard([1.0, 2.0, 4.0])), rtol=1e-12)
+
+
+def test_classes_may_be_numbers_that_floats_do_not_tell_apart(folder: Path) -> None:
+    big = 2**63
+    table = load(folder, f"a,y\n1,{big}\n2,{big + 1}\n3,{big}\n", loss="cross_entropy")
+    assert table.columns.classes == (str(big), str(big + 1))
+    assert table.y.tolist() == [[1, 0], [0, 1], [1, 0]]
+    told = refusal(folder, "a,y\n1,1e300\n2,5\n3,1e300\n", loss="cross_entropy")
+    assert told.startswith("target y: classes are text or whole numbers, and 1e+300 is neither")
+
+
+def test_a_column_without_a_name_is_shown(folder: Path) -> None:
+    assert refusal(folder, "a,y,\n1,2,\n3,4,\n") == 'column "" is without any value; put it in data.exclude'
+    assert load(folder, exclude="").columns.inputs == ("a",)
+
+
+def test_blank_lines_are_no_rows(folder: Path) -> None:
+    whole = load(folder)
+    table = load(folder, "\n" + FLOWERS.replace("\n", "\n\n  \n"))
+    assert table.rows == 4
+    assert (table.x == whole.x).all()
+    assert summary(folder / "t.csv", "t.csv", target=["y"]).rows == 4
+    told = refusal(folder, FLOWERS.replace("\n", "\n\n") + ",b,true,3\n")
+    assert told.startswith("column width: 1 of 5 rows has no value, the first is row 5")
 
 
 def test_dates_and_nested_columns_are_refused_and_can_be_excluded(folder: Path) -> None:
@@ -270,13 +330,41 @@ def test_numbers_beyond_the_dtype_are_refused(folder: Path) -> None:
     assert load(folder, text, dtype="float32").x.tolist() == [[-1], [1]]
 
 
+@pytest.mark.parametrize(
+    ("cells", "column"), [("1e300,a,true,1", "width"), ("1,a,true,1e30", "y"), ("-1e308,a,true,1", "width")]
+)
+def test_a_validation_row_beyond_the_dtype_is_refused_with_its_place(folder: Path, cells: str, column: str) -> None:
+    (folder / "v.csv").write_text(f"width,kind,wet,y\n2.5,a,true,1\n\n{cells}\n")
+    place = rf"^v\.csv: row 2, column {column}: the number is too far from those of the training rows for float32; "
+    with pytest.raises(DataError, match=place):
+        load(folder, validation="v.csv", dtype="float32")
+    place = rf"^v\.csv: row 2, column {column}: the number is too large for float32; set data\.scale: true$"
+    with pytest.raises(DataError, match=place):
+        load(folder, validation="v.csv", dtype="float32", scale=False)
+
+
+def test_a_held_out_row_beyond_the_dtype_is_refused_with_its_place(folder: Path) -> None:
+    refused = []
+    for odd in range(8):
+        rows = [f"{'1e300' if i == odd else i},{i}\n" for i in range(8)]
+        try:
+            load(folder, "a,y\n" + "".join(rows), validation=0.2, dtype="float32")
+        except DataError as error:
+            if "too far" in str(error):
+                assert str(error).startswith(f"t.csv: row {odd + 1}, column a: the number is too far from")
+                refused.append(odd)
+    assert len(refused) == 2
+
+
 # --- options and the split
 
 
 def test_decimal_commas_are_read_and_kept_for_other_files(folder: Path) -> None:
     table = load(folder, "a;y\n1,5;1\n-2,5;2\n3;4\n", decimal=",", scale=False)
     assert table.x.tolist() == [[1.5], [-2.5], [3]]
-    assert encode(scan(folder / "t.csv", table.columns).collect(), table.columns, "t").tolist() == table.x.tolist()
+    assert (
+        encode(scan(folder / "t.csv", table.columns).frame.collect(), table.columns, "t").tolist() == table.x.tolist()
+    )
     with pytest.raises(DataError, match=r"'1\.500' is not a number"):
         encode(pl.DataFrame({"a": ["1.500"]}), table.columns, "t")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -19,6 +19,10 @@ Kind: TypeAlias = Literal["number", "boolean", "category"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 FLAT = 1e-12  # a deviation that is not above this part of the mean is rounding
+_PLAIN = frozenset(
+    {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
+    | {pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
+)  # what numpy has, too
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,9 @@ def encode(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1)
     not there, or a cell holds no number or no value.
     """
     x = raw(frame, columns, name, first_row)
-    x -= columns.mean
-    x /= steady(columns.mean, columns.deviation)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is no finite number
+        x -= columns.mean
+        x /= steady(columns.mean, columns.deviation)
     return x
 
 
@@ -144,7 +149,7 @@ def steady(mean: Array, deviation: Array) -> Array:
 
 def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
     """The features as they are, missing numbers filled: (rows, D_in), float64. Raises DataError."""
-    require(frame, columns.inputs, name)
+    require(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
     given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] looks through all names
     there = given | _parsed(given, columns)
@@ -152,7 +157,7 @@ def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) ->
     rest = []
     for column, features in columns.groups:
         cells = there[column]
-        plain = columns.kinds[column] != "category" and (cells.dtype.is_numeric() or cells.dtype == pl.Boolean)
+        plain = columns.kinds[column] != "category" and cells.dtype in _PLAIN
         if plain and len(features) == 1 and not cells.null_count():
             x[:, at] = cells.to_numpy()
         else:
@@ -202,12 +207,12 @@ class Place:
 
     def row(self, wrong: pl.Series) -> str:
         """The place of the first cell that is marked."""
-        return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {self.column}:"
+        return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {shown(self.column)}:"
 
 
-def require(frame: pl.DataFrame, names: Sequence[str], name: str) -> None:
-    """Raise DataError where columns are not there."""
-    there = set(frame.columns)
+def require(columns: Iterable[str], names: Sequence[str], name: str) -> None:
+    """Raise DataError where a table that has these columns lacks some of the names."""
+    there = set(columns)
     if lacking := [column for column in names if column not in there]:
         raise DataError(
             f"{name}: {listed(lacking)} not there, and the model needs {'it' if len(lacking) == 1 else 'them'}"
@@ -216,8 +221,13 @@ def require(frame: pl.DataFrame, names: Sequence[str], name: str) -> None:
 
 def listed(names: Sequence[str]) -> str:
     """Columns as the subject of a sentence, with its verb: `column a is`, `columns a, b are`."""
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"column {shown} is" if len(names) == 1 else f"columns {shown} are"
+    some = ", ".join(map(shown, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"column {some} is" if len(names) == 1 else f"columns {some} are"
+
+
+def shown(column: str) -> str:
+    """A column's name in a sentence: in quotes where nothing would be seen of it."""
+    return column if column.strip() else f'"{column}"'
 
 
 def text(cells: pl.Series) -> pl.Series:
@@ -258,7 +268,7 @@ def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Seri
     elif cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
         found = cells.cast(pl.Float64)
     else:
-        raise DataError(f"{where.name}: column {where.column} holds {cells.dtype}, not numbers")
+        raise DataError(f"{where.name}: column {shown(where.column)} holds {cells.dtype}, not numbers")
     found = found.fill_nan(None)
     if (infinite := found.is_infinite().fill_null(value=False)).any():
         raise DataError(f"{where.row(infinite)} is infinite")
@@ -279,7 +289,7 @@ def unknown(frame: pl.DataFrame, columns: Columns) -> dict[str, int]:
 
 def encode_targets(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
     """The targets: (rows, D_out) float64, numbers in their own units, or one-hot classes. Raises DataError."""
-    require(frame, [target.column for target in columns.targets], name)
+    require(frame.columns, [target.column for target in columns.targets], name)
     if columns.classes is not None:
         return _one_hot(
             frame[columns.targets[0].column], columns.classes, Place(name, columns.targets[0].column, first_row)
@@ -300,7 +310,7 @@ def labels(cells: pl.Series) -> pl.Series:
         whole = cells.fill_nan(None)
         return pl.select(
             pl.when(whole == whole.round(0))
-            .then(whole.cast(pl.Int64, strict=False).cast(pl.String))
+            .then(pl.coalesce(whole.cast(pl.Int64, strict=False).cast(pl.String), whole.cast(pl.String)))
             .otherwise(whole.cast(pl.String))
         ).to_series()
     return text(cells)

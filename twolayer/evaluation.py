@@ -143,10 +143,11 @@ class Scores:
             functional.linear(torch.from_numpy(x), baseline.weight, baseline.bias),
             baseline.constant.expand_as(targets),
         )
-        if self.model.columns.classes is None:
-            self._add_targets(outputs, targets)
-        else:
-            self._add_classes(outputs, targets)
+        with np.errstate(over="ignore", invalid="ignore"):  # a model may overflow: the figures say so
+            if self.model.columns.classes is None:
+                self._add_targets(outputs, targets)
+            else:
+                self._add_classes(outputs, targets)
         self.rows += len(x)
 
     def _add_targets(self, outputs: Sequence[Tensor], targets: Tensor) -> None:
@@ -194,7 +195,8 @@ class Scores:
             found = [(None, name, float(scaled[n].mean()), None, None, None) for n, name in enumerate(MODELS)]
         for k, target in enumerate(self.model.columns.targets):
             for n, name in enumerate(MODELS):
-                determined = 1 - self._squares[n, k] / self._moment[k] if self._moment[k] > 0 else None
+                with np.errstate(over="ignore", invalid="ignore"):
+                    determined = 1 - self._squares[n, k] / self._moment[k] if self._moment[k] > 0 else None
                 figures = (scaled[n, k], determined, np.sqrt(means[n, k]), self._sizes[n, k] / self.rows)
                 found.append((target.column, name, *(None if f is None else float(f) for f in figures)))
         return ("target", "model", "loss", "R2", "RMSE", "MAE"), found

@@ -13,6 +13,12 @@ from twolayer.errors import RunError
 
 TEMPORARY = ".part"
 
+# The files that are tables, by the ends of their names.
+TABLES = (
+    *(".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
+    *(".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl", ".npy", ".npz", ".safetensors"),
+)
+
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from twolayer import problems, yaml12
 from twolayer.config import KEYS, Config, FileData, flat, show
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
+from twolayer.files import TABLES
 from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
 
-# The files that are tables, by the ends of their names.
-TABLES = (
-    *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl"),
-    *(".npy", ".npz", ".safetensors"),
-)
 SIZES = ("N", "D_in", "D_out")  # what a table says of a config
 # What a config of a file may leave out, and what it has then. How they were found: docs/your-data.md.
 FILE_DEFAULTS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import re
 import sys
 import zipfile
 import zlib
@@ -14,55 +16,58 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from stat import S_ISDIR, S_ISREG
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
 from twolayer.errors import DataError
+from twolayer.files import TABLES
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 
 SEPARATORS = (",", ";", "\t", "|")
 _CSV = (".csv", ".tsv", ".txt")
-_ARROW = (".arrow", ".feather", ".ipc")
 _JSON = (".ndjson", ".jsonl")
 _ARRAYS = (".npy", ".npz", ".safetensors")
-SUFFIXES = (*_CSV, ".parquet", *_ARROW, *_JSON, *_ARRAYS)
 
 _SAMPLED = 100  # rows that a CSV's types are guessed from
 _DEFLATED = 1032  # bytes that a deflated byte holds at most
+_MOST_COLUMNS = 200_000  # of arrays: each is made one by one
 
 
 @dataclass(frozen=True)
 class Source:
     """A file that can be read: `frame` reads it when collected, `groups` are the arrays that hold several columns.
 
-    `retries` are other frames of the same, for where `frame` fails; `raw` is set for a CSV, whose types are guessed.
+    `raw` is set for a CSV, whose frame is all text; `guessed` says that `collect` is to find the types.
     """
 
     name: str
     frame: pl.LazyFrame
     names: tuple[str, ...]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    retries: tuple[pl.LazyFrame, ...] = ()
     raw: Path | bytes | None = None
     separator: str = ","
+    guessed: bool = False
 
 
 def open_table(
     path: Path | str, name: str, *, separator: str = "auto", decimal: str = ".", text: bool = False
 ) -> Source:
-    """The file as a frame that is read when it is collected (within `reworded`).
+    """The file as a frame that is read when it is collected (by `collect` or `batches`).
 
-    The suffix says what it is; "-" is a CSV on stdin. The columns of a CSV have the types that its first rows show, or
-    with `text` are all text, exactly as it stands there. Raises DataError.
+    The suffix says what it is; "-" is a CSV on stdin. `collect` gives the columns of a CSV the types that its rows
+    show, or with `text` all are text, exactly as it stands there. Raises DataError.
     """
     raw: Path | bytes = sys.stdin.buffer.read() if path == "-" else Path(path)
-    if isinstance(raw, Path) and not raw.is_file():
-        raise DataError(f"{name}: {'is a folder' if raw.is_dir() else 'no such file'}")
+    if isinstance(raw, Path):
+        _check_file(raw, name)
     suffix = ".csv" if isinstance(raw, bytes) else _suffix(raw, name)
     with reworded(name):
         if suffix in _CSV:
@@ -71,19 +76,32 @@ def open_table(
         if suffix in _ARRAYS:
             return _open_arrays(path, name, suffix)
         if suffix in _JSON:
-            frame = pl.scan_ndjson(path, infer_schema_length=None)
+            frame = _scan_json(path, name)
         else:
             frame = pl.scan_parquet(path, glob=False) if suffix == ".parquet" else pl.scan_ipc(path, glob=False)
-        return Source(name, frame, tuple(frame.collect_schema().names()))
+        names = tuple(frame.collect_schema().names())
+    if not names:
+        raise DataError(f"{name}: has no columns")
+    return Source(name, frame, names)
+
+
+def _check_file(path: Path, name: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', '') or error}") from None
+    if not S_ISREG(mode):
+        raise DataError(f"{name}: is {'a folder' if S_ISDIR(mode) else 'no file that can be read twice'}")
 
 
 def _suffix(path: Path, name: str) -> str:
-    *rest, suffix = ["", *(suffix.lower() for suffix in path.suffixes)]
-    if suffix == ".gz" and rest[-1] in _CSV:
-        return rest[-1]
-    if suffix not in SUFFIXES:
-        raise DataError(f"{name}: the format is told by the suffix, one of {' '.join(SUFFIXES)}, or .csv.gz")
-    return suffix
+    """The file's suffix, that of what is inside where it is compressed. Raises DataError for one that is no table's."""
+    lower = path.name.lower()
+    if not lower.endswith(TABLES):
+        raise DataError(f"{name}: the format is told by the suffix, one of {' '.join(TABLES)}")
+    return Path(lower.removesuffix(".gz")).suffix
 
 
 @contextmanager
@@ -103,25 +121,71 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
-def collect(source: Source, columns: list[str]) -> pl.DataFrame:
-    """The columns, in memory; the types of a CSV come of all its rows. Raises DataError."""
-    problem = ""
-    for way in (source.frame, *source.retries):
+def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
+    """The columns, in memory, without blank lines; the types of a CSV come of all its rows. Raises DataError."""
+    if source.raw is None:
+        with reworded(source.name):
+            return source.frame.select(columns).collect()
+    problem = None
+    for way in _ways(source, columns):
         try:
             with reworded(source.name):
-                frame = way.select(columns).collect()
+                # All columns: polars counts a row's cells only where it reads them all.
+                frame = way.collect()
             break
         except DataError as error:
-            problem = str(error)
+            problem = error
     else:
-        damage = _damage(source)
-        raise DataError(f"{source.name}: {damage}" if damage else problem)
-    # Polars fills up short rows; their last columns are what tells them.
-    chosen = set(columns)
-    last = next(column for column in reversed(source.names) if column in chosen)
-    if source.raw is not None and frame[last].null_count() and (damage := _damage(source)):
+        raise _explained(source, problem)
+    # Polars fills up short rows, and takes a blank line for one; their last column is what tells them.
+    if frame[source.names[-1]].null_count():
+        frame = _without(frame, _blank_lines(source))
+    return frame.select(columns)
+
+
+def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
+    """The columns, up to `size` rows at a time, a CSV's as text and without blank lines. Raises DataError."""
+    frame = source.frame if source.raw is not None else source.frame.select(columns)
+    blank: Array | None = None
+    first = 0
+    parts = frame.collect_batches(chunk_size=size, maintain_order=True)
+    while True:
+        try:
+            with reworded(source.name):
+                part = next(parts, None)
+        except DataError as error:
+            raise _explained(source, error) from None
+        if part is None:
+            return
+        end = first + part.height
+        if source.raw is not None and part[source.names[-1]].null_count():
+            blank = _blank_lines(source) if blank is None else blank
+            part = _without(part, blank[(blank >= first) & (blank < end)] - first)
+        first = end
+        yield part.select(columns)
+
+
+def _without(frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
+    """The frame without these rows, counted from 0."""
+    if not len(rows):
+        return frame
+    kept = np.ones(frame.height, dtype=bool)
+    kept[rows] = False
+    return frame.filter(pl.Series(kept))
+
+
+def _explained(source: Source, problem: DataError | None) -> DataError:
+    """What to raise where polars has failed: the place of the damage, where that can be found."""
+    damage, _ = _look(source, failed=True)
+    return DataError(f"{source.name}: {damage or 'cannot be read'}") if damage or problem is None else problem
+
+
+def _blank_lines(source: Source) -> Array:
+    """Which rows of a CSV, as polars counts them from 0, are blank lines. Raises DataError for a damaged row."""
+    damage, blank = _look(source)
+    if damage:
         raise DataError(f"{source.name}: {damage}")
-    return frame
+    return np.array(blank, dtype=np.int64)
 
 
 # --- CSV
@@ -136,22 +200,39 @@ def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, tex
             separator = _separator(start, decimal)
         file.seek(0)
         try:
-            header = next(csv.reader(file, delimiter=separator))
-        except (csv.Error, StopIteration):
+            header = next(row for row in csv.reader(file, delimiter=separator) if row)
+        except (csv.Error, StopIteration) as error:
+            if "new-line" in str(error):
+                raise DataError(f"{name}: its lines end in CR alone; save it with the line ends LF or CR LF") from None
             raise DataError(f"{name}: the first line holds no columns' names") from None
     if any("\udc80" <= letter <= "\udcff" for letter in "".join(header)):
         raise DataError(f"{name}: is not UTF-8, in its first line")
     _refuse_twice(name, header)
     if decimal == "," and separator == ",":
         raise DataError(f'{name}: the separator cannot be "," where the decimal is')
-    everything = _scan_csv(raw, separator, infer_schema=False)
-    if text or decimal == ",":
-        return Source(name, everything, tuple(header), raw=raw, separator=separator)
-    # The first rows tell the types, and mislead where there is other text further down, which most often stands for a
-    # missing value. To look for those from the start would take a quarter longer.
-    frame = _scan_csv(raw, separator, infer_schema_length=_SAMPLED)
-    marked = _scan_csv(raw, separator, infer_schema_length=_SAMPLED, null_values=list(MISSING))
-    return Source(name, frame, tuple(header), retries=(marked, everything), raw=raw, separator=separator)
+    frame = _scan_csv(raw, separator, infer_schema=False)
+    if (found := frame.collect_schema().names()) != header:
+        odd = next((theirs for theirs, ours in zip(found, header, strict=False) if theirs != ours), "")
+        raise DataError(f"{name}: the first line has quotes or line ends that are unclear, at {odd[:40]!r}")
+    return Source(name, frame, tuple(header), raw=raw, separator=separator, guessed=not text and decimal == ".")
+
+
+def _ways(source: Source, columns: Sequence[str]) -> Iterator[pl.LazyFrame]:
+    """Frames of a CSV, each for where those before it fail."""
+    if source.raw is not None and source.guessed:
+        # The first rows tell the types, and mislead where there is other text further down, which most often stands
+        # for a missing value. To look for those from the start would take a quarter longer.
+        chosen = set(columns)
+        others = {column: pl.String for column in source.names if column not in chosen}
+        for marks in (None, list(MISSING)):
+            yield _scan_csv(
+                source.raw,
+                source.separator,
+                infer_schema_length=_SAMPLED,
+                schema_overrides=others or None,
+                null_values=marks,
+            )
+    yield source.frame
 
 
 def _refuse_twice(name: str, columns: Sequence[str]) -> None:
@@ -167,12 +248,12 @@ def _scan_csv(raw: Path | bytes, separator: str, **options: Any) -> pl.LazyFrame
 
 @contextmanager
 def _text(raw: Path | bytes) -> Iterator[IO[str]]:
-    """The file as text, a byte-order mark left out, bytes that are not UTF-8 as surrogates."""
+    """The file as text, a byte-order mark left out, bytes that are not UTF-8 as surrogates; lines end in LF only."""
     if isinstance(raw, bytes):
         file: Any = io.BytesIO(raw)
     else:
         file = gzip.open(raw) if raw.suffix.lower() == ".gz" else raw.open("rb")  # noqa: SIM115 (closed by what wraps it)
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
         yield text
 
 
@@ -190,31 +271,77 @@ def _separator(start: str, decimal: str) -> str:
     return max((s for s in SEPARATORS if s != decimal), key=line.count)
 
 
-def _damage(source: Source) -> str:
-    """What is wrong with the rows of a CSV, the first of it; empty where nothing is."""
+def _look(source: Source, *, failed: bool = False) -> tuple[str, list[int]]:
+    """The first thing that is wrong with the rows of a CSV, "" where nothing is; and which, from 0, are blank lines.
+
+    Those are no rows. Where polars has `failed`, a quote inside of a cell is wrong, which it may read well else.
+    """
+    blank: list[int] = []
     if source.raw is None:
-        return ""
+        return "", blank
+    stray = re.compile(rf'(^|{re.escape(source.separator)})[^"{re.escape(source.separator)}]+"')
+    line = ""
+
+    def lines(file: IO[str]) -> Iterator[str]:
+        nonlocal line
+        for line in file:  # noqa: UP028 (the last one is kept)
+            yield line
+
+    number = 0
     with _text(source.raw) as file:
-        rows = csv.reader(file, delimiter=source.separator, strict=True)
-        width = len(next(rows))
-        number = 0
+        rows = csv.reader(lines(file), delimiter=source.separator, strict=True)
         try:
+            width = len(next(row for row in rows if row))
             for row in rows:
-                if not row:
-                    continue  # an empty line is no row
+                if width > 1 and (not row or (len(row) == 1 and not row[0].strip())):
+                    blank.append(number + len(blank))
+                    continue
                 number += 1
-                if len(row) != width:
-                    return f"row {number} has {len(row)} cells, and the first line {width}"
-                for column, cell in zip(source.names, row, strict=True):
-                    if not cell.isascii() and any("\udc80" <= letter <= "\udcff" for letter in cell):
-                        return f"row {number}, column {column}: is not UTF-8; save the file as UTF-8"
+                if row and len(row) != width:
+                    return f"row {number} has {_counted(len(row))}, and the first line {width}", blank
+                if not (cells := "".join(row)).isascii() and any("\udc80" <= letter <= "\udcff" for letter in cells):
+                    at = next(j for j, cell in enumerate(row) if any("\udc80" <= letter <= "\udcff" for letter in cell))
+                    return f"row {number}, column {source.names[at]}: is not UTF-8; save the file as UTF-8", blank
+                if failed and '"' in cells and stray.search(line):
+                    return f"row {number}: a quote stands inside of a cell that does not begin with one", blank
         except csv.Error as error:
-            return f"row {number + 1}: {_csv_error(error)}"
-    return ""
+            return f"row {number + 1}: {_csv_error(error)}", blank
+    return "", blank
+
+
+def _counted(cells: int) -> str:
+    return f"{cells} cell{'s' * (cells != 1)}"
 
 
 def _csv_error(error: csv.Error) -> str:
-    return "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+    if "end of data" in str(error):
+        return "a quote is opened and not closed"
+    return "a CR stands alone, outside of quotes" if "new-line" in str(error) else str(error)
+
+
+# --- NDJSON
+
+
+def _scan_json(path: Path, name: str) -> pl.LazyFrame:
+    frame = pl.scan_ndjson(path, infer_schema_length=None)
+    try:
+        with reworded(name):
+            frame.collect_schema()
+    except DataError as problem:
+        raise DataError(f"{name}: {damage}") if (damage := _json_damage(path)) else problem from None
+    return frame
+
+
+def _json_damage(path: Path) -> str:
+    number = 0
+    with path.open("rb") as file:
+        for number, line in enumerate((line for line in file if line.strip()), 1):
+            try:
+                if not isinstance(json.loads(line), dict):
+                    return f"row {number}: is no JSON object"
+            except (ValueError, RecursionError):
+                return f"row {number}: is no JSON"
+    return "" if number else "is empty"
 
 
 # --- arrays
@@ -223,6 +350,7 @@ def _csv_error(error: csv.Error) -> str:
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
         arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path)
+        _check_shapes(arrays)
         pieces = [_as_frame(key, array) for key, array in arrays.items()]
     except (
         ValueError,
@@ -243,17 +371,29 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     groups = {key: tuple(p.columns) for key, p in zip(arrays, pieces, strict=True) if p.columns != [key]}
     names = [column for piece in pieces for column in piece.columns]
     _refuse_twice(name, names)
-    frame = pl.concat(pieces, how="horizontal") if pieces else pl.DataFrame()
+    frame = pl.concat(pieces, how="horizontal")
     return Source(name, frame.lazy(), tuple(names), groups)
 
 
-def _as_frame(key: str, array: np.ndarray[Any, Any]) -> pl.DataFrame:
+def _check_shapes(arrays: dict[str, Array]) -> None:
+    """Raise ValueError where the arrays are no columns of numbers, or so many that to make them takes minutes."""
+    if not arrays:
+        raise ValueError("it holds no arrays")
+    for key, array in arrays.items():
+        what = f"the array {key}" if key else "the array"
+        if array.dtype.kind not in "biufUM":
+            raise ValueError(f"{what} holds {array.dtype}, not numbers")
+        if array.ndim not in (1, 2):
+            raise ValueError(f"{what} has the shape {array.shape}, and must have rows, or rows and columns")
+        if not array.size:
+            raise ValueError(f"{what} is empty: its shape is {array.shape}")
+    columns = sum(array.shape[1] if array.ndim == 2 else 1 for array in arrays.values())
+    if columns > _MOST_COLUMNS:
+        raise ValueError(f"it has {columns} columns, more than {_MOST_COLUMNS}")
+
+
+def _as_frame(key: str, array: Array) -> pl.DataFrame:
     """An array's columns: its own name where it is 1-D, `name.0`, `name.1`, ... where it is 2-D."""
-    what = f"the array {key}" if key else "the array"
-    if array.dtype.kind not in "biufUM":
-        raise ValueError(f"{what} holds {array.dtype}, not numbers")
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{what} has the shape {array.shape}, and must have rows, or rows and columns")
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         array = array.astype("float32" if array.dtype.itemsize < 4 else "float64")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -263,13 +403,13 @@ def _as_frame(key: str, array: np.ndarray[Any, Any]) -> pl.DataFrame:
     return pl.DataFrame({f"{prefix}{j}": array[:, j] for j in range(array.shape[1])})
 
 
-def _npy(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _npy(path: Path) -> dict[str, Array]:
     with path.open("rb") as file:
         _check_npy(file, path.stat().st_size)
     return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
 
 
-def _npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _npz(path: Path) -> dict[str, Array]:
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -285,7 +425,10 @@ def _check_npy(file: IO[bytes], size: int) -> None:
     """Raise ValueError where the header claims another size than there is: nothing is allocated for it."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError("its header is damaged") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never read: save numbers")
     claimed, there = dtype.itemsize, size - file.tell()
@@ -295,7 +438,7 @@ def _check_npy(file: IO[bytes], size: int) -> None:
         raise ValueError(f"its header claims {claimed} bytes of numbers, and there are {there}")
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _safetensors(path: Path) -> dict[str, Array]:
     try:
         with safe_open(path, framework="np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)

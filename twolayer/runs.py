@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from twolayer.errors import RunError
 from twolayer.files import (
+    TABLES,
     TEMPORARY,
     make_folders,
     named,
@@ -41,7 +42,7 @@ INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
     "model.safetensors",
     "checkpoints",
 )
-SUFFIX = re.compile(r"\.(ya?ml|csv|tsv|parquet|arrow|feather|ipc|ndjson|jsonl|npy|npz|safetensors)(\.gz)?$")
+SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 UNFINISHED = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a folder of that name is in the making
 

@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import polars as pl
 
 from twolayer import console, writing
-from twolayer.columns import require
+from twolayer.columns import require, shown
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation import Array, Model, Scores, load_model, predict
 from twolayer.files import replacing
-from twolayer.tables import Columns, encode, encode_targets, reworded, scan, unknown
+from twolayer.reading import Source, batches
+from twolayer.tables import Columns, encode, encode_targets, scan, unknown
 
 _MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
 _MOST_CLASSES = 20  # that a confusion table is printed of
@@ -26,10 +28,10 @@ _MOST_CLASSES = 20  # that a confusion table is printed of
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table to be read a chunk at a time; what a model does not know of it is counted in `unknown`."""
+    """A table's columns, to be read a chunk at a time; what a model does not know of it is counted in `unknown`."""
 
     name: str
-    frame: pl.LazyFrame
+    source: Source
     schema: pl.Schema
     unknown: Counter[str]
 
@@ -38,29 +40,29 @@ class _Rows:
         widest = max(len(self.schema), *model.w1.shape)
         size = max(256, min(_MOST_ROWS, _MOST_NUMBERS // widest))
         first = 1
-        with reworded(self.name):
-            for frame in self.frame.collect_batches(chunk_size=size, maintain_order=True):
-                if frame.height:
-                    x = encode(frame, model.columns, self.name, first)
-                    self.unknown.update(unknown(frame, model.columns))
-                    yield first, frame, x
-                    first += frame.height
+        for frame in batches(self.source, list(self.schema), size):
+            if frame.height:
+                x = encode(frame, model.columns, self.name, first)
+                self.unknown.update(unknown(frame, model.columns))
+                yield first, frame, x
+                first += frame.height
 
 
 @contextmanager
-def _table(data: str, columns: Columns, needed: tuple[str, ...]) -> Iterator[_Rows]:
-    """A file, or with "-" what comes on stdin; it has the columns that are needed. Raises DataError."""
+def _table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool) -> Iterator[_Rows]:
+    """The columns of a file, or with "-" of what comes on stdin: all, or those that are needed. Raises DataError."""
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder:
         name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
-        frame = scan(path, columns, name=name)
-        with reworded(name):
-            schema = frame.collect_schema()
-        require(schema.to_frame(eager=True), needed, name)
-        rows = _Rows(name, frame, schema, Counter())
+        source = scan(path, columns, name=name)
+        require(source.names, needed, name)
+        schema = source.frame.collect_schema()
+        chosen = source.names if whole else needed
+        rows = _Rows(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
         yield rows
     for column, count in rows.unknown.items():
         cells = "1 row has" if count == 1 else f"{count} rows have"
-        console.note(f"{name}: column {column}: {cells} a category that the model does not know; it counts for nothing")
+        what = f"column {shown(column)}: {cells} a category that the model does not know"
+        console.note(f"{name}: {what}; it counts for nothing")
 
 
 def _spooled(folder: Path) -> Path:
@@ -83,13 +85,14 @@ def evaluate(run: Path, data: str, form: console.Format) -> None:
     model = load_model(run)
     columns, scores = model.columns, Scores(model)
     targets = tuple(target.column for target in columns.targets)
-    with _table(data, columns, (*columns.inputs, *targets)) as rows:
-        needed = _Rows(rows.name, rows.frame.select(*columns.inputs, *targets), rows.schema, rows.unknown)
-        for first, frame, x in needed.chunks(model):
+    with _table(data, columns, (*columns.inputs, *targets), whole=False) as rows:
+        for first, frame, x in rows.chunks(model):
             scores.add(x, encode_targets(frame, columns, rows.name, first))
     if not scores.rows:
         raise DataError(f"{rows.name}: has no rows")
     names, figures = scores.table()
+    if form == "jsonl":  # JSON has no infinity
+        figures = [tuple(None if isinstance(f, float) and not isfinite(f) else f for f in row) for row in figures]
     if form != "table":
         console.rows(names, figures, form)
         return
@@ -114,10 +117,10 @@ def write_predictions(run: Path, data: str, out: Path | None, form: writing.Form
             raise RunError(f"{out}: the suffix says no format; take one of {known}, or --format", usage=True)
         _check_out(out, data)
     form = form or "csv"
-    if out is None and form in ("parquet", "arrow"):
+    if out is None and form == "parquet":
         raise RunError(f"--format {form}: is no text to print; name a file by -o", usage=True)
     model = load_model(run)
-    with _table(data, model.columns, model.columns.inputs) as rows:
+    with _table(data, model.columns, model.columns.inputs, whole=True) as rows:
         writing.check_writable(rows.schema, form, rows.name)
         added = _added(model.columns, rows)
         schema, odd = pl.Schema({**rows.schema, **added}), Counter[str]()
@@ -129,7 +132,8 @@ def write_predictions(run: Path, data: str, out: Path | None, form: writing.Form
             with replacing(out) as file:
                 writing.sink(frames, schema, form, file)
     for column, count in odd.items():
-        console.note(f"{rows.name}: {column} is no finite number in {count} rows: their inputs are too large")
+        where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
+        console.note(f"{rows.name}: {column} is no finite number in {where} are too large")
 
 
 def _check_out(out: Path, data: str) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from math import isfinite
+from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.columns import Kind, boolean, labels, listed, number, stripped
+from twolayer.columns import FLAT, Kind, boolean, labels, listed, number, shown, stripped
 from twolayer.errors import DataError
 from twolayer.reading import Source
 
 MOST_CATEGORIES = 1000
+NEARLY_CONSTANT = f"too much the same in every row (it differs by less than {FLAT:g} of its size); subtract a constant"
 _FEW = 20  # rows, of which each may have its own text
 _TOLD = 20  # problems
 _COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?\d+$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+
+
+Number: TypeAlias = int | float | Decimal
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ def survey(
             refused[column] = f"infinite in row {row}"
         elif column not in gaps and _constant(frame[column], spans.get(column)):
             refused[column] = "the same in every row; put {it} in data.exclude"
+        elif column in spans and column not in targets and _nearly_constant(*spans[column]):
+            refused[column] = NEARLY_CONSTANT
     problems = _grouped({column: refused[column] for column in [*inputs, *targets] if column in refused})
     for column in [*inputs, *targets]:
         if column in gaps and column not in refused and (missing == "refuse" or column in targets):
@@ -108,6 +116,10 @@ def survey(
     classes = None
     if not any(column in refused for column in targets):
         classes = _classes(frame, kinds, targets, loss, problems)
+    if classes is None:  # classes may be as near to one another as they like
+        flat = {c: NEARLY_CONSTANT for c in targets if c in spans and c not in refused and _nearly_constant(*spans[c])}
+        problems += _grouped(flat)
+        refused |= flat
     if len(problems) > _TOLD:
         problems[_TOLD:] = [f"and {len(problems) - _TOLD} more such problems"]
     known = {column: kinds[column] for column in inputs if column in kinds}
@@ -131,15 +143,24 @@ def _gap(cells: pl.Series, count: int, *, target: bool) -> str:
     first = 1 + (cells.is_null().arg_max() or 0)
     kind, hint = ("target", "drop such rows") if target else ("column", "drop such rows, or take missing: mean")
     have = "has" if count == 1 else "have"
-    return f"{kind} {cells.name}: {count} of {len(cells)} rows {have} no value, the first is row {first}; {hint}"
+    return f"{kind} {shown(cells.name)}: {count} of {len(cells)} rows {have} no value, the first is row {first}; {hint}"
 
 
-def _constant(cells: pl.Series, span: tuple[float, float] | None) -> bool:
+def _constant(cells: pl.Series, span: tuple[Number, Number] | None) -> bool:
     return len(cells) > 1 and (span[0] == span[1] if span is not None else cells.n_unique() == 1)
 
 
-def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, tuple[float, float]]]:
-    """The frame with null where it had NaN, and the least and the most of columns of numbers, where they have any."""
+def _nearly_constant(least: Number, most: Number) -> bool:
+    """Whether two numbers differ, and by no more than rounding does to their mean and deviation."""
+    size = max(abs(float(least)), abs(float(most)))
+    return isfinite(size) and least != most and float(most) / 2 - float(least) / 2 <= FLAT * size / 2
+
+
+def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, tuple[Number, Number]]]:
+    """The frame with null where it had NaN, and the least and the most of columns of numbers, where they have any.
+
+    They are of the columns' own types: whole numbers may differ where floats would not.
+    """
     if not columns or not frame.height:
         return frame, {}
     schema = frame.schema
@@ -151,7 +172,7 @@ def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[
     values = pl.col(columns)
     least, most = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
     ends = zip(columns, least, most, strict=True)
-    return frame, {column: (float(low), float(high)) for column, low, high in ends if low is not None}
+    return frame, {column: (low, high) for column, low, high in ends if low is not None}
 
 
 # --- what the columns are

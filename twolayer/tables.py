@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from twolayer.columns import (
+    FLAT,
     Array,
     Columns,
     Feature,
@@ -19,14 +20,16 @@ from twolayer.columns import (
     encode,
     encode_targets,
     raw,
+    require,
+    shown,
     steady,
     unknown,
 )
 from twolayer.config import FileData
 from twolayer.errors import DataError
-from twolayer.reading import collect, open_table, reworded
+from twolayer.reading import Source, collect, open_table
 from twolayer.summary import ColumnSummary, Summary, summary
-from twolayer.survey import Survey, roles, survey
+from twolayer.survey import NEARLY_CONSTANT, Survey, roles, survey
 
 __all__ = [
     "ColumnSummary",
@@ -38,7 +41,6 @@ __all__ = [
     "encode",
     "encode_targets",
     "read",
-    "reworded",
     "scan",
     "summary",
     "unknown",
@@ -62,14 +64,14 @@ class Table:
 
 def scan(
     path: Path | str, columns: Columns | None = None, *, separator: str = "auto", name: str | None = None
-) -> pl.LazyFrame:
-    """The file as a frame of which any part can be collected; "-" is a CSV on stdin.
+) -> Source:
+    """The file, to be read by `batches`; "-" is a CSV on stdin.
 
     The columns of a CSV are all text, exactly as in the file, so that they can be written as they were; `encode` makes
-    numbers of them. Other formats keep their types. Raises DataError; so does collecting inside `reworded(name)`.
+    numbers of them. Other formats keep their types. Raises DataError.
     """
     decimal = columns.decimal if columns is not None else "."
-    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True).frame
+    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True)
 
 
 def read(
@@ -96,28 +98,45 @@ def read(
     if found.problems:
         raise DataError(f"{data.path}: {'; '.join(found.problems)}")
     rows = found.frame.height
-    part = validation if isinstance(validation, float) else None
-    held = _held_out(rows, part, seed, data.path)
+    held = _held_out(rows, validation if isinstance(validation, float) else None, seed, data.path)
     columns = _fit(found, held, data)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
+    if not data.scale:  # else the training rows are no further from 0 than the root of their number
+        _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
     if isinstance(validation, str):
         frame = _other(folder, validation, data, columns)
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
-    if not data.scale and not all(np.isfinite(part).all() for part in (x, y, x_held, y_held)):
-        raise DataError(f"{data.path}: its numbers are too large for {dtype}; set data.scale: true")
+        _refuse_large(x_held, y_held, np.arange(frame.height), columns, validation, scale=data.scale)
+    else:
+        _refuse_large(x_held, y_held, np.flatnonzero(held), columns, data.path, scale=data.scale)
     if validation is None:
         return Table(columns, x, y, None, None, rows)
     return Table(columns, x, y, x_held, y_held, rows)
+
+
+def _refuse_large(x: Array, y: Array, rows: Array, columns: Columns, name: str, *, scale: bool) -> None:
+    """Raise DataError, with the place in the file, where a number has no square in the dtype. `rows` are from 0."""
+    names = [feature.column for feature in columns.features], [target.column for target in columns.targets]
+    for array, of in zip((x, y), names, strict=True):
+        limit = float(np.sqrt(np.finfo(array.dtype).max))
+        if not array.size or (array.max() <= limit and array.min() >= -limit):
+            continue
+        row, column = np.argwhere(~(np.abs(array) <= limit))[0].tolist()
+        place = f"{name}: row {rows[row] + 1}, column {shown(of[column])}: the number"
+        if not scale:
+            raise DataError(f"{place} is too large for {array.dtype}; set data.scale: true")
+        raise DataError(f"{place} is too far from those of the training rows for {array.dtype}; drop the row")
 
 
 def _other(folder: Path, path: str, data: FileData, columns: Columns) -> pl.DataFrame:
     """The rows of the validation file, as `encode` takes them. Raises DataError."""
     source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True)
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    frame = collect(source, [column for column in needed if column in source.names])
+    require(source.names, needed, path)
+    frame = collect(source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
     return frame
@@ -179,8 +198,11 @@ def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) ->
     found = {}
     for column, mean, deviation, count in zip(columns, means, deviations, counts, strict=True):
         spread = (deviation or 0.0) * (count / rows.height) ** 0.5
-        if not isfinite(spread) or (spread == 0 and count and rows[column].min() != rows[column].max()):
-            raise DataError(f"{name}: column {column}: its numbers are too large or too small; scale them")
+        flat = not spread or spread <= FLAT * abs(mean or 0.0)
+        if not isfinite(spread) or (flat and count and rows[column].min() != rows[column].max()):
+            if spread and isfinite(spread):
+                raise DataError(f"{name}: column {shown(column)} is {NEARLY_CONSTANT}")
+            raise DataError(f"{name}: column {shown(column)}: its numbers are too large or too small; scale them")
         found[column] = (mean or 0.0, spread)
     return found
 
@@ -216,10 +238,10 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
     def work(start: int) -> None:
         end = min(start + block, frame.height)
         numbers = raw(frame.slice(start, block), columns, name, start + 1)
-        numbers -= mean
-        numbers /= deviation
         mask, at, to = held[start:end], before[start], before[end]
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore", invalid="ignore"):  # `read` looks for what is too large
+            numbers -= mean
+            numbers /= deviation
             x[start - at : end - to] = numbers if at == to else numbers[~mask]
             x_held[at:to] = numbers[mask]
 
@@ -231,9 +253,9 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
 
 def _split_targets(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype: str) -> tuple[Array, Array]:
     y = encode_targets(frame, columns, name)
-    if columns.classes is None:
-        y -= [target.mean for target in columns.targets]
-        y /= [target.deviation for target in columns.targets]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        if columns.classes is None:
+            y -= [target.mean for target in columns.targets]
+            y /= [target.deviation for target in columns.targets]
         y = y.astype(dtype)
     return y[~held], y[held]

@@ -22,6 +22,8 @@ FORMATS: dict[str, Format] = {
     ".jsonl": "ndjson",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }  # by suffix
 
 # What a spreadsheet takes for a formula when it opens a CSV ("CSV injection"), and what begins alike but is none.
