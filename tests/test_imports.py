@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "memory": "config errors",
     "history": "",
     "data": "config errors model | tables",
-    "reading": "errors files",
+    "damage": "",
+    "arrays": "",
+    "reading": "arrays damage errors files",
     "columns": "errors reading",
     "survey": "columns errors reading",
     "summary": "columns errors reading survey",
@@ -67,7 +69,7 @@ ONLY_USER = {
     "rich": {"console"},
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
-    "polars": {"reading", "columns", "summary", "survey", "tables", "writing", "serving"},
+    "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {
     "baselines",

@@ -264,7 +264,7 @@ def test_what_cannot_be_predicted_is_one_line(what: str, run: Path) -> None:
     error = done.stderr.decode()
     assert (done.returncode, error.count("\n"), error[:7]) == (code, 1, "error: "), error
     assert message in error
-    assert b"," not in done.stdout or what in ("no value", "infinite")
+    assert done.stdout.count(b"\n") <= 1  # the header
 
 
 @pytest.mark.parametrize("row", ["1", "1,red", "1,red,2", "1,red,2,3,4,5"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from conftest import Run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -354,6 +355,29 @@ def test_a_held_out_row_beyond_the_dtype_is_refused_with_its_place(folder: Path)
                 assert str(error).startswith(f"t.csv: row {odd + 1}, column a: the number is too far from")
                 refused.append(odd)
     assert len(refused) == 2
+
+
+def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run) -> None:
+    rows = [(i, i * 7 % 13, 3 * i - i * 7 % 13) for i in range(40)]
+    good = "a,b,y\n" + "".join(f"{a},{b},{y}\n" for a, b, y in rows)
+    (folder / "v.csv").write_text("a,b,y\n1,2,1e30\n")
+    (folder / "few.csv").write_text("c\n1\n")
+    for text, options, message in (
+        ("\n" + good + "\n\n", [], ""),
+        ("a,b,y\n" + "".join(f"{2**70 + a * 2**60},{b},{y}\n" for a, b, y in rows), [], ""),
+        ("a,b,y\n" + "".join(f"{10**16 + 2 * a},{b},{y}\n" for a, b, y in rows), [], "column a is too much the same"),
+        (good.replace("\n", "\r"), [], "t.txt: its lines end in CR alone; save it with the line ends LF or CR LF"),
+        (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line 3"),
+        (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from those"),
+        (good, ["--set", "validation=few.csv"], "few.csv: columns a, b, y are not there, and the model needs them"),
+    ):
+        (folder / "t.txt").write_bytes(text.encode())
+        done = twolayer("train", "t.txt", "--set", "data.target=y", "--epochs", "2", "--quiet", *options)
+        assert (done.returncode == 0) == (not message), done.stderr
+        assert message in done.stderr
+        assert not message or (done.stderr.count("\n"), done.returncode in (1, 2)) == (1, True)
+    (folder / "t.txt").write_text("\n" + good)
+    assert twolayer("data", "t.txt", "--target", "y").returncode == 0
 
 
 # --- options and the split

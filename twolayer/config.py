@@ -74,7 +74,7 @@ class FileData(_Frozen):
     )
     target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
     inputs: Columns | None = Field(default=None, description="the columns to predict from; all others, unless given")
-    exclude: Columns = Field(default=[], description="columns to leave out")
+    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns to leave out")
     missing: Literal["refuse", "mean"] = Field(
         default="refuse", description="what to do with missing inputs; `mean` adds a column that tells where they were"
     )

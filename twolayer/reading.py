@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
-import re
 import sys
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,16 +13,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import IO, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError, safe_open
 
+from twolayer import arrays
+from twolayer.arrays import Array
+from twolayer.damage import look, look_at_json, opened
 from twolayer.errors import DataError
 from twolayer.files import TABLES
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
@@ -34,11 +30,8 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 SEPARATORS = (",", ";", "\t", "|")
 _CSV = (".csv", ".tsv", ".txt")
 _JSON = (".ndjson", ".jsonl")
-_ARRAYS = (".npy", ".npz", ".safetensors")
 
 _SAMPLED = 100  # rows that a CSV's types are guessed from
-_DEFLATED = 1032  # bytes that a deflated byte holds at most
-_MOST_COLUMNS = 200_000  # of arrays: each is made one by one
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def open_table(
         if suffix in _CSV:
             return _open_csv(raw, name, separator, decimal, text=text)
         path = Path(path)
-        if suffix in _ARRAYS:
+        if suffix in arrays.SUFFIXES:
             return _open_arrays(path, name, suffix)
         if suffix in _JSON:
             frame = _scan_json(path, name)
@@ -176,13 +169,15 @@ def _without(frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
 
 def _explained(source: Source, problem: DataError | None) -> DataError:
     """What to raise where polars has failed: the place of the damage, where that can be found."""
-    damage, _ = _look(source, failed=True)
+    damage = "" if source.raw is None else look(source.raw, source.separator, source.names, failed=True)[0]
     return DataError(f"{source.name}: {damage or 'cannot be read'}") if damage or problem is None else problem
 
 
 def _blank_lines(source: Source) -> Array:
     """Which rows of a CSV, as polars counts them from 0, are blank lines. Raises DataError for a damaged row."""
-    damage, blank = _look(source)
+    if source.raw is None:
+        return np.array([], dtype=np.int64)
+    damage, blank = look(source.raw, source.separator, source.names)
     if damage:
         raise DataError(f"{source.name}: {damage}")
     return np.array(blank, dtype=np.int64)
@@ -192,7 +187,7 @@ def _blank_lines(source: Source) -> Array:
 
 
 def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, text: bool) -> Source:
-    with _text(raw) as file:
+    with opened(raw) as file:
         start = file.read(1 << 16)
         if not start.strip():
             raise DataError(f"{name}: is empty")
@@ -246,17 +241,6 @@ def _scan_csv(raw: Path | bytes, separator: str, **options: Any) -> pl.LazyFrame
     return pl.scan_csv(source, separator=separator, glob=False, **options)
 
 
-@contextmanager
-def _text(raw: Path | bytes) -> Iterator[IO[str]]:
-    """The file as text, a byte-order mark left out, bytes that are not UTF-8 as surrogates; lines end in LF only."""
-    if isinstance(raw, bytes):
-        file: Any = io.BytesIO(raw)
-    else:
-        file = gzip.open(raw) if raw.suffix.lower() == ".gz" else raw.open("rb")  # noqa: SIM115 (closed by what wraps it)
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
-        yield text
-
-
 def _separator(start: str, decimal: str) -> str:
     """The separator that stands most often in the first line, outside of quotes; the comma where there is none."""
     line: list[str] = []
@@ -271,54 +255,6 @@ def _separator(start: str, decimal: str) -> str:
     return max((s for s in SEPARATORS if s != decimal), key=line.count)
 
 
-def _look(source: Source, *, failed: bool = False) -> tuple[str, list[int]]:
-    """The first thing that is wrong with the rows of a CSV, "" where nothing is; and which, from 0, are blank lines.
-
-    Those are no rows. Where polars has `failed`, a quote inside of a cell is wrong, which it may read well else.
-    """
-    blank: list[int] = []
-    if source.raw is None:
-        return "", blank
-    stray = re.compile(rf'(^|{re.escape(source.separator)})[^"{re.escape(source.separator)}]+"')
-    line = ""
-
-    def lines(file: IO[str]) -> Iterator[str]:
-        nonlocal line
-        for line in file:  # noqa: UP028 (the last one is kept)
-            yield line
-
-    number = 0
-    with _text(source.raw) as file:
-        rows = csv.reader(lines(file), delimiter=source.separator, strict=True)
-        try:
-            width = len(next(row for row in rows if row))
-            for row in rows:
-                if width > 1 and (not row or (len(row) == 1 and not row[0].strip())):
-                    blank.append(number + len(blank))
-                    continue
-                number += 1
-                if row and len(row) != width:
-                    return f"row {number} has {_counted(len(row))}, and the first line {width}", blank
-                if not (cells := "".join(row)).isascii() and any("\udc80" <= letter <= "\udcff" for letter in cells):
-                    at = next(j for j, cell in enumerate(row) if any("\udc80" <= letter <= "\udcff" for letter in cell))
-                    return f"row {number}, column {source.names[at]}: is not UTF-8; save the file as UTF-8", blank
-                if failed and '"' in cells and stray.search(line):
-                    return f"row {number}: a quote stands inside of a cell that does not begin with one", blank
-        except csv.Error as error:
-            return f"row {number + 1}: {_csv_error(error)}", blank
-    return "", blank
-
-
-def _counted(cells: int) -> str:
-    return f"{cells} cell{'s' * (cells != 1)}"
-
-
-def _csv_error(error: csv.Error) -> str:
-    if "end of data" in str(error):
-        return "a quote is opened and not closed"
-    return "a CR stands alone, outside of quotes" if "new-line" in str(error) else str(error)
-
-
 # --- NDJSON
 
 
@@ -328,20 +264,8 @@ def _scan_json(path: Path, name: str) -> pl.LazyFrame:
         with reworded(name):
             frame.collect_schema()
     except DataError as problem:
-        raise DataError(f"{name}: {damage}") if (damage := _json_damage(path)) else problem from None
+        raise DataError(f"{name}: {damage}") if (damage := look_at_json(path)) else problem from None
     return frame
-
-
-def _json_damage(path: Path) -> str:
-    number = 0
-    with path.open("rb") as file:
-        for number, line in enumerate((line for line in file if line.strip()), 1):
-            try:
-                if not isinstance(json.loads(line), dict):
-                    return f"row {number}: is no JSON object"
-            except (ValueError, RecursionError):
-                return f"row {number}: is no JSON"
-    return "" if number else "is empty"
 
 
 # --- arrays
@@ -349,98 +273,15 @@ def _json_damage(path: Path) -> str:
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
-        arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path)
-        _check_shapes(arrays)
-        pieces = [_as_frame(key, array) for key, array in arrays.items()]
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        SyntaxError,
-        NotImplementedError,
-        zlib.error,
-        SafetensorError,
-        zipfile.BadZipFile,
-    ) as error:
+        pieces = arrays.frames(path, suffix)
+    except ValueError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
-    heights = {key: piece.height for key, piece in zip(arrays, pieces, strict=True)}
+    heights = {key: piece.height for key, piece in pieces.items()}
     if len(set(heights.values())) > 1:
         told = ", ".join(f"{key} has {height}" for key, height in islice(heights.items(), 5))
         raise DataError(f"{name}: the arrays must have the same number of rows: {told}")
-    groups = {key: tuple(p.columns) for key, p in zip(arrays, pieces, strict=True) if p.columns != [key]}
-    names = [column for piece in pieces for column in piece.columns]
+    groups = {key: tuple(piece.columns) for key, piece in pieces.items() if piece.columns != [key]}
+    names = [column for piece in pieces.values() for column in piece.columns]
     _refuse_twice(name, names)
-    frame = pl.concat(pieces, how="horizontal")
+    frame = pl.concat(pieces.values(), how="horizontal")
     return Source(name, frame.lazy(), tuple(names), groups)
-
-
-def _check_shapes(arrays: dict[str, Array]) -> None:
-    """Raise ValueError where the arrays are no columns of numbers, or so many that to make them takes minutes."""
-    if not arrays:
-        raise ValueError("it holds no arrays")
-    for key, array in arrays.items():
-        what = f"the array {key}" if key else "the array"
-        if array.dtype.kind not in "biufUM":
-            raise ValueError(f"{what} holds {array.dtype}, not numbers")
-        if array.ndim not in (1, 2):
-            raise ValueError(f"{what} has the shape {array.shape}, and must have rows, or rows and columns")
-        if not array.size:
-            raise ValueError(f"{what} is empty: its shape is {array.shape}")
-    columns = sum(array.shape[1] if array.ndim == 2 else 1 for array in arrays.values())
-    if columns > _MOST_COLUMNS:
-        raise ValueError(f"it has {columns} columns, more than {_MOST_COLUMNS}")
-
-
-def _as_frame(key: str, array: Array) -> pl.DataFrame:
-    """An array's columns: its own name where it is 1-D, `name.0`, `name.1`, ... where it is 2-D."""
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        array = array.astype("float32" if array.dtype.itemsize < 4 else "float64")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.ndim == 1:
-        return pl.DataFrame({key or "0": array})
-    prefix = f"{key}." if key else ""
-    return pl.DataFrame({f"{prefix}{j}": array[:, j] for j in range(array.shape[1])})
-
-
-def _npy(path: Path) -> dict[str, Array]:
-    with path.open("rb") as file:
-        _check_npy(file, path.stat().st_size)
-    return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-
-
-def _npz(path: Path) -> dict[str, Array]:
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_size > size or member.file_size > _DEFLATED * (member.compress_size + 1):
-                raise ValueError(f"{member.filename} claims more than the file holds")
-            with archive.open(member) as file:
-                _check_npy(file, member.file_size)
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
-
-
-def _check_npy(file: IO[bytes], size: int) -> None:
-    """Raise ValueError where the header claims another size than there is: nothing is allocated for it."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, _, dtype = read(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise ValueError("its header is damaged") from None
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never read: save numbers")
-    claimed, there = dtype.itemsize, size - file.tell()
-    for length in shape:
-        claimed *= length
-    if claimed != there:
-        raise ValueError(f"its header claims {claimed} bytes of numbers, and there are {there}")
-
-
-def _safetensors(path: Path) -> dict[str, Array]:
-    try:
-        with safe_open(path, framework="np") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except TypeError as error:  # bfloat16 and the like, which numpy does not have
-        raise ValueError(f"{error}; save float32") from None
