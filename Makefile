@@ -10,7 +10,7 @@ train: .venv/.train
 	.venv/bin/twolayer train $(ARGS)
 
 test: .venv/.test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check: .venv/.test
 	.venv/bin/ruff check .
