@@ -92,7 +92,7 @@ class Config(_Frozen):
     hand from wrong values.
     """
 
-    N: Count = Field(description="rows of data")
+    N: Count = Field(description="rows of data; of a file those that are trained on")
     D_in: Count = Field(description="inputs, the columns of x")
     H: Count = Field(description="hidden units")
     D_out: Count = Field(description="outputs, the columns of y")

@@ -26,7 +26,7 @@ MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
 
 SIZES = ("N", "D_in", "D_out")  # what a table says of a config
-# What a config of a file may leave out, and what it has then. How they were found: docs/your-data.md.
+# What a config of a file may leave out, and what it has then. What they are worth: docs/your-data.md.
 FILE_DEFAULTS = {
     "H": 150,
     "lr": "auto",
