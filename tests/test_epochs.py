@@ -60,7 +60,7 @@ def by_sgd(config: Config, data: Data, model: nn.Sequential) -> list[tuple[float
         with torch.no_grad():
             validated = [float(score) for score in scores(data.validation.x, data.validation.y)]
         order = epoch_order(config.seed, epoch, config.N)
-        count = -(-config.N // (config.batch_size or config.N))
+        count = max(1, int(config.N / (config.batch_size or config.N) + 0.5))
         edges = [i * config.N // count for i in range(count + 1)]
         totals = [0.0] * len(validated)
         for start, end in pairwise(edges):

@@ -30,10 +30,10 @@ SIZES = ("N", "D_in", "D_out")  # what a table says of a config
 FILE_DEFAULTS = {
     "H": 150,
     "lr": "auto",
-    "epochs": 200,
+    "epochs": 150,
     "reduction": "mean",
     "batch_size": 64,
-    "validation": 0.1,
+    "validation": 0.05,
 }
 PATIENCE = 30  # where `epochs` is left out, too
 

@@ -33,6 +33,11 @@ def in_parts(config: Config) -> bool:
     return is_batched or config.validation is not None or config.N * config.H > PART
 
 
+def batches(N: int, batch_size: int) -> int:
+    """The updates in an epoch: as many as bring the batches, of equal size, nearest to the one that is wanted."""
+    return max(1, (2 * N + batch_size) // (2 * batch_size))
+
+
 def part_rows(H: int, most: int) -> int:
     """The rows whose hidden units are held at once, of so many."""
     return min(max(1, PART // H), most)

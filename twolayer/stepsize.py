@@ -103,7 +103,7 @@ class Measure:
         self.x, self.y = some.x, some.y  # (n, D_in), (n, D_out)
         (n, D_in), D_out, H = self.x.shape, self.y.shape[1], config.H
         numerator, denominator = factor(config.loss, config.reduction, n, D_out)
-        batches = math.ceil(len(data.x) / min(config.batch_size or len(data.x), len(data.x)))
+        batches = memory.batches(len(data.x), config.batch_size or len(data.x))
         times = math.ceil(len(data.x) / batches) / n if config.reduction == "sum" else 1.0
         self.scale = times * numerator / denominator
 

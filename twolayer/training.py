@@ -262,14 +262,14 @@ class Fit(Iterator[Block]):
         """An update for every batch; their losses together, of the reduction that the config has."""
         N, engine = self.config.N, cast(RowEngine, self.engine)
         order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
-        count = -(-N // batch_size)
+        count = memory.batches(N, batch_size)
         sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
-        batches = torch.split(order, sizes)
+        rows = torch.split(order, sizes)
         values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
         first = number = self.done * count
         while number < first + count:
             due = min(self._measure(number), first + count)
-            engine.updates(batches[number - first : due - first], values[number - first : due - first])
+            engine.updates(rows[number - first : due - first], values[number - first : due - first])
             number = due
         losses, *accuracies = zip(*values.view(count, -1).tolist(), strict=True)
         shares = [size / N for size in sizes]
