@@ -19,6 +19,7 @@ from twolayer.training import Training, prepare, train
 
 EPOCHS = [500, 500, 60, 60, 60]  # by shape
 PARTS = [0.25, 0.5, 1.0]
+FLOOR = 1e-11  # of the first loss; below it there is nothing but rounding
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
         "| shape | iterations | lambda | auto, most | auto | " + " | ".join(f"{part:g} / lambda" for part in PARTS),
         end="",
     )
-    print(" | 32 / lambda | auto took |\n|---|---|---|---|---|---|---|---|---|---|")
+    print(" | 32 / lambda | auto took | held |\n|---|---|---|---|---|---|---|---|---|---|---|")
     results: list[dict[str, Any]] = []
     for ((N, D_in, H, D_out), _, _), epochs in zip(SHAPES, EPOCHS, strict=True):
         config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, epochs=epochs, environment={})
@@ -45,8 +46,10 @@ def main() -> None:
         except DivergedError as error:
             beyond = f"diverged at {error.iteration}"
         row = [max(auto.losses) / first, auto.final_loss / first, *ends]
-        shown = " | ".join(f"{x:.3g}" for x in row)
-        print(f"| {config.shape} | {epochs} | {largest:.4g} | {shown} | {beyond} | {taken:.3g} s |", flush=True)
+        ends_ahead = all(end >= 0.5 * row[1] for end in ends) or row[1] < FLOOR
+        held = row[0] <= 1 and row[1] < 1 and ends_ahead and beyond.startswith("diverged")
+        shown = " | ".join([f"{largest:.4g}", *(f"{x:.3g}" for x in row), beyond, f"{taken:.3g} s"])
+        print(f"| {config.shape} | {epochs} | {shown} | {'yes' if held else 'NO'} |", flush=True)
         results.append(
             {"shape": [N, D_in, H, D_out], "lambda": largest, "losses": row, "beyond": beyond, "seconds": taken}
         )

@@ -246,7 +246,7 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(argument
     rounds = [line.split() for line in done.stdout.splitlines()]
     assert len(rounds) == 20, done.stderr
     assert all(same == "True" for *_, same in rounds)
-    assert sum(was_killed == "True" for _, was_killed, *_ in rounds) >= 5
+    assert sum(was_killed == "True" for _, was_killed, *_ in rounds) > 10
     assert any(in_write == "True" for _, _, in_write, _ in rounds)
 
 

@@ -165,7 +165,7 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     # One that was killed in its last moments still wants its end written.
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
-        raise RunError(f"{run.path}: has {fit.done} iterations already; {more}", usage=True)
+        raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
     _check_space(run.path, fit, "make room")
     run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])

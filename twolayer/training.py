@@ -113,9 +113,8 @@ class Fit(Iterator[Block]):
 
     With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut;
     with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every
-    batch.
-    `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for bit. No
-    block reaches over a multiple of `cut_every`.
+    batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for
+    bit. No block reaches over a multiple of `cut_every`.
     """
 
     def __init__(
