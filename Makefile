@@ -44,7 +44,7 @@ bench: .venv-bench/.bench
 
 .venv/.train: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing PyTorch and the rest into .venv; this takes a minute or more"
-	.venv/bin/python $(INSTALL) '.[data]'
+	.venv/bin/python $(INSTALL) '.[all]'
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from twolayer.errors import RunError
 from twolayer.runs import CHECKPOINTS, Run
+from twolayer.sealing import BLANK, unseal
 
 KEPT = 2
-_BLANK = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -88,24 +88,14 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[byt
     """A safetensors file in parts, with its SHA-256 (where that of 64 zeros stands for it) in its metadata: JSON."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry for all: safetensors writes several in another order each time, and equal runs should be equal files.
-    blank = safetensors.torch.save(plain, {"twolayer": json.dumps({**metadata, "sha256": _BLANK})})
-    start, whole = blank.index(_BLANK.encode()), memoryview(blank)  # in parts, because a copy is as large as the state
-    return [whole[:start], hashlib.sha256(blank).hexdigest().encode(), whole[start + len(_BLANK) :]]
+    blank = safetensors.torch.save(plain, {"twolayer": json.dumps({**metadata, "sha256": BLANK})})
+    start, whole = blank.index(BLANK.encode()), memoryview(blank)  # in parts, because a copy is as large as the state
+    return [whole[:start], hashlib.sha256(blank).hexdigest().encode(), whole[start + len(BLANK) :]]
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of what `pack` made. Raises ValueError where a byte is another."""
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
-        digest = metadata["sha256"]
-        start = data.index(digest.encode()) if len(digest) == len(_BLANK) else -1
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("is no safetensors file, or damaged") from None
-    blank = hashlib.sha256(data[:start] + _BLANK.encode())
-    blank.update(memoryview(data)[start + len(_BLANK) :])
-    if start < 0 or blank.hexdigest() != digest:
-        raise ValueError("is damaged: its checksum is another")
+    metadata = unseal(data)
     try:
         return safetensors.torch.load(data), metadata
     except SafetensorError as error:

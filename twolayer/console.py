@@ -22,6 +22,7 @@ from rich.text import Text
 from twolayer import process
 from twolayer.errors import ConfigError, TwolayerError
 from twolayer.history import Block, csv_header, csv_row, jsonl_row
+from twolayer.text import duration, safe
 
 Format = Literal["table", "csv", "jsonl"]
 
@@ -67,15 +68,6 @@ def err() -> Console:
 def outlive_reader() -> None:
     """Go on in silence when whoever read stdout has closed it."""
     _Console.outlives_reader = True
-
-
-def safe(text: object) -> str:
-    """The text with every character that a terminal could act on, or that cannot be seen, written as an escape.
-
-    Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
-    and lone surrogates: all that Python does not call printable.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def write(text: str) -> None:
@@ -286,15 +278,3 @@ def summary(
     loss, *others = (f"{value:#.6g}" for value in scores.values())
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
     console.print(Text(f"loss after {where}  {loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))
-
-
-def duration(seconds: float, micro: str = "µs") -> str:
-    """A time in the unit that suits it, to three digits."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} {micro}"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

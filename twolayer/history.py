@@ -1,9 +1,11 @@
-"""The loss history: blocks of consecutive losses, and the rows they are written as."""
+"""The loss history: blocks of consecutive losses, the rows they are written as, and the reading of those."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,3 +87,76 @@ def scan(path: Path) -> Figures:
             if row.endswith("\n"):
                 figures.add([float(row.split(",")[1])])
     return figures
+
+
+UNITS = ("iteration", "epoch")
+MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "lr")
+
+
+class Reader:
+    """What a history file holds, read as far as it is written; `read` takes in what has come since.
+
+    `unit` is what a row is of, an iteration or an epoch; `columns` holds the numbers by what they measure, all equally
+    many: entry i of each is of row i + 1. `problem` says what is wrong with the file, from the row after the last one
+    here on; it is empty where nothing is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._forget()
+
+    def _forget(self) -> None:
+        self.unit, self.problem = UNITS[0], ""
+        self.columns: dict[str, array[float]] = {"loss": array("d")}
+        self._place = 0  # in bytes: what is behind it has been read
+
+    def __len__(self) -> int:
+        return len(self.columns["loss"])
+
+    def row(self, index: int) -> tuple[int, *tuple[float, ...]]:
+        """A row as it is written: its number (from 1), the loss, and what more."""
+        return (index + 1, *(column[index] for column in self.columns.values()))
+
+    def read(self) -> None:
+        """Take in the rows that are whole; where the file is shorter than it was, all of it anew."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._place:  # a continuation has taken rows back
+                    self._forget()
+                file.seek(self._place)
+                for line in file:
+                    if self.problem or not line.endswith(b"\n"):  # that one is being written, or was cut off by a kill
+                        break
+                    if self._place:
+                        self._add(line)
+                    else:
+                        self._start(line)
+                    self._place += len(line)
+        except FileNotFoundError:
+            self.problem = "is gone"
+        except OSError as error:
+            self.problem = f"cannot be read: {error.strerror or error}"
+
+    def _start(self, line: bytes) -> None:
+        unit, *names = line.decode(errors="replace").strip().split(",")
+        if (
+            unit not in UNITS
+            or names[:1] != ["loss"]
+            or not set(names) <= set(MEASURES)
+            or len(set(names)) < len(names)
+        ):
+            self.problem = "is damaged; it is no table of losses"
+            return
+        self.unit, self.columns = unit, {name: array("d") for name in names}
+
+    def _add(self, line: bytes) -> None:
+        number = len(self) + 1
+        try:
+            given, *values = map(float, line.split(b","))
+        except ValueError:
+            given, values = 0, []
+        if given != number or len(values) != len(self.columns):
+            self.problem = f"is damaged after row {number - 1}"
+            return
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)

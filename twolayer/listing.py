@@ -9,7 +9,8 @@ from typing import Any
 
 from twolayer.errors import RunError
 from twolayer.history import scan
-from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, is_held, read_info
+from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS
+from twolayer.saved import look
 
 COLUMNS = (
     *("run", "status", "config", "shape", "engine", "lr", "seed", "iterations"),
@@ -33,8 +34,8 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
     broken = []
     for path in sorted(paths, key=_natural, reverse=True):
         try:
-            info = read_info(path)
-            found.append((str(info.get("started", "")), (path.name or str(path), *_brief(path, info))))
+            info, status = look(path)
+            found.append((str(info.get("started", "")), (path.name or str(path), *_brief(path, info, status))))
             gone = [part for part in _parts(info) if not (path / part).exists()]
             broken += [f"{path / part}: is gone" for part in gone]
         except RunError as error:
@@ -83,11 +84,9 @@ def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[
     return columns, short
 
 
-def _brief(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
-    status = info.get("status")
+def _brief(path: Path, info: dict[str, Any], status: str) -> tuple[Any, ...]:
     losses = {key: info.get(key) for key in ("iterations", "first_loss", "best_loss", "last_loss")}
-    if status == "running":  # or killed: run.json has not been told
-        status = "running" if is_held(path) else "killed"
+    if status in ("running", "killed"):  # run.json has not been told
         figures = scan(path / HISTORY)
         losses = {"iterations": figures.count, **figures.named()}
     named = [info.get(key) for key in ("config", "shape", "engine", "lr", "seed")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from twolayer import console, loading, memory, runs
 from twolayer.config import FileData, flat, show
-from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
+from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
 
 # The keys that have an option of their own, and those that may be others when a run goes on.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
@@ -137,3 +138,14 @@ def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.
     for key in NAMED:
         if (given := context.params.get(key)) is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Inside, the imports that take torch: what to say where that, or polars, is not there or lacks a library."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
+            raise DataError("reading tables needs polars: pip install 'twolayer[data]'") from None
+        raise DeviceError(f"PyTorch cannot be imported: {error}") from None

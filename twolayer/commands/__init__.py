@@ -1,0 +1,1 @@
+"""The commands, by what they touch; `cli` puts them together."""

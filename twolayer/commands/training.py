@@ -1,0 +1,191 @@
+"""The commands that compute: `train`, `bench`, `lr`."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from twolayer import console, process, runs
+from twolayer.errors import DisagreementError
+from twolayer.options import (
+    CheckpointOption,
+    ConfigArgument,
+    DeviceOption,
+    EngineOption,
+    EpochsOption,
+    FormatOption,
+    LogEveryOption,
+    LrOption,
+    NoSaveOption,
+    NoteOption,
+    OutOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    TargetOption,
+    ThreadsOption,
+    computing,
+    resolve,
+    resolve_again,
+)
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example:  twolayer train scratch --epochs 1000 --set H=64")
+def train(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    epochs: EpochsOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    engine: EngineOption = None,
+    threads: ThreadsOption = None,
+    log_every: LogEveryOption = None,
+    target: TargetOption = None,
+    set_: SetOption = None,
+    out: OutOption = None,
+    no_save: NoSaveOption = False,
+    note: NoteOption = None,
+    checkpoint_every: CheckpointOption = None,
+    resume: ResumeOption = None,
+    format_: FormatOption = "table",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no rows: only the final loss and the time.")
+    ] = False,
+) -> None:
+    """Train the network and print the loss of every iteration.
+
+    The loss in a row is the one before that iteration's update; the loss after the last update stands below. History,
+    checkpoints and the model are kept in a run folder, from which --resume goes on, bit for bit.
+    """
+    if quiet and format_ != "table":
+        raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
+    if no_save and (out or note or resume or checkpoint_every):
+        options = "--out, --note, --resume or --checkpoint-every"
+        raise typer.BadParameter(f"--no-save keeps no run folder; it does not go with {options}")
+    if out is not None and not resume:
+        runs.check_free(out)
+    runs.check_note(note or "")
+    if resume is None:
+        resolved, run = resolve(config, set_ or [], context, saved=not no_save), None
+        given = checkpoint_every or "30s"
+    else:
+        source = context.get_parameter_source("config")
+        if out or note or (source is not None and source.name == "COMMANDLINE"):
+            raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
+        run = runs.claim(runs.find(resume))
+        resolved = resolve_again(run, set_ or [], context)
+        given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
+    every = runs.every(given)
+    with computing():
+        from twolayer import recording, session, training  # a second, nearly all of it torch
+
+    process.start_computing()
+    full, data, model = training.prepare(resolved.config, resolved.table)
+    if not no_save:
+        console.outlive_reader()
+    if run is not None:
+        fit, damages = recording.go_on(run, full, data, model, every)
+        for damage in damages:
+            console.note(damage)
+        if not fit.done:
+            console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
+    elif not no_save:
+        fit = training.Fit(model, data, full, cut_every=every.iterations)
+        run = recording.start(fit, every, out=out, source=config, note=note or "")
+    else:
+        fit = training.Fit(model, data, full)
+    recorder = recording.Recording(run, fit, every) if run is not None else None
+    name = config if resume is None else resolved.name
+    raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))
+
+
+@commands.command(epilog="Example:  twolayer bench --device cuda")
+def bench(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Times to measure each engine.")] = 7,
+    format_: FormatOption = "table",
+) -> None:
+    """Measure every engine on this machine, and check that all compute the same.
+
+    Times are medians of rounds in turn, with the least and the most; set-up is what an engine takes to begin, and to
+    write the weights back. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
+    """
+    resolved = resolve(config, set_ or [], context)
+    with computing():
+        from twolayer.bench import Bench  # a second, nearly all of it torch
+        from twolayer.model import device_name
+
+    process.start_computing()
+    full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
+    if format_ == "table":
+        console.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
+    try:
+        with console.Bar(rounds) as bar:
+            bar.draw(0, "rounds")
+            for done in engines.rounds(rounds):
+                bar.draw(done, "rounds")
+    except KeyboardInterrupt:
+        console.note(f"interrupted after {done} of {rounds} rounds")
+        interrupted = True
+    if done:
+        console.measured(list(engines.rows()), format_)
+    if done and format_ == "table":
+        products = engines.products
+        console.say(
+            f"\nshare: of {products.rate / 1e9:.3g} GFLOP/s, the rate of {products.size} x {products.size} products "
+            f"with {products.config.threads} threads"
+        )
+        for name, reason in engines.left_out.items():
+            console.say(f"left out: {name}, {reason}")
+        console.say(f"auto takes {engines.auto}")
+    if interrupted:
+        raise typer.Exit(128 + signal.SIGINT)
+    if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
+        raise DisagreementError(wrong)
+
+
+@commands.command("lr", epilog="Example:  twolayer lr scratch --set H=64")
+def lr_command(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Measure the largest stable step at the initial weights.
+
+    lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
+    from any minimum. 1 / lambda is what `lr: auto` begins with.
+    """
+    resolved = resolve(config, set_ or [], context)
+    with computing():
+        from twolayer import stepsize, training  # a second, nearly all of it torch
+
+    process.start_computing()
+    full, data, model = training.prepare(resolved.config, resolved.table)
+    found = stepsize.curvature(model, data, full)
+    rows = [
+        ("lambda", found.largest, f"by {found.products} products with the Hessian"),
+        ("2 / lambda", found.limit, "the largest stable step"),
+        ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
+    ]
+    if full.lr != "auto":
+        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
+    if format_ == "table":
+        console.rows(
+            ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_
+        )
+    else:
+        console.rows(("what", "value", "comment"), rows, format_)

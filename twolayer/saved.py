@@ -1,0 +1,144 @@
+"""A run as its folder tells of it, for looking at: also one that is running, was killed, or is broken.
+
+Nothing is written or held, and torch is never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twolayer import loading, text
+from twolayer.config import Config, flat
+from twolayer.errors import ConfigError, RunError
+from twolayer.history import Reader
+from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, is_held, read_info
+
+STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run folder holds.
+
+    `status` is one of STATES: "killed" where run.json says "running" and no process is there, "broken" where run.json
+    cannot be read. `info` is what run.json says (of a format that is known, but its values are whatever stands there),
+    `config` is None where config.yaml cannot be read. `problems` says what is wrong with the folder, a line each,
+    led by the file it is about.
+    """
+
+    path: Path
+    status: str
+    info: Mapping[str, Any]
+    config: Config | None
+    history: Reader
+    problems: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name or self.path.resolve().name
+
+    def number(self, key: str) -> float | None:
+        """A number in run.json, where it is one."""
+        value = self.info.get(key)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+
+    def word(self, key: str) -> str:
+        """A text in run.json, where it is one, without what a terminal could act on."""
+        value = self.info.get(key)
+        return text.safe(value) if isinstance(value, str) else ""
+
+    @property
+    def each(self) -> float | None:
+        """Seconds an iteration, or an epoch, where it is known: of a run that is going on it is not."""
+        seconds = self.number("seconds")
+        return seconds / len(self.history) if seconds and len(self.history) and self.status != "running" else None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The config's keys and values; those inside `data` as `data.<key>`."""
+        return dict(flat(self.config)) if self.config is not None else {}
+
+
+def read(path: Path) -> Saved:
+    """The run in a folder. Raises RunError where the folder is none of a run: it has none of a run's files."""
+    if not any((path / name).exists() for name in (INFO, CONFIG, HISTORY)):
+        raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True)
+    problems = []
+    try:
+        info, status = look(path)
+    except RunError as error:
+        info, status = {}, "broken"
+        problems.append(str(error).replace("is no run folder; it has no run.json", "is broken; run.json is gone"))
+    config = None
+    try:
+        config = _config(path, info)
+    except RunError as error:
+        problems.append(str(error))
+    history = Reader(path / HISTORY)
+    history.read()
+    if history.problem:
+        problems.append(f"{path / HISTORY}: {history.problem}")
+    if status == "completed" and not (path / MODEL).exists():
+        problems.append(f"{path / MODEL}: is gone")
+    return Saved(path, status, info, config, history, tuple(map(text.safe, problems)))
+
+
+def look(path: Path) -> tuple[dict[str, Any], str]:
+    """What run.json says, and the run's status. Raises RunError."""
+    info = read_info(path)
+    if info.get("status") == "running" and not is_held(path):
+        info = read_info(path)  # it may just have come to its end
+        if info.get("status") == "running":
+            return info, "killed"
+    status = info.get("status")
+    return info, status if status in STATES else "broken"
+
+
+def _config(path: Path, info: Mapping[str, Any]) -> Config:
+    file = path / CONFIG
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        config = loading.resolve(str(file.absolute()), environment={}, read=False).config
+    except FileNotFoundError:
+        raise RunError(f"{file}: is gone") from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except ConfigError as error:
+        raise RunError(f"{file}: cannot be understood: {error.problems[0].message}") from None
+    known = info.get("config_sha256")
+    if isinstance(known, list) and digest not in known:
+        raise RunError(f"{file}: was changed since")
+    return config
+
+
+def names(runs: Sequence[Saved]) -> list[str]:
+    """What to call the runs: by their folders' names, and by their paths where two of those are the same."""
+    short = [text.safe(run.name) for run in runs]
+    return short if len(set(short)) == len(short) else [text.safe(run.path) for run in runs]
+
+
+def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
+    """The keys whose values are not the same in the configs of all runs, and those values, a run each.
+
+    A run whose config cannot be read, or does not have the key, stands there with None.
+    """
+    known = [run.values for run in runs]
+    keys = dict.fromkeys(key for values in known for key in values)
+    found = {key: [values.get(key) for values in known] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values[1:])}
+
+
+def shown(value: Any) -> str:
+    """A config's value as YAML writes it, without quotes, with every digit, and without what a terminal acts on."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else text.safe(value)

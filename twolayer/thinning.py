@@ -1,0 +1,30 @@
+"""A curve with fewer points and the same shape: what a screen can show of a hundred thousand losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def thin(values: Sequence[float], most: int) -> list[int]:
+    """The places of at most `most` of the values (4 or more), in order: all finite ones where there are no more.
+
+    Otherwise the first, the last, and the least and the greatest of every stretch of equally many.
+    """
+    places = [i for i, value in enumerate(values) if math.isfinite(value)]
+    if len(places) <= most:
+        return places
+    stretch = math.ceil((len(places) - 2) / ((most - 2) // 2))
+    kept = {places[0], places[-1]}
+    for start in range(1, len(places) - 1, stretch):
+        part = places[start : min(start + stretch, len(places) - 1)]
+        kept.add(min(part, key=values.__getitem__))
+        kept.add(max(part, key=values.__getitem__))
+    return sorted(kept)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` (2 or more) of the places 0 .. count - 1, evenly: the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
