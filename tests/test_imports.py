@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "text": "",
     "thinning": "",
     "sealing": "",
+    "page": "errors",
     "saved": "config errors history loading runs text",
     "data": "config errors model | tables",
     "damage": "",
@@ -77,6 +78,7 @@ ONLY_USER = {
     "rich": {"console"},
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
+    "jinja2": {"page"},
     "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {
