@@ -24,7 +24,7 @@ format: .venv/.test
 
 docs: .venv/.test
 	.venv/bin/python docs/generate.py
-	.venv/bin/python docs/picture.py
+	.venv/bin/python docs/pictures.py
 
 # The peers have an environment of their own; results and plots are tracked.
 bench: .venv-bench/.bench
