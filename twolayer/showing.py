@@ -1,0 +1,218 @@
+"""A saved run on the screen: in brief, its curve and its table; once, or redrawn while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from rich.control import Control
+from rich.segment import ControlType
+from rich.text import Text
+
+from twolayer import curve, process, saved
+from twolayer.brief import brief
+from twolayer.console import Format, LossView, Rows, note, out
+from twolayer.history import Block, Reader
+from twolayer.saved import Saved
+from twolayer.thinning import evenly
+
+Scale = Literal["auto", "log", "linear"]
+
+PAUSE = 0.25  # seconds between two looks at a run that is going on
+_NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
+_LEAST_CURVE = 44  # columns of a curve that has the table beside it
+_CURVED = ("loss", "val_loss")
+
+
+def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
+    """Print a run: in brief, the curve, and the table, or `everything` of that; as csv and JSON lines all rows alone."""
+    if form != "table":
+        with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+            view.bar.is_shown = False
+            view.show(_block(run.history, 0))
+        return
+    for line in _view(run, scale, with_table=not everything):
+        out().print(line)
+    if everything and len(run.history):
+        head, widths, left_out = _columns(run.history, out().width)
+        out().print(head)
+        out().print(_rule(widths))
+        count = len(widths)
+        out().print(Rows((run.history.row(i)[:count] for i in range(len(run.history))), widths), end="")
+        out().print(_rule(widths))
+        if left_out:
+            out().print(left_out)
+
+
+def follow(run: Saved, form: Format, scale: Scale) -> int:
+    """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
+
+    The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
+    """
+    with process.Stop() as stop:
+        if form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal:
+            run = _watch(run, scale, stop)
+        else:
+            run = _tail(run, form, stop)
+    for problem in run.problems:
+        note(problem)
+    return stop.exit_code
+
+
+def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
+    shown = 0
+    with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+        view.bar.is_shown = False
+        while True:
+            if len(run.history) < shown:
+                shown = len(run.history)
+                note(f"{run.path}: rows after {shown} were taken back; those that take their place follow")
+            if len(run.history) > shown:
+                view.show(_block(run.history, shown))
+                shown = len(run.history)
+            if run.status != "running" or stop.exit_code:
+                break
+            time.sleep(PAUSE)
+            run = saved.read(run.path, run)
+    if run.status != "running":
+        note(dict(brief(run))["run"])
+    return run
+
+
+def _block(history: Reader, start: int) -> Block:
+    loss, *others = (tuple(column[start:]) for column in history.columns.values())
+    return Block(start + 1, loss, 0.0, dict(zip(list(history.columns)[1:], others, strict=True)))
+
+
+def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
+    """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
+    frame = _Frame()
+    began, count = time.monotonic(), len(run.history)
+    while True:
+        start = time.monotonic()
+        gained = len(run.history) - count
+        each = (start - began) / gained if gained > 0 and run.status == "running" else None
+        frame.paint(list(_view(run, scale, each=each, height=out().height)))
+        if run.status != "running" or stop.exit_code:
+            break
+        time.sleep(max(PAUSE, 9 * (time.monotonic() - start)))  # a tenth of a core at most, however long the run
+        run = saved.read(run.path, run)
+    if stop.exit_code:  # the terminal has echoed ^C
+        out().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+    return run
+
+
+class _Frame:
+    """Lines that are painted over those before, in one write, and never erased first: nothing flickers."""
+
+    def __init__(self) -> None:
+        self.count, self.size = 0, out().size
+
+    def paint(self, lines: list[Text]) -> None:
+        """Put the lines in the place of the ones before."""
+        console, surplus = out(), max(0, self.count - len(lines))
+        with console:
+            if self.size != console.size:  # what stood there has been broken anew, and nobody knows where it begins
+                console.control(Control(ControlType.CLEAR, ControlType.HOME))
+                surplus = 0
+            elif self.count:
+                console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.CURSOR_UP, self.count)))
+            for line in [*lines, *[Text()] * surplus]:
+                console.print(line, end="", no_wrap=True, crop=True)
+                console.control(Control((ControlType.ERASE_IN_LINE, 0)))
+                console.print()
+            if surplus:
+                console.control(Control((ControlType.CURSOR_UP, surplus)))
+        self.count, self.size = len(lines), console.size
+
+
+def _view(
+    run: Saved, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
+) -> Iterator[Text]:
+    """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
+    lines = [*_brief(run, each), Text()] if len(run.history) else list(_brief(run, each))
+    head, widths, left_out = _columns(run.history, out().width)
+    room = max(11, out().height - 1 - len(lines))
+    table_width = sum(widths) + len(widths)
+    if not len(run.history):
+        below: list[Text] = []
+    elif with_table and table_width + 2 + _LEAST_CURVE <= out().width:
+        most = min(room - 3, 24)
+        drawn = _curve(run, scale, out().width - table_width - 2, most)
+        below = _beside(drawn, _table(run.history, head, widths, most))
+    else:
+        drawn = _curve(run, scale, out().width, max(5, min(room // 2 - 3, 24)))
+        rows = _table(run.history, head, widths, max(5, room - len(drawn) - 4)) if with_table else []
+        below = [*drawn, Text(), *rows] if drawn else rows
+    lines += below + ([left_out] if left_out and with_table else [])
+    yield from lines[: height - 1] if height else lines
+
+
+def _brief(run: Saved, each: float | None) -> Iterator[Text]:
+    found = brief(run, each, "us" if out().options.ascii_only else "µs")
+    indent = max(len(name) for name, _ in found) + 2
+    for name, sentence in found:
+        for number, line in enumerate(Text(sentence).wrap(out(), max(10, out().width - indent))):
+            line.rstrip()
+            yield Text.assemble((f"{'' if number else name:<{indent}}", "bold"), line)
+
+
+def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
+    """The title and the curve, or nothing where there is nothing to draw."""
+    curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
+    ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
+    log = scale == "log" or (scale == "auto" and curve.spans_decades(v for values in curves.values() for v in values))
+    drawn = curve.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
+    if not drawn:
+        return []
+    marks = curve.ASCII_MARKS if ascii_only else ("━", "━") if colour else curve.MARKS
+    names = [
+        Text.assemble((mark, tone if colour else ""), f" {name}")
+        for mark, tone, name in zip(marks, curve.COLOURS, curves, strict=False)
+    ]
+    title = Text("  ").join(names) if len(names) > 1 else Text(next(iter(curves)))
+    title.append(f" by {run.history.unit}{', log scale' if log else ''}")
+    title.pad_left(drawn[0].index("+" if ascii_only else "┌"))
+    return [title, *(Text.from_ansi(line) for line in drawn)]
+
+
+def _columns(history: Reader, width: int) -> tuple[Text, list[int], Text | None]:
+    """The head of a table that fits into the width, its columns' widths, and a line on what had to be left out."""
+    names = [history.unit, *history.columns]
+    first = max(len(history.unit), len(str(len(history))))
+    others = [max(_NARROW, len(name) + 1) for name in names[1:]]
+    if first + 1 + len(others) * _WIDE <= width:
+        others = [max(_WIDE, item) for item in others]
+    while len(others) > 1 and 1 + first + sum(others) > width:
+        others.pop()
+    widths = [first, *(item - 1 for item in others)]
+    head = " " + " ".join(f"{name:>{item}}" for name, item in zip(names, widths, strict=False))
+    missing = ", ".join(names[len(widths) :])
+    return Text(head, "bold"), widths, Text(f"left out: {missing}", "dim") if missing else None
+
+
+def _rule(widths: list[int]) -> Text:
+    return Text(("-" if out().options.ascii_only else "─") * (sum(widths) + len(widths)), "dim")
+
+
+def _table(history: Reader, head: Text, widths: list[int], most: int) -> list[Text]:
+    """The table with at most so many rows, spread evenly: the first and the last are always among them."""
+    if not len(history):
+        return []
+    rows = (history.row(i)[: len(widths)] for i in evenly(len(history), most))
+    return [head, _rule(widths), *map(Text, Rows(rows, widths).lines()), _rule(widths)]
+
+
+def _beside(left: list[Text], right: list[Text]) -> list[Text]:
+    """Two columns of lines as one."""
+    width = max((line.cell_len for line in left), default=-2) + 2
+    lines = []
+    for number in range(max(len(left), len(right))):
+        line = left[number].copy() if number < len(left) else Text()
+        line.pad_right(width - line.cell_len)
+        lines.append(line + right[number] if number < len(right) else line)
+        lines[-1].rstrip()
+    return lines
