@@ -45,11 +45,12 @@ def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tup
     lines = [("run", f"{safe(run.name)}, {_status(run)}"), ("config", _config(run)), ("engine", _engine(run))]
     lines += [("note", run.word("note"))]
     for name, measure in measures(run).items():
-        what = {"first": measure.first, "best": measure.best, "last": measure.last, "final": measure.final}
+        what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
         if name == "lr":
-            del what["best"]
-        at = {"best": f" (at {measure.best_at})"}
-        said = [f"{key} {value:.6g}{at.get(key, '')}" for key, value in what.items() if value is not None]
+            what = {"first": measure.first, "last": measure.last}
+        elif measure.best_at == len(run.history):
+            what = {"first": measure.first, "best and last": measure.last}
+        said = [f"{key} {value:.6g}" for key, value in (what | {"final": measure.final}).items() if value is not None]
         lines.append((name, ", ".join(said)))
     lines.append(("time", _time(run, each, micro)))
     return [(name, line) for name, line in lines if line]

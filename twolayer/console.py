@@ -1,4 +1,4 @@
-"""What the user sees: the result on stdout, progress and messages on stderr. The only user of rich."""
+"""What the user sees: the result on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 

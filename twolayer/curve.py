@@ -23,7 +23,7 @@ def spans_decades(values: Iterable[float]) -> bool:
 def draw(
     curves: Mapping[str, Sequence[float]], width: int, height: int, *, log: bool, colour: bool, ascii_only: bool
 ) -> list[str]:
-    """The curves, at most two, over 1, 2, ... in a frame with ticks: `height` + 2 lines of at most `width` characters.
+    """The curves, at most two, over 1, 2, ... in a frame with ticks: `height` + 3 lines of at most `width` characters.
 
     Values that are not finite, or with `log` not positive, are left out. Colours are ANSI's. An empty list where there
     is nothing to draw.
@@ -84,8 +84,8 @@ def _ticks(low: float, high: float, most: int, *, log: bool) -> list[tuple[float
     """Round numbers from low to high, with their labels; on a log scale the numbers are exponents of ten."""
     if log and math.floor(high) > math.ceil(low):
         first, last = math.ceil(low), math.floor(high)
-        step = math.ceil((last - first + 1) / most)
-        return [(float(k), f"{10.0**k:g}") for k in range(first, last + 1) if k % step == 0]
+        every = math.ceil((last - first + 1) / most)
+        return [(float(k), f"{10.0**k:g}") for k in range(first, last + 1) if k % every == 0]
     if log:
         ends = 10.0**low, 10.0 ** min(high, 308.25)  # more is too large for a number
         return [(math.log10(value), label) for value, label in _ticks(*ends, most, log=False) if value > 0]

@@ -6,6 +6,7 @@ Nothing is written or held, and torch is never imported.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,9 +153,13 @@ def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
 
 
 def shown(value: Any) -> str:
-    """A config's value as YAML writes it, without quotes, with every digit, and without what a terminal acts on."""
+    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
+
+    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
+    """
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(shown, value)) + "]"
+        quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)
+        return "[" + ", ".join(map(shown, quoted)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else text.safe(value)

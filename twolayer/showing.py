@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.control import Control
@@ -24,11 +24,14 @@ Scale = Literal["auto", "log", "linear"]
 PAUSE = 0.25  # seconds between two looks at a run that is going on
 _NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
 _LEAST_CURVE = 44  # columns of a curve that has the table beside it
+_AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
+_HIGHEST = 24
 _CURVED = ("loss", "val_loss")
+_LEAST_FIRST = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns, in the order in which they make room
 
 
 def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
-    """Print a run: in brief, the curve, and the table, or `everything` of that; as csv and JSON lines all rows alone."""
+    """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
     if form != "table":
         with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
             view.bar.is_shown = False
@@ -37,14 +40,12 @@ def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) ->
     for line in _view(run, scale, with_table=not everything):
         out().print(line)
     if everything and len(run.history):
-        head, widths, left_out = _columns(run.history, out().width)
-        out().print(head)
-        out().print(_rule(widths))
-        count = len(widths)
-        out().print(Rows((run.history.row(i)[:count] for i in range(len(run.history))), widths), end="")
-        out().print(_rule(widths))
-        if left_out:
-            out().print(left_out)
+        columns = _columns(run.history, out().width)
+        for line in columns.head(run.history):
+            out().print(line)
+        out().print(columns.rows(run.history, range(len(run.history))), end="")
+        for line in columns.foot():
+            out().print(line)
 
 
 def follow(run: Saved, form: Format, scale: Scale) -> int:
@@ -105,6 +106,35 @@ def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
     return run
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a table that there is room for: their places in a row, their widths, and what is left out."""
+
+    places: tuple[int, ...]
+    widths: list[int]
+    left_out: tuple[str, ...]
+
+    def rows(self, history: Reader, places: Iterable[int]) -> Rows:
+        """The rows in such places of the history."""
+        whole = (history.row(place) for place in places)
+        return Rows(((row[0], *(row[i] for i in self.places[1:])) for row in whole), self.widths)
+
+    def head(self, history: Reader) -> list[Text]:
+        """What stands above the rows."""
+        names = [history.unit, *history.columns]
+        cells = (f"{names[place]:>{width}}" for place, width in zip(self.places, self.widths, strict=True))
+        return [Text(" " + " ".join(cells), "bold"), self.rule()]
+
+    def rule(self) -> Text:
+        """The line that ends the head, and the table."""
+        return Text(("-" if out().options.ascii_only else "─") * (sum(self.widths) + len(self.widths)), "dim")
+
+    def foot(self) -> list[Text]:
+        """What stands below the rows."""
+        missing = ", ".join(self.left_out)
+        return [self.rule(), *([Text(f"no room for {missing}", "dim")] if missing else [])]
+
+
 class _Frame:
     """Lines that are painted over those before, in one write, and never erased first: nothing flickers."""
 
@@ -133,21 +163,21 @@ def _view(
     run: Saved, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
 ) -> Iterator[Text]:
     """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
-    lines = [*_brief(run, each), Text()] if len(run.history) else list(_brief(run, each))
-    head, widths, left_out = _columns(run.history, out().width)
-    room = max(11, out().height - 1 - len(lines))
-    table_width = sum(widths) + len(widths)
-    if not len(run.history):
-        below: list[Text] = []
-    elif with_table and table_width + 2 + _LEAST_CURVE <= out().width:
-        most = min(room - 3, 24)
-        drawn = _curve(run, scale, out().width - table_width - 2, most)
-        below = _beside(drawn, _table(run.history, head, widths, most))
-    else:
-        drawn = _curve(run, scale, out().width, max(5, min(room // 2 - 3, 24)))
-        rows = _table(run.history, head, widths, max(5, room - len(drawn) - 4)) if with_table else []
-        below = [*drawn, Text(), *rows] if drawn else rows
-    lines += below + ([left_out] if left_out and with_table else [])
+    lines = list(_brief(run, each))
+    if count := len(run.history):
+        columns = _columns(run.history, out().width)
+        room = max(0, out().height - 2 - len(lines))  # below an empty line, and with one for the prompt
+        beside = out().width - sum(columns.widths) - len(columns.widths) - 2
+        if is_beside := with_table and beside >= _LEAST_CURVE:
+            size = max(5, min(room - _AROUND_CURVE, _HIGHEST))
+        else:
+            size = max(5, min(room // 2 - _AROUND_CURVE, _HIGHEST))
+        drawn, rows = _curve(run, scale, beside if is_beside else out().width, size), list[Text]()
+        if with_table:
+            most = size if is_beside else max(5, room - len(drawn) - _AROUND_CURVE)
+            some = columns.rows(run.history, evenly(count, most)).lines()
+            rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
+        lines += [Text(), *(_beside(drawn, rows) if is_beside else [*drawn, *([Text()] if drawn else []), *rows])]
     yield from lines[: height - 1] if height else lines
 
 
@@ -179,31 +209,20 @@ def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
     return [title, *(Text.from_ansi(line) for line in drawn)]
 
 
-def _columns(history: Reader, width: int) -> tuple[Text, list[int], Text | None]:
-    """The head of a table that fits into the width, its columns' widths, and a line on what had to be left out."""
+def _columns(history: Reader, width: int) -> _Columns:
     names = [history.unit, *history.columns]
     first = max(len(history.unit), len(str(len(history))))
-    others = [max(_NARROW, len(name) + 1) for name in names[1:]]
-    if first + 1 + len(others) * _WIDE <= width:
-        others = [max(_WIDE, item) for item in others]
-    while len(others) > 1 and 1 + first + sum(others) > width:
-        others.pop()
-    widths = [first, *(item - 1 for item in others)]
-    head = " " + " ".join(f"{name:>{item}}" for name, item in zip(names, widths, strict=False))
-    missing = ", ".join(names[len(widths) :])
-    return Text(head, "bold"), widths, Text(f"left out: {missing}", "dim") if missing else None
-
-
-def _rule(widths: list[int]) -> Text:
-    return Text(("-" if out().options.ascii_only else "─") * (sum(widths) + len(widths)), "dim")
-
-
-def _table(history: Reader, head: Text, widths: list[int], most: int) -> list[Text]:
-    """The table with at most so many rows, spread evenly: the first and the last are always among them."""
-    if not len(history):
-        return []
-    rows = (history.row(i)[: len(widths)] for i in evenly(len(history), most))
-    return [head, _rule(widths), *map(Text, Rows(rows, widths).lines()), _rule(widths)]
+    widths = {name: max(_NARROW, len(name) + 1) for name in names[1:]}
+    if first + 1 + len(widths) * _WIDE <= width:
+        widths = dict.fromkeys(widths, _WIDE)
+    for name in _LEAST_FIRST:
+        if first + 1 + sum(widths.values()) > width:
+            widths.pop(name, None)
+    return _Columns(
+        tuple(i for i, name in enumerate(names) if not i or name in widths),
+        [first, *(item - 1 for item in widths.values())],
+        tuple(name for name in names[1:] if name not in widths),
+    )
 
 
 def _beside(left: list[Text], right: list[Text]) -> list[Text]:
