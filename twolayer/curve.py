@@ -95,14 +95,15 @@ def _ticks(low: float, high: float, most: int, *, log: bool) -> list[tuple[float
         return [(high, f"{high:.6g}")]
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span * (1 - 1e-9))
     digits = min(17, max(6, math.ceil(math.log10(max(abs(low), abs(high)) / step)) + 2))
-    rounds = [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    near = 1e-6  # the ends may have been rounded
+    rounds = [k * step for k in range(math.ceil(low / step - near), math.floor(high / step + near) + 1)]
     return [(value, f"{value:.{digits}g}") for value in rounds]
 
 
 def _foot(width: int, last: int) -> list[str]:
     """The lower side of the frame, with ticks at round numbers of 1 .. last, and these below it."""
     side, below = ["─"] * width, [" "] * (width + 2)
-    for value, _ in _ticks(1, last, max(2, width // (2 * len(str(last)) + 4)), log=False):
+    for value, _ in _ticks(1, last, max(3, width // (2 * len(str(last)) + 4)), log=False):
         label, place = str(round(value)), round((value - 1) / (last - 1) * (width - 1))
         start = max(0, min(place + 1 - len(label) // 2, width + 2 - len(label)))
         if value == round(value) and not "".join(below[max(0, start - 1) : start + len(label) + 1]).strip():

@@ -177,7 +177,7 @@ def _view(
             most = size if is_beside else max(5, room - len(drawn) - _AROUND_CURVE)
             some = columns.rows(run.history, evenly(count, most)).lines()
             rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
-        lines += [Text(), *(_beside(drawn, rows) if is_beside else [*drawn, *([Text()] if drawn else []), *rows])]
+        lines += [Text(), *(_beside(drawn, rows) if is_beside else [*drawn, Text(), *rows])]
     yield from lines[: height - 1] if height else lines
 
 
@@ -191,13 +191,14 @@ def _brief(run: Saved, each: float | None) -> Iterator[Text]:
 
 
 def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
-    """The title and the curve, or nothing where there is nothing to draw."""
+    """The title and the curve, or why there is none."""
     curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
     ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
     log = scale == "log" or (scale == "auto" and curve.spans_decades(v for values in curves.values() for v in values))
     drawn = curve.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
     if not drawn:
-        return []
+        what = "above zero: there is nothing to draw on a log scale" if log else "a finite number: there is no curve"
+        return [Text(f"no loss is {what}")]
     marks = curve.ASCII_MARKS if ascii_only else ("━", "━") if colour else curve.MARKS
     names = [
         Text.assemble((mark, tone if colour else ""), f" {name}")
