@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 from hypothesis import given
@@ -47,5 +48,5 @@ def test_places_that_are_even_hold_both_ends_and_no_gap_is_more_than_one_wider_t
     assert places == sorted(set(places))
     if count:
         assert (places[0], places[-1]) == (0, count - 1)
-    gaps = [after - before for before, after in zip(places, places[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(places)]
     assert not gaps or max(gaps) - min(gaps) <= 1
