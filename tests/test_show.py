@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
 from pathlib import Path
+from typing import Self
 
 import pytest
 from conftest import BASE, COMMAND, TERMINAL_CODES, clean_environment, in_terminal, screen, without_torch
@@ -27,7 +28,7 @@ from trained import train
 
 from twolayer import runs
 
-LONG = ["train", "--set", "N=500", "--epochs", "1000000", "--quiet", "--out", "live"]
+LONG = ["train", "--set", "N=300", "--threads", "1", "--quiet", "--out", "live", "--epochs"]
 
 
 @pytest.fixture(scope="module")
@@ -325,10 +326,10 @@ def test_colour_tells_two_curves_apart_and_marks_do_without_it(folder: Path) -> 
 
 
 @contextmanager
-def training(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def training(folder: Path, epochs: str = "1000000") -> Iterator[subprocess.Popen[bytes]]:
     """A training that goes on, with at least some rows in its history."""
     with subprocess.Popen(
-        [COMMAND, *(arguments or LONG)],
+        [COMMAND, *LONG, epochs],
         cwd=folder,
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
@@ -398,6 +399,13 @@ class Followed:
         )
         os.close(follower)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def wait_for(self, pattern: str, count: int = 1) -> None:
         """Read on until the pattern has come so many times."""
         end = time.monotonic() + 60
@@ -415,8 +423,7 @@ class Followed:
 
 
 def test_a_run_that_goes_on_is_redrawn_in_place_until_it_is_killed(tmp_path: Path) -> None:
-    with training(tmp_path) as process:
-        followed = Followed(tmp_path)
+    with training(tmp_path) as process, Followed(tmp_path) as followed:
         followed.wait_for("running since", 4)
         counts = [int(count) for count in re.findall(r"(\d+) of 1000000 iterations", followed.written)]
         assert counts == sorted(set(counts))  # it moves on
@@ -432,8 +439,7 @@ def test_a_run_that_goes_on_is_redrawn_in_place_until_it_is_killed(tmp_path: Pat
 
 
 def test_ctrl_c_leaves_the_last_view_and_a_clean_terminal(tmp_path: Path) -> None:
-    with training(tmp_path) as process:
-        followed = Followed(tmp_path, 40, 20)
+    with training(tmp_path) as process, Followed(tmp_path, 40, 20) as followed:
         followed.wait_for("running since", 2)
         os.killpg(followed.process.pid, signal.SIGINT)
         assert followed.rest() == 130
@@ -446,19 +452,17 @@ def test_ctrl_c_leaves_the_last_view_and_a_clean_terminal(tmp_path: Path) -> Non
 
 
 def test_it_ends_with_the_run_and_leaves_the_final_view(tmp_path: Path) -> None:
-    with training(tmp_path, *LONG[:3], "--epochs", "8000", *LONG[5:]) as process:
-        followed = Followed(tmp_path, 80, 24)
+    with training(tmp_path, "6000") as process, Followed(tmp_path, 80, 24) as followed:
         assert followed.rest() == 0
         assert process.wait() == 0
     lines = followed.screen.lines()
-    assert re.match(r"run     live, completed \S+ \S+, 8000 iterations", lines[0])
+    assert re.match(r"run     live, completed \S+ \S+, 6000 iterations", lines[0])
     assert "final" in " ".join(lines)
-    assert rows(lines)[-1][0] == "8000"
+    assert rows(lines)[-1][0] == "6000"
 
 
 def test_a_terminal_that_changes_its_size_is_drawn_anew(tmp_path: Path) -> None:
-    with training(tmp_path) as process:
-        followed = Followed(tmp_path, 100, 30)
+    with training(tmp_path) as process, Followed(tmp_path, 100, 30) as followed:
         followed.wait_for("running since", 2)
         before = len(followed.written)
         resize(followed.leader, 60, 20)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
@@ -96,7 +97,8 @@ def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
         start = time.monotonic()
         gained = len(run.history) - count
         each = (start - began) / gained if gained > 0 and run.status == "running" else None
-        frame.paint(list(_view(run, scale, each=each, height=out().height)))
+        size = out().size
+        frame.paint(list(_view(run, scale, each=each, height=size.height)), size)
         if run.status != "running" or stop.exit_code:
             break
         time.sleep(max(PAUSE, 9 * (time.monotonic() - start)))  # a tenth of a core at most, however long the run
@@ -141,11 +143,11 @@ class _Frame:
     def __init__(self) -> None:
         self.count, self.size = 0, out().size
 
-    def paint(self, lines: list[Text]) -> None:
-        """Put the lines in the place of the ones before."""
+    def paint(self, lines: list[Text], size: ConsoleDimensions) -> None:
+        """Put the lines, made for a terminal of such a size, in the place of the ones before."""
         console, surplus = out(), max(0, self.count - len(lines))
         with console:
-            if self.size != console.size:  # what stood there has been broken anew, and nobody knows where it begins
+            if self.size != size:  # what stood there has been broken anew, and nobody knows where it begins
                 console.control(Control(ControlType.CLEAR, ControlType.HOME))
                 surplus = 0
             elif self.count:
@@ -156,7 +158,7 @@ class _Frame:
                 console.print()
             if surplus:
                 console.control(Control((ControlType.CURSOR_UP, surplus)))
-        self.count, self.size = len(lines), console.size
+        self.count, self.size = len(lines), size
 
 
 def _view(
