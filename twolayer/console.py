@@ -1,12 +1,13 @@
-"""What the user sees: the result on stdout, progress and messages on stderr. The only user of rich."""
+"""What the user sees: the result on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
@@ -120,7 +121,7 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) ->
         writer.writerows(map(_cell, row) for row in values)
         write(buffer.getvalue())
     elif form == "jsonl":
-        write("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in values))
+        write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
     else:
         lines = [list(map(_cell, row)) for row in (names, *values)]
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
@@ -133,6 +134,11 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else safe(value)  # as YAML and JSON write it
+
+
+def _json(value: Any) -> Any:
+    """The value, as far as JSON has it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_document(value: Any) -> None:
@@ -205,7 +211,7 @@ class LossView:
             return
         self.bar.erase()
         if self.form == "table":
-            out().print(_Rows(block, self.log_every, self.widths), end="")
+            out().print(Rows(block.every(self.log_every), self.widths), end="")
         elif self.form == "csv":
             write("".join(map(csv_row, block.every(self.log_every))))
         else:
@@ -224,16 +230,20 @@ class LossView:
         out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"))
 
 
-class _Rows:
-    """A block's rows of the table, rendered at once: a `rich.table.Table` takes twenty times as long."""
+class Rows:
+    """Rows of a table of losses, rendered at once: a `rich.table.Table` takes twenty times as long."""
 
-    def __init__(self, block: Block, log_every: int, widths: Sequence[int]) -> None:
-        self.block, self.log_every, self.widths = block, log_every, widths
+    def __init__(self, rows: Iterable[tuple[int, *tuple[float, ...]]], widths: Sequence[int]) -> None:
+        self.rows, self.widths = rows, widths
+
+    def lines(self) -> Iterator[str]:
+        """The rows, a line each."""
+        first, *others = self.widths
+        line = (f" {{:>{first}}}" + "".join(f" {{:>#{width}.6g}}" for width in others)).format
+        return (line(*row) for row in self.rows)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        first, *others = self.widths
-        line = (f" {{:>{first}}}" + "".join(f" {{:>#{width}.6g}}" for width in others) + "\n").format
-        yield Segment("".join(line(*item) for item in self.block.every(self.log_every)), Style.null())
+        yield Segment("".join(line + "\n" for line in self.lines()), Style.null())
 
 
 def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:

@@ -6,6 +6,7 @@ Nothing is written or held, and torch is never imported.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from twolayer.history import Reader
 from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, is_held, read_info
 
 STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
+_UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it ended
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class Saved:
 
     @property
     def each(self) -> float | None:
-        """Seconds an iteration, or an epoch, where it is known: of a run that is going on it is not."""
+        """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""
         seconds = self.number("seconds")
-        return seconds / len(self.history) if seconds and len(self.history) and self.status != "running" else None
+        is_known = seconds and len(self.history) and self.status not in _UNTOLD
+        return seconds / len(self.history) if seconds and is_known else None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -66,25 +69,39 @@ class Saved:
         return dict(flat(self.config)) if self.config is not None else {}
 
 
-def read(path: Path) -> Saved:
-    """The run in a folder. Raises RunError where the folder is none of a run: it has none of a run's files."""
-    if not any((path / name).exists() for name in (INFO, CONFIG, HISTORY)):
-        raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True)
+def read(path: Path, before: Saved | None = None) -> Saved:
+    """The run in a folder; where it was read `before`, with only what has come since.
+
+    Raises RunError where the folder is none of a run: it has none of a run's files.
+    """
+    try:
+        if not any((path / name).exists() for name in (INFO, CONFIG, HISTORY)):
+            raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
     problems = []
     try:
         info, status = look(path)
+        if status == "broken":
+            problems.append(f"{path / INFO}: is damaged; it does not say the run's status")
     except RunError as error:
         info, status = {}, "broken"
         problems.append(str(error).replace("is no run folder; it has no run.json", "is broken; run.json is gone"))
     config = None
-    try:
-        config = _config(path, info)
-    except RunError as error:
-        problems.append(str(error))
-    history = Reader(path / HISTORY)
+    digests = info.get("config_sha256")
+    if before is not None and before.config is not None and before.info.get("config_sha256") == digests:
+        config = before.config
+    else:
+        try:
+            config = _config(path, digests)
+        except RunError as error:
+            problems.append(str(error))
+    history = before.history if before is not None else Reader(path / HISTORY)
     history.read()
     if history.problem:
         problems.append(f"{path / HISTORY}: {history.problem}")
+    elif status not in _UNTOLD and isinstance(told := info.get("iterations"), int) and told != len(history):
+        problems.append(f"{path / HISTORY}: has {len(history)} rows, and {INFO} tells of {told}")
     if status == "completed" and not (path / MODEL).exists():
         problems.append(f"{path / MODEL}: is gone")
     return Saved(path, status, info, config, history, tuple(map(text.safe, problems)))
@@ -101,7 +118,8 @@ def look(path: Path) -> tuple[dict[str, Any], str]:
     return info, status if status in STATES else "broken"
 
 
-def _config(path: Path, info: Mapping[str, Any]) -> Config:
+def _config(path: Path, digests: object) -> Config:
+    """The config, whose file's SHA-256 is to be one of these, where they are known. Raises RunError."""
     file = path / CONFIG
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -112,8 +130,7 @@ def _config(path: Path, info: Mapping[str, Any]) -> Config:
         raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
     except ConfigError as error:
         raise RunError(f"{file}: cannot be understood: {error.problems[0].message}") from None
-    known = info.get("config_sha256")
-    if isinstance(known, list) and digest not in known:
+    if isinstance(digests, list) and digest not in digests:
         raise RunError(f"{file}: was changed since")
     return config
 
@@ -125,20 +142,24 @@ def names(runs: Sequence[Saved]) -> list[str]:
 
 
 def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
-    """The keys whose values are not the same in the configs of all runs, and those values, a run each.
+    """The keys whose values are not the same in all the configs that can be read, and those values, a run each.
 
     A run whose config cannot be read, or does not have the key, stands there with None.
     """
     known = [run.values for run in runs]
     keys = dict.fromkeys(key for values in known for key in values)
-    found = {key: [values.get(key) for values in known] for key in keys}
-    return {key: values for key, values in found.items() if any(value != values[0] for value in values[1:])}
+    differ = [key for key in keys if len({repr(values.get(key)) for values in known if values}) > 1]
+    return {key: [values.get(key) for values in known] for key in differ}
 
 
 def shown(value: Any) -> str:
-    """A config's value as YAML writes it, without quotes, with every digit, and without what a terminal acts on."""
+    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
+
+    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
+    """
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(shown, value)) + "]"
+        quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)
+        return "[" + ", ".join(map(shown, quoted)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else text.safe(value)

@@ -1,16 +1,21 @@
-"""The commands that look at runs: `runs`."""
+"""The commands that look at runs: `runs`, `show`, `compare`."""
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from twolayer import console, listing, runs
+from twolayer import compare, console, listing, runs, saved
 from twolayer.options import FormatOption
 
 commands = typer.Typer()
+
+SavedArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs.")]
 
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
@@ -26,3 +31,93 @@ def runs_command(
     console.rows(columns, rows, format_)
     for message in broken:
         console.note(message)
+
+
+@commands.command(epilog="Example:  twolayer show default-1 --follow")
+def show(
+    run: SavedArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Print all rows, not as many as the screen holds.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay with a run that is going on, until it ends.")] = False,
+    scale: Annotated[
+        Literal["auto", "log", "linear"], typer.Option("--scale", help="auto is log over more than two decades.")
+    ] = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Show a run: in brief, its loss as a curve, and its table.
+
+    csv and jsonl print all rows with every digit, and nothing else.
+    """
+    found = saved.read(runs.find(run))
+    from twolayer import showing  # a tenth of a second, nearly all of it numpy
+
+    if follow and found.status == "running":
+        raise typer.Exit(showing.follow(found, format_, scale))
+    is_there = not found.history.problem or len(found.history) or (format_ == "table" and (found.info or found.config))
+    if is_there:
+        showing.show(found, format_, scale, everything=everything)
+    for problem in found.problems:
+        console.note(problem)
+    if not is_there:
+        raise typer.Exit(1)
+
+
+class _BareExpectEqual(TyperCommand):
+    """A command whose `--expect-equal` without a value is `--expect-equal=0`, and takes no RUN for one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        end = args.index("--") if "--" in args else len(args)
+        full = ["--expect-equal=0" if argument == "--expect-equal" else argument for argument in args[:end]]
+        return super().parse_args(ctx, [*full, *args[end:]])
+
+
+@commands.command("compare", cls=_BareExpectEqual, epilog="Example:  twolayer compare default-1 default-2")
+def compare_command(
+    run: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Two runs or more: their folders, or their names in runs.")
+    ],
+    expect_equal: Annotated[
+        str | None,
+        typer.Option(
+            "--expect-equal",
+            metavar="[=RTOL]",
+            help="Exit with 1 unless all histories agree with the first: exactly, or to a share RTOL of it.",
+        ),
+    ] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Hold runs against the first of them.
+
+    What differs in their configs and in what computed them; iterations, losses and time; and from which row on the
+    histories differ, and by how much. csv and jsonl print a row for each thing and run but the first.
+    """
+    if len(run) < 2:
+        raise typer.BadParameter("two runs or more are compared; give another RUN")
+    tolerance = _tolerance(expect_equal) if expect_equal is not None else None
+    found = [saved.read(path) for path in map(runs.find, run)]
+    names, things = saved.names(found), compare.compared(found)
+    if format_ == "table":
+        from twolayer import comparing
+
+        comparing.show(things, names)
+    else:
+        rows = compare.rows(things, names)
+        plain = [[saved.shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
+        console.rows(compare.COLUMNS, plain if format_ == "csv" else rows, format_)
+    for problem in dict.fromkeys(problem for one in found for problem in one.problems):
+        console.note(problem)
+    if tolerance is not None:
+        unlike = [compare.disagreement(found[0], one, tolerance) for one in found[1:]]
+        for name, what in zip(names[1:], unlike, strict=True):
+            if what:
+                console.error(f"{name}: {what}")
+        if any(unlike):
+            raise typer.Exit(1)
+
+
+def _tolerance(text: str) -> float:
+    """Read RTOL. Raises BadParameter."""
+    with suppress(ValueError):
+        if 0 <= (tolerance := float(text)) < math.inf:
+            return tolerance
+    raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")

@@ -1,0 +1,240 @@
+"""A saved run on the screen: in brief, its curve and its table; once, or redrawn while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import ConsoleDimensions
+from rich.control import Control
+from rich.segment import ControlType
+from rich.text import Text
+
+from twolayer import curve, process, saved
+from twolayer.brief import brief
+from twolayer.console import Format, LossView, Rows, note, out
+from twolayer.history import Block, Reader
+from twolayer.saved import Saved
+from twolayer.thinning import evenly
+
+Scale = Literal["auto", "log", "linear"]
+
+PAUSE = 0.25  # seconds between two looks at a run that is going on
+_NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
+_LEAST_CURVE = 44  # columns of a curve that has the table beside it
+_AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
+_HIGHEST = 24
+_CURVED = ("loss", "val_loss")
+_LEAST_FIRST = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns, in the order in which they make room
+
+
+def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
+    """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
+    if form != "table":
+        with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+            view.bar.is_shown = False
+            view.show(_block(run.history, 0))
+        return
+    for line in _view(run, scale, with_table=not everything):
+        out().print(line)
+    if everything and len(run.history):
+        columns = _columns(run.history, out().width)
+        for line in columns.head(run.history):
+            out().print(line)
+        out().print(columns.rows(run.history, range(len(run.history))), end="")
+        for line in columns.foot():
+            out().print(line)
+
+
+def follow(run: Saved, form: Format, scale: Scale) -> int:
+    """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
+
+    The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
+    """
+    with process.Stop() as stop:
+        if form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal:
+            run = _watch(run, scale, stop)
+        else:
+            run = _tail(run, form, stop)
+    for problem in run.problems:
+        note(problem)
+    return stop.exit_code
+
+
+def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
+    shown = 0
+    with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+        view.bar.is_shown = False
+        while True:
+            if len(run.history) < shown:
+                shown = len(run.history)
+                note(f"{run.path}: rows after {shown} were taken back; those that take their place follow")
+            if len(run.history) > shown:
+                view.show(_block(run.history, shown))
+                shown = len(run.history)
+            if run.status != "running" or stop.exit_code:
+                break
+            time.sleep(PAUSE)
+            run = saved.read(run.path, run)
+    if run.status != "running":
+        note(dict(brief(run))["run"])
+    return run
+
+
+def _block(history: Reader, start: int) -> Block:
+    loss, *others = (tuple(column[start:]) for column in history.columns.values())
+    return Block(start + 1, loss, 0.0, dict(zip(list(history.columns)[1:], others, strict=True)))
+
+
+def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
+    """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
+    frame = _Frame()
+    began, count = time.monotonic(), len(run.history)
+    while True:
+        start = time.monotonic()
+        gained = len(run.history) - count
+        each = (start - began) / gained if gained > 0 and run.status == "running" else None
+        size = out().size
+        frame.paint(list(_view(run, scale, each=each, height=size.height)), size)
+        if run.status != "running" or stop.exit_code:
+            break
+        time.sleep(max(PAUSE, 9 * (time.monotonic() - start)))  # a tenth of a core at most, however long the run
+        run = saved.read(run.path, run)
+    if stop.exit_code:  # the terminal has echoed ^C
+        out().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+    return run
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a table that there is room for: their places in a row, their widths, and what is left out."""
+
+    places: tuple[int, ...]
+    widths: list[int]
+    left_out: tuple[str, ...]
+
+    def rows(self, history: Reader, places: Iterable[int]) -> Rows:
+        """The rows in such places of the history."""
+        whole = (history.row(place) for place in places)
+        return Rows(((row[0], *(row[i] for i in self.places[1:])) for row in whole), self.widths)
+
+    def head(self, history: Reader) -> list[Text]:
+        """What stands above the rows."""
+        names = [history.unit, *history.columns]
+        cells = (f"{names[place]:>{width}}" for place, width in zip(self.places, self.widths, strict=True))
+        return [Text(" " + " ".join(cells), "bold"), self.rule()]
+
+    def rule(self) -> Text:
+        """The line that ends the head, and the table."""
+        return Text(("-" if out().options.ascii_only else "─") * (sum(self.widths) + len(self.widths)), "dim")
+
+    def foot(self) -> list[Text]:
+        """What stands below the rows."""
+        missing = ", ".join(self.left_out)
+        return [self.rule(), *([Text(f"no room for {missing}", "dim")] if missing else [])]
+
+
+class _Frame:
+    """Lines that are painted over those before, in one write, and never erased first: nothing flickers."""
+
+    def __init__(self) -> None:
+        self.count, self.size = 0, out().size
+
+    def paint(self, lines: list[Text], size: ConsoleDimensions) -> None:
+        """Put the lines, made for a terminal of such a size, in the place of the ones before."""
+        console, surplus = out(), max(0, self.count - len(lines))
+        with console:
+            if self.size != size:  # what stood there has been broken anew, and nobody knows where it begins
+                console.control(Control(ControlType.CLEAR, ControlType.HOME))
+                surplus = 0
+            elif self.count:
+                console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.CURSOR_UP, self.count)))
+            for line in [*lines, *[Text()] * surplus]:
+                console.print(line, end="", no_wrap=True, crop=True)
+                console.control(Control((ControlType.ERASE_IN_LINE, 0)))
+                console.print()
+            if surplus:
+                console.control(Control((ControlType.CURSOR_UP, surplus)))
+        self.count, self.size = len(lines), size
+
+
+def _view(
+    run: Saved, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
+) -> Iterator[Text]:
+    """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
+    lines = list(_brief(run, each))
+    if count := len(run.history):
+        columns = _columns(run.history, out().width)
+        room = max(0, out().height - 2 - len(lines))  # below an empty line, and with one for the prompt
+        beside = out().width - sum(columns.widths) - len(columns.widths) - 2
+        if is_beside := with_table and beside >= _LEAST_CURVE:
+            size = max(5, min(room - _AROUND_CURVE, _HIGHEST))
+        else:
+            size = max(5, min(room // 2 - _AROUND_CURVE, _HIGHEST))
+        drawn, rows = _curve(run, scale, beside if is_beside else out().width, size), list[Text]()
+        if with_table:
+            most = size if is_beside else max(5, room - len(drawn) - _AROUND_CURVE)
+            some = columns.rows(run.history, evenly(count, most)).lines()
+            rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
+        lines += [Text(), *(_beside(drawn, rows) if is_beside else [*drawn, Text(), *rows])]
+    yield from lines[: height - 1] if height else lines
+
+
+def _brief(run: Saved, each: float | None) -> Iterator[Text]:
+    found = brief(run, each, "us" if out().options.ascii_only else "µs")
+    indent = max(len(name) for name, _ in found) + 2
+    for name, sentence in found:
+        for number, line in enumerate(Text(sentence).wrap(out(), max(10, out().width - indent))):
+            line.rstrip()
+            yield Text.assemble((f"{'' if number else name:<{indent}}", "bold"), line)
+
+
+def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
+    """The title and the curve, or why there is none."""
+    curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
+    ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
+    log = scale == "log" or (scale == "auto" and curve.spans_decades(v for values in curves.values() for v in values))
+    drawn = curve.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
+    if not drawn:
+        what = "above zero: there is nothing to draw on a log scale" if log else "a finite number: there is no curve"
+        return [Text(f"no loss is {what}")]
+    marks = curve.ASCII_MARKS if ascii_only else ("━", "━") if colour else curve.MARKS
+    names = [
+        Text.assemble((mark, tone if colour else ""), f" {name}")
+        for mark, tone, name in zip(marks, curve.COLOURS, curves, strict=False)
+    ]
+    title = Text("  ").join(names) if len(names) > 1 else Text(next(iter(curves)))
+    title.append(f" by {run.history.unit}{', log scale' if log else ''}")
+    title.pad_left(drawn[0].index("+" if ascii_only else "┌"))
+    return [title, *(Text.from_ansi(line) for line in drawn)]
+
+
+def _columns(history: Reader, width: int) -> _Columns:
+    names = [history.unit, *history.columns]
+    first = max(len(history.unit), len(str(len(history))))
+    widths = {name: max(_NARROW, len(name) + 1) for name in names[1:]}
+    if first + 1 + len(widths) * _WIDE <= width:
+        widths = dict.fromkeys(widths, _WIDE)
+    for name in _LEAST_FIRST:
+        if first + 1 + sum(widths.values()) > width:
+            widths.pop(name, None)
+    return _Columns(
+        tuple(i for i, name in enumerate(names) if not i or name in widths),
+        [first, *(item - 1 for item in widths.values())],
+        tuple(name for name in names[1:] if name not in widths),
+    )
+
+
+def _beside(left: list[Text], right: list[Text]) -> list[Text]:
+    """Two columns of lines as one."""
+    width = max((line.cell_len for line in left), default=-2) + 2
+    lines = []
+    for number in range(max(len(left), len(right))):
+        line = left[number].copy() if number < len(left) else Text()
+        line.pad_right(width - line.cell_len)
+        lines.append(line + right[number] if number < len(right) else line)
+        lines[-1].rstrip()
+    return lines
