@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "sealing": "",
     "page": "errors",
     "saved": "config errors history loading runs text",
+    "chart": "errors saved thinning",
     "data": "config errors model | tables",
     "damage": "",
     "arrays": "",
@@ -79,6 +80,7 @@ ONLY_USER = {
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
     "jinja2": {"page"},
+    "altair": {"chart"},
     "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {
