@@ -31,17 +31,15 @@ def layers(run: Saved, known: tuple[Layer, Layer] | None) -> list[dict[str, Any]
         sizes = [(run.config.D_in, run.config.H), (run.config.H, run.config.D_out)]
     else:
         return []
-    first, second = (
+    linear: list[dict[str, Any]] = [
         {
             "text": f"Linear(in_features={inputs}, out_features={outputs}, bias=True)",
             "parameters": counted(inputs * outputs + outputs, "parameter"),
-            "picture": None,
+            "picture": picture(known[number]) if known is not None else None,
         }
-        for inputs, outputs in sizes
-    )
-    if known is not None:
-        first["picture"], second["picture"] = map(picture, known)
-    return [first, {"text": "ReLU()", "parameters": "", "picture": None}, second]
+        for number, (inputs, outputs) in enumerate(sizes)
+    ]
+    return [linear[0], {"text": "ReLU()", "parameters": "", "picture": None}, linear[1]]
 
 
 def picture(layer: Layer) -> dict[str, Any]:
@@ -62,7 +60,9 @@ def picture(layer: Layer) -> dict[str, Any]:
         "upright": upright,
         "rows": len(pixels),
         "names": [safe(name)[:LONGEST] for name in names] if len(pixels) <= FEW else [],
-        "caption": " across, ".join(counted(size, side) for size, side in zip(matrix.shape[::-1], sides[::-1], strict=True))
+        "caption": " across, ".join(
+            counted(size, side) for size, side in zip(matrix.shape[::-1], sides[::-1], strict=True)
+        )
         + " down"
         + (f"; a cell shows the largest of {down} \u00d7 {across} weights" if is_thinned else ""),
         "scale": f"{scale:.3g}",

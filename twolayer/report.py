@@ -73,6 +73,7 @@ def contents(runs: Sequence[Saved]) -> dict[str, Any]:
 def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of all runs, a run a row."""
     names = list(dict.fromkeys(figure["name"] for part in parts for figure in part["figures"]))
+    names.sort(key=lambda name: (name not in ("iterations", "epochs"), name == "time"))
     rows = [{figure["name"]: figure["value"] for figure in part["figures"]} for part in parts]
     return {"names": names, "rows": [[row.get(name, "") for name in names] for row in rows]}
 
@@ -110,7 +111,8 @@ def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, dict[str, str]
         del curves["log"]
     palette = found["linear"]["config"]["range"]["category"]
     for spec in found.values():
-        spec["config"] = _themed(spec["config"])
+        spec["config"] = _themed(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
+        spec["config"]["legend"]["layout"] = {"top": {"direction": "vertical"}}  # there may be no room beside
     shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
     labels = dict(zip(chart.labels(runs), saved.names(runs), strict=True))
     colours = {labels[label]: palette[number % len(palette)] for number, label in enumerate(shown)}

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twolayer import picturing, saved, weights
+from twolayer import picturing, weights
 from twolayer.config import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.saved import Saved, shown
 from twolayer.text import counted, duration, safe
 
 LONGEST = 4000  # characters of a value that are shown
+SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10
 
 # The order in which run.json's keys are told, and what they are called; those not known here come after.
 CALLED = {
@@ -72,10 +73,14 @@ def told(run: Saved, name: str) -> dict[str, Any]:
 def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
     """What is not the same in all runs, of the configs and of what computed: a name, and a value a run.
 
-    "?" stands where a run does not tell.
+    "?" stands where a run does not tell, and nothing where it does not have the key.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.values)
-    told = [(key, ["?" if run.config is None else _value(run.values.get(key)) for run in runs]) for key in keys]
+    known = [run.values for run in runs]
+    keys = dict.fromkeys(key for values in known for key in values)
+    told = [
+        (safe(key), [_value(values[key]) if key in values else "?" if not values else "" for values in known])
+        for key in keys
+    ]
     told += [(CALLED[key], [_value(run.info[key]) if key in run.info else "?" for run in runs]) for key in COMPUTING]
     return [(name, values) for name, values in told if len(set(values) - {"?"}) > 1]
 
@@ -116,7 +121,7 @@ def _facts(run: Saved) -> list[str]:
         _value(fact)
         for fact in (
             run.word("config"),
-            (run.config.shape if run.config else run.word("shape")).replace(" x ", " × ").replace("->", "→"),
+            run.config.shape.translate(SIGNS) if run.config else run.word("shape"),
             run.word("engine") + (f" ({form})" if form not in ("", "auto") else ""),
             run.word("device"),
             _time(run.info["started"]) if "started" in run.info else "",
@@ -133,7 +138,9 @@ def _ending(run: Saved) -> str:
     again = f"twolayer train --resume {safe(shlex.quote(str(run.path)))}"
     at, kept = run.number("diverged_at"), run.number("kept")
     if run.status == "completed" and run.info.get("stopped_early") is True and kept:
-        return f"Stopped early, after {done}: the best validation loss was that of epoch {kept:,.0f}, whose weights are kept."
+        return (
+            f"Stopped early, after {done}: the validation loss was best in epoch {kept:,.0f}, whose weights are kept."
+        )
     return {
         "running": f"Was still going on when this report was written, after {done}.",
         "killed": f"Was killed after {done}. Go on with it by: {again}",
@@ -150,10 +157,10 @@ def _figures(run: Saved) -> list[dict[str, str]]:
     epochs, kept = run.number("epochs"), run.number("kept")
     found = [(f"{unit}s", f"{rows:,}", f"of {epochs:,.0f}" if epochs else "")]
     for column in ("loss", "val_loss"):
-        values = run.history.columns.get(column, ())
+        values: Sequence[float] = run.history.columns.get(column, ())
         finite = [(value, place) for place, value in enumerate(values, 1) if math.isfinite(value)]
         if finite and column == "loss":
-            found.append(("first loss", number(values[0]), f"before any update"))
+            found.append(("first loss", number(values[0]), f"{unit} 1"))
         if finite:
             best, at = min(finite)
             found.append((f"best {_words(column)}", number(best), f"{unit} {at:,}"))
@@ -172,7 +179,11 @@ def _config(run: Saved) -> list[tuple[str, str, str]]:
     """Every key of the config, its value, and what it means."""
     source = SOURCES.get(str(run.values.get("data.source")))
     return [
-        (safe(key), _value(value), (fields[name].description or "") if (name := key.removeprefix("data.")) in fields else "")
+        (
+            safe(key),
+            _value(value),
+            (fields[name].description or "").replace("`", "") if (name := key.removeprefix("data.")) in fields else "",
+        )
         for key, value in run.values.items()
         for fields in [source.model_fields if source and key.startswith("data.") else Config.model_fields]
     ]
@@ -201,6 +212,8 @@ def _resumed(entries: Any) -> list[tuple[str, str, str]]:
     found = []
     for entry in entries:
         if isinstance(entry, dict):
-            other = ", ".join(f"{CALLED.get(k, _value(k))} {_value(v)}" for k, v in entry.items() if k not in ("at", "iteration"))
+            other = ", ".join(
+                f"{CALLED.get(k, _value(k))} {_value(v)}" for k, v in entry.items() if k not in ("at", "iteration")
+            )
             found.append((_time(entry.get("at")), _value(entry.get("iteration")), other))
     return found

@@ -53,7 +53,9 @@ def read(run: Saved) -> tuple[Layer, Layer] | None:
         raise RunError(f"{path}: lacks the tensor {error.args[0]}") from None
     if (w1.ndim, w2.ndim) != (2, 2) or (w1.shape[0], *w2.shape) != (*b1.shape, *b2.shape, *b1.shape) or not w1.size:
         raise RunError(f"{path}: its tensors are not those of two layers")
-    if any(run.values.get(key, n) != n for key, n in zip(("D_in", "H", "D_out"), (*w1.shape[::-1], len(b2)), strict=True)):
+    if any(
+        run.values.get(key, n) != n for key, n in zip(("D_in", "H", "D_out"), (*w1.shape[::-1], len(b2)), strict=True)
+    ):
         raise RunError(f"{path}: its shapes are not those in {run.path / CONFIG}")
     inputs, outputs = _names(metadata.get("columns"))
     return (

@@ -16,6 +16,7 @@ let drawn = null;
 
 async function draw(scale) {
   const spec = { ...chart.specs[scale], datasets: { [chart.name]: points(scale) } };
+  spec.config.legend.labelLimit = find("#chart").clientWidth - 48;
   drawn?.finalize();
   drawn = await vegaEmbed("#chart", spec, { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } });
   for (const button of document.querySelectorAll("#scales button")) {
@@ -27,6 +28,9 @@ if (chart) {
   await draw(chart.first);
   find("#hint").hidden = false;
   find("#scales").hidden = Object.keys(chart.specs).length < 2;
+  // A wheel moves the page, which is long; with Ctrl, or a pinch, it zooms.
+  const rolled = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
+  find("#chart").addEventListener("wheel", rolled, { capture: true });
   find("#scales").addEventListener("click", ({ target }) => target.value && draw(target.value));
 }
 
@@ -96,6 +100,8 @@ async function tabulate({ unit, rows, columns }) {
     language: wording,
     layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { buttons: 5 } } },
   });
+  const box = find("#box .dt-layout-table .dt-layout-cell"); // scrolls, also by keyboard, where it is too narrow
+  Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: "Rows" });
 }
 
 const which = find("#which");
