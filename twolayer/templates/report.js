@@ -70,8 +70,12 @@ const wording = {
   zeroRecords: "No row has that.",
 };
 
-async function tabulate({ unit, rows, columns }) {
+let shown = null;
+
+async function tabulate(table) {
+  const { unit, rows, columns } = (shown = table);
   const numbers = await Promise.all(columns.map(unpack));
+  if (table !== shown) return; // another was chosen meanwhile
   const element = document.createElement("table");
   find("#box").replaceChildren(element);
   find("#none").hidden = rows > 0;
