@@ -21,6 +21,9 @@ from conftest import clean_environment, without_torch
 from playwright.sync_api import Browser, Page, expect
 from tablerun import make_run
 
+from twolayer import saved
+from twolayer.report import write
+
 EVIL = "</script><img src=x onerror=globalThis.hacked=1>\"'`{{7*7}}{% raw %}${7*7}\x1b[31m\u202e"
 SAFE = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
 FOLDER = EVIL.replace("/", "\\")
@@ -58,14 +61,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def report(place: Path, *names: str) -> tuple[Path, str]:
-    """Write a report, once; its path, and what was said."""
+def report(place: Path, *names: str) -> tuple[Path, list[str]]:
+    """Write a report, once; its path, and what is wrong with the runs."""
     path = place / f"report-{len(list(place.glob('report-*')))}.html"
-    done = without_torch("report", *names, "-o", path.name, cwd=place)
-    assert done.returncode == 0, done.stderr
-    assert not done.stdout
-    assert done.stderr.endswith(f"wrote {path.name}\n")
-    return path, done.stderr.removesuffix(f"wrote {path.name}\n")
+    return path, write([saved.read(place / "runs" / name) for name in names], path)
 
 
 def history(run: Path) -> tuple[list[str], list[list[str]]]:
@@ -117,8 +116,8 @@ def off_line(points: list[tuple[float, float]]) -> float:
 
 
 def test_the_table_has_every_row_of_the_history_to_the_last_digit(place: Path, chromium: Browser) -> None:
-    path, said = report(place, "default-1")
-    assert not said
+    path, problems = report(place, "default-1")
+    assert not problems
     with opened(chromium, path) as page:
         assert "of 500 rows" in page.inner_text(".dt-info")
         page.select_option(".dt-length select", "500")
@@ -160,7 +159,10 @@ def test_the_chart_draws_every_point_on_both_scales(place: Path, chromium: Brows
 
 def test_the_chart_tells_of_the_point_under_the_pointer_and_zooms(place: Path, chromium: Browser) -> None:
     with opened(chromium, report(place, "default-1")[0], viewport={"width": 1000, "height": 700}) as page:
-        assert "iteration" in told_at_the_middle(page)
+        told = dict(line.split("\t") for line in told_at_the_middle(page).split("\n"))
+        assert (told["run"][:9], told["kind"]) == ("default-1", "training")
+        row = history(place / "runs/default-1")[1][int(told["iteration"]) - 1]
+        assert float(told["loss"]) == pytest.approx(float(row[1]), rel=1e-6)
         before, top = lines(page), page.evaluate("scrollY")
         page.mouse.wheel(0, 120)  # moves the page
         page.wait_for_function("top => scrollY > top", arg=top)
@@ -299,9 +301,9 @@ def evil_run(place: Path) -> Path:
 
 def test_what_would_run_in_a_careless_page_is_text(place: Path, chromium: Browser) -> None:
     run = evil_run(place)
-    for names in ([str(run)], [str(run), "default-1"]):
-        path, said = report(place, *names)
-        assert not said
+    for names in ([run.name], [run.name, "default-1"]):
+        path, problems = report(place, *names)
+        assert not problems
         with opened(chromium, path) as page:
             page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
             assert page.inner_text(".name >> nth=0").startswith(SAFE.replace("/", "\\"))
@@ -312,6 +314,8 @@ def test_what_would_run_in_a_careless_page_is_text(place: Path, chromium: Browse
             assert SAFE in page.locator("table.resumed").first.inner_text()
             assert all(SAFE[:30] in names for names in page.locator(".names").all_inner_texts()[:2])
             assert "iteration" in told_at_the_middle(page)
+            assert SAFE[7:17] in page.inner_text("#vg-tooltip-element") or len(names) > 1
+            assert "{{7*7}}" in page.inner_text("#which") if len(names) > 1 else True
             assert page.evaluate("[typeof hacked, document.querySelectorAll('img[src=x], [onerror]').length]") == [
                 "undefined",
                 0,
@@ -330,52 +334,62 @@ def test_a_diverged_run_has_its_last_losses_in_the_table_and_says_so(place: Path
         assert len(lines(page)[0]) == len(rows) - 1
 
 
-@pytest.mark.parametrize("left", ["history.csv", "config.yaml", "run.json"])
-def test_what_is_left_of_a_broken_run_is_shown(place: Path, chromium: Browser, left: str) -> None:
-    run = place / f"left-{left}"
-    run.mkdir()
-    shutil.copy(place / "runs/default-1" / left, run)
-    path, said = report(place, str(run))
+def test_what_is_left_of_broken_runs_is_shown(place: Path, chromium: Browser) -> None:
+    parts = ("history.csv", "config.yaml", "run.json")
+    for part in parts:
+        (place / "runs" / f"only-{part}").mkdir()
+        shutil.copy(place / "runs/default-1" / part, place / "runs" / f"only-{part}")
+    path, problems = report(place, *(f"only-{part}" for part in parts))
     with opened(chromium, path) as page:
-        wrong = page.inner_text(".problem")
-        gone = {"history.csv", "config.yaml", "run.json"} - {left}
-        assert all(name in wrong and name in said for name in gone)
-        assert (len(lines(page)) if page.locator("#chart").count() else 0) == (left == "history.csv")
-        assert page.locator("table.config").count() == (left == "config.yaml")
+        page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
+        assert len(lines(page)) == 1
+        assert cells(page) == history(place / "runs/default-1")[1][:25]
+        for number, left in enumerate(parts):
+            wrong = page.locator("main > .problem").nth(number).locator("li").all_inner_texts()
+            assert set(wrong) <= set(problems)
+            assert all(any(name in line for line in wrong) for name in parts if name != left)
+            shown = page.locator("details").nth(number)
+            assert shown.locator("table.config").count() == shown.locator(".layers").count() == (left == "config.yaml")
+            assert shown.locator("table.provenance").count() == (left == "run.json")
 
 
-@pytest.mark.parametrize("name", ["history.csv", "config.yaml", "run.json", "model.safetensors"])
-def test_a_damaged_file_is_named_on_the_page_and_on_stderr(place: Path, chromium: Browser, name: str) -> None:
-    run = place / f"damaged-{name}"
-    shutil.copytree(place / "runs/default-1", run)
-    data = (run / name).read_bytes()
-    (run / name).write_bytes(data[: len(data) // 2] + b"\xff\x00garbage" + data[len(data) // 2 + 9 :])
-    path, said = report(place, str(run))
-    assert f"{run / name}: " in said
-    with opened(chromium, path) as page:
-        assert f"{run / name}: " in page.inner_text(".problem")
+def test_damaged_files_are_named_on_the_page_and_on_stderr(place: Path, chromium: Browser) -> None:
+    names = ("history.csv", "config.yaml", "run.json", "model.safetensors")
+    for name in names:
+        run = place / "runs" / f"damaged-{name}"
+        shutil.copytree(place / "runs/default-1", run)
+        data = (run / name).read_bytes()
+        (run / name).write_bytes(data[: len(data) // 2] + b"\xff\x00garbage" + data[len(data) // 2 + 9 :])
+    done = without_torch("report", *(f"damaged-{name}" for name in names), cwd=place)
+    assert done.returncode == 0
+    *said, last = done.stderr.splitlines()
+    assert (last, done.stdout) == ("wrote report.html", "")
+    with opened(chromium, place / "report.html") as page:
+        assert said == page.locator("main > .problem li").all_inner_texts()
+        for number, name in enumerate(names):
+            assert f"runs/damaged-{name}/{name}: " in page.locator("main > .problem").nth(number).inner_text()
 
 
 def test_a_run_without_a_model_shows_the_layers_alone(place: Path, chromium: Browser) -> None:
-    run = place / "interrupted-1"
+    run = place / "runs/interrupted-1"
     shutil.copytree(place / "runs/default-1", run)
     (run / "model.safetensors").unlink()
     info = json.loads((run / "run.json").read_text()) | {"status": "interrupted"}
     (run / "run.json").write_text(json.dumps(info))
-    path, said = report(place, str(run))
-    assert not said
+    path, problems = report(place, run.name)
+    assert not problems
     with opened(chromium, path) as page:
         assert page.locator(".layers code").all_inner_texts() == [
             "(0): Linear(in_features=1000, out_features=100, bias=True)",
             "(1): ReLU()",
             "(2): Linear(in_features=100, out_features=10, bias=True)",
         ]
-        assert "There is no model yet" in page.inner_text("main")
+        assert "The weights are not there yet" in page.inner_text("main")
         assert f"twolayer train --resume {run}" in page.inner_text(".remark")
 
 
 def test_a_hundred_thousand_iterations_are_all_there_in_six_megabytes(place: Path, chromium: Browser) -> None:
-    draw, run = random.Random(0), place / "long-1"
+    draw, run = random.Random(0), place / "runs/long-1"
     run.mkdir()
     rows = [
         [math.exp(-i / 3e4 + draw.gauss(0, 0.1)), draw.random(), draw.random(), 10 ** draw.uniform(-9, 20)]
@@ -384,7 +398,7 @@ def test_a_hundred_thousand_iterations_are_all_there_in_six_megabytes(place: Pat
     rows[61_803][0], rows[31_415][0], rows[77_777][1] = 123.456, 1e-7, math.nan
     text = "".join(f"{i},{','.join(map(repr, row))}\n" for i, row in enumerate(rows, 1))
     (run / "history.csv").write_text("iteration,loss,accuracy,val_loss,lr\n" + text)
-    path, _ = report(place, str(run))
+    path, _ = report(place, run.name)
     assert path.stat().st_size < 6e6
     with opened(chromium, path) as page:
         assert page.inner_text(".dt-info") == "1 to 25 of 100,000 rows"

@@ -11,7 +11,7 @@ import numpy as np
 
 from twolayer.saved import Saved
 from twolayer.text import counted, safe
-from twolayer.weights import Array, Layer, figures
+from twolayer.weights import Array, Layer, Model, figures
 
 CELLS = 256  # of a picture, at the most, across and down
 FEW = 24  # rows of a picture that have room for their names
@@ -23,9 +23,10 @@ BELOW, ABOVE, NEITHER = (33, 113, 200), (217, 84, 30), (128, 128, 128)
 Cells = np.ndarray[Any, np.dtype[np.int8]]
 
 
-def layers(run: Saved, known: tuple[Layer, Layer] | None) -> list[dict[str, Any]]:
-    """The network, layer by layer as nn.Sequential prints it; with pictures where the weights are known."""
-    if known is not None:
+def layers(run: Saved, model: Model | None) -> list[dict[str, Any]]:
+    """The network, layer by layer as nn.Sequential prints it; with pictures where there is a model."""
+    known = [model.first, model.second] if model is not None else []
+    if known:
         sizes = [layer.weight.shape[::-1] for layer in known]
     elif run.config is not None:
         sizes = [(run.config.D_in, run.config.H), (run.config.H, run.config.D_out)]
@@ -35,7 +36,7 @@ def layers(run: Saved, known: tuple[Layer, Layer] | None) -> list[dict[str, Any]
         {
             "text": f"Linear(in_features={inputs}, out_features={outputs}, bias=True)",
             "parameters": counted(inputs * outputs + outputs, "parameter"),
-            "picture": picture(known[number]) if known is not None else None,
+            "picture": picture(known[number]) if known else None,
         }
         for number, (inputs, outputs) in enumerate(sizes)
     ]

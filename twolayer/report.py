@@ -7,6 +7,7 @@ import datetime
 import zlib
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -80,19 +81,24 @@ def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def html(content: Mapping[str, Any]) -> str:
     """The page of `contents`."""
-    with extra("itables", "report"):
-        tables = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
     return page.render(
         "report.html",
         data={"chart": content["chart"], "tables": content["tables"]},
-        scripts=[
-            vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;"),
-            page.published(tables, "DataTable"),
-            page.read("report.js"),
-        ],
+        scripts=[*_libraries(), page.read("report.js")],
         styles=[page.read("report.css")],
         **{key: value for key, value in content.items() if key != "chart"},
         charted=content["chart"] is not None,
+    )
+
+
+@cache
+def _libraries() -> tuple[str, str]:
+    """The scripts of others: vegaEmbed, which takes a second to be bundled, and DataTable."""
+    with extra("itables", "report"):
+        tables = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    return (
+        vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;"),
+        page.published(tables, "DataTable"),
     )
 
 

@@ -49,10 +49,14 @@ ELSEWHERE = {  # on the page
 
 def told(run: Saved, name: str) -> dict[str, Any]:
     """All there is to tell of a run, but its curve and its table."""
-    problems, layers = list(run.problems), None
+    problems, model = list(run.problems), None
+    when = "The weights are not there yet: the model is written when the training has come to its end."
     try:
-        layers = weights.read(run)
+        model = weights.read(run)
+        if model is not None:
+            when = f"The weights after {counted(model.iterations, run.history.unit)}." if model.iterations >= 0 else ""
     except RunError as error:
+        when = "The weights cannot be shown."
         if (problem := safe(error)) not in problems:
             problems.append(problem)
     return {
@@ -63,7 +67,8 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "ending": _ending(run),
         "problems": problems,
         "figures": _figures(run),
-        "layers": picturing.layers(run, layers),
+        "layers": picturing.layers(run, model),
+        "when": when,
         "config": _config(run),
         "provenance": _provenance(run.info),
         "resumed": _resumed(run.info.get("resumed")),

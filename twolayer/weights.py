@@ -15,6 +15,8 @@ from twolayer.runs import CONFIG, MODEL
 from twolayer.saved import Saved
 from twolayer.sealing import unseal
 
+TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -31,36 +33,46 @@ class Layer:
     outputs: tuple[str, ...] = ()
 
 
-def read(run: Saved) -> tuple[Layer, Layer] | None:
-    """The layers of a run; None where it has no model yet. Raises RunError where that is gone, damaged or another's."""
+@dataclass(frozen=True)
+class Model:
+    """The two linear layers of a network after so many `iterations`, or epochs; -1 where its file does not say."""
+
+    first: Layer
+    second: Layer
+    iterations: int
+
+
+def read(run: Saved) -> Model | None:
+    """The model of a run; None where it has none yet. Raises RunError where that is gone, damaged or another's."""
     path = run.path / MODEL
     try:
         data = path.read_bytes()
         metadata = unseal(data)
         tensors = safetensors.numpy.load(data)
-        w1, b1, w2, b2 = (tensors[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
     except FileNotFoundError:
         if run.status in ("completed", "diverged"):
             raise RunError(f"{path}: is gone") from None
         return None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except SafetensorError:
+    except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
         raise RunError(f"{path}: is no safetensors file, or damaged") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
-    except KeyError as error:
-        raise RunError(f"{path}: lacks the tensor {error.args[0]}") from None
+    if missing := [name for name in TENSORS if name not in tensors]:
+        raise RunError(f"{path}: lacks the tensor {missing[0]}")
+    w1, b1, w2, b2 = (tensors[name] for name in TENSORS)
     if (w1.ndim, w2.ndim) != (2, 2) or (w1.shape[0], *w2.shape) != (*b1.shape, *b2.shape, *b1.shape) or not w1.size:
         raise RunError(f"{path}: its tensors are not those of two layers")
-    if any(
-        run.values.get(key, n) != n for key, n in zip(("D_in", "H", "D_out"), (*w1.shape[::-1], len(b2)), strict=True)
-    ):
+    sizes = {"D_in": w1.shape[1], "H": len(b1), "D_out": len(b2)}
+    if any(run.values.get(key, size) != size for key, size in sizes.items()):
         raise RunError(f"{path}: its shapes are not those in {run.path / CONFIG}")
     inputs, outputs = _names(metadata.get("columns"))
-    return (
-        Layer(w1, b1, inputs=inputs if len(inputs) == w1.shape[1] else ()),
-        Layer(w2, b2, outputs=outputs if len(outputs) == len(b2) else ()),
+    iterations = str(metadata.get("iteration"))
+    return Model(
+        Layer(w1, b1, inputs=inputs if len(inputs) == sizes["D_in"] else ()),
+        Layer(w2, b2, outputs=outputs if len(outputs) == sizes["D_out"] else ()),
+        int(iterations) if iterations.isdecimal() and len(iterations) < 20 else -1,
     )
 
 
