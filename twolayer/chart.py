@@ -269,8 +269,9 @@ def _nearest(base: Any, runs: Sequence[Saved]) -> Any:
         .encode(
             opacity=alt.condition(nearest, alt.value(1), alt.value(0)),
             tooltip=[
-                alt.Tooltip("run:N"),
-                alt.Tooltip("kind:N"),
+                # By their names alone, Vega-Lite 6 looks for texts on the wrong datum where points are the nearest.
+                alt.Tooltip("run:N", formatType="toString", format=""),
+                alt.Tooltip("kind:N", formatType="toString", format=""),
                 alt.Tooltip("iteration:Q", title=_unit(runs), format=",d"),
                 alt.Tooltip("loss:Q", format=".9~g"),
             ],
@@ -285,6 +286,7 @@ def _config(lines: int) -> dict[str, Any]:
         "font": FONT,
         "background": "white",
         "padding": 16,
+        "customFormatTypes": True,  # the expression language's own toString
         "view": {"stroke": None},
         "range": {"category": _palette(lines)},
         "title": {"color": INK, "fontSize": 15, "fontWeight": 600, "anchor": "start", "frame": "group", "offset": 14},

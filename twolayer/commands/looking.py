@@ -1,14 +1,15 @@
-"""The commands that look at runs: `runs`."""
+"""The commands that look at runs: `runs`, `report`."""
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twolayer import console, listing, runs
-from twolayer.options import FormatOption
+from twolayer.options import FormatOption, RunsArgument
 
 commands = typer.Typer()
 
@@ -26,3 +27,27 @@ def runs_command(
     console.rows(columns, rows, format_)
     for message in broken:
         console.note(message)
+
+
+@commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
+def report(
+    names: RunsArgument,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; one that is there is replaced.")
+    ] = Path("report.html"),
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write a page of one run, or of several beside each other.
+
+    It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
+    a picture of the weights.
+    """
+    from twolayer import report, saved
+
+    report.check_name(out)
+    problems = report.write([saved.read(runs.find(name)) for name in names], out)
+    for problem in problems:
+        console.note(problem)
+    console.note(f"wrote {out}")
+    if open_ and not webbrowser.open(out.absolute().as_uri()):
+        console.note("no browser was found to open it with")
