@@ -8,13 +8,19 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from browsing import ARGUMENTS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 COMMAND = Path(sys.executable).with_name("twolayer")
 REFERENCE = Path(__file__).parent / "reference"
@@ -165,3 +171,17 @@ def screen(written: str) -> list[str]:
         elif not part.startswith("\x1b"):
             lines[-1] += part
     return lines
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The Chromium that is there; the tests install none."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()

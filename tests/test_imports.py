@@ -36,6 +36,11 @@ MAY_IMPORT = {
     "curve": "thinning",
     "showing": "brief console curve history process saved thinning",
     "comparing": "compare console saved text",
+    "weights": "errors runs saved sealing",
+    "picturing": "saved text weights",
+    "telling": "config errors picturing saved text weights",
+    "report": "chart errors files page saved telling text",
+    "chart": "errors saved thinning",
     "data": "config errors model | tables",
     "damage": "",
     "arrays": "",
@@ -74,7 +79,7 @@ MAY_IMPORT = {
     "commands": "",
     "commands.training": "console errors options process runs | bench model recording session stepsize training",
     "commands.tables": "console errors options process runs | serving tables",
-    "commands.looking": "compare console listing options runs saved | comparing showing",
+    "commands.looking": "compare console listing options runs saved | comparing report showing",
     "commands.configs": "config console loading options",
     "cli": "commands commands.configs commands.looking commands.tables commands.training console errors process",
 }
@@ -85,6 +90,7 @@ ONLY_USER = {
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
     "jinja2": {"page"},
+    "altair": {"chart"},
     "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -50,6 +51,18 @@ def render(template: str, *, data: Any, scripts: Sequence[str], styles: Sequence
     )
 
 
+def published(module: str, name: str) -> str:
+    """A module whose default export becomes a global: one that stands in the page cannot be imported.
+
+    Raises ValueError where it has none.
+    """
+    *_, exports = [None, *re.finditer(r"\bexport\s*\{([^{}]*)\}\s*;?", module)]
+    default = exports and re.search(r"([\w$]+)\s+as\s+default\b", exports[1])
+    if not exports or not default:
+        raise ValueError(f"the module has no default export to be {name}")
+    return f"{module[: exports.start()]}globalThis.{name} = {default[1]};{module[exports.end() :]}"
+
+
 def _literal(text: str) -> str:
     """A JavaScript string in which no HTML can begin: the parser of the page sees no `<` in it."""
     return json.dumps(text).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -57,7 +70,7 @@ def _literal(text: str) -> str:
 
 def _closed(script: str) -> str:
     """A script that does not end before its end, and whose line ends are those that a browser hashes."""
-    return script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "\\x3c!--")
 
 
 def _hash(script: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,9 @@ class Saved:
     def number(self, key: str) -> float | None:
         """A number in run.json, where it is one."""
         value = self.info.get(key)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+            return None
+        return float(value)
 
     def word(self, key: str) -> str:
         """A text in run.json, where it is one, without what a terminal could act on."""

@@ -22,3 +22,8 @@ def duration(seconds: float, micro: str = "µs") -> str:
         return f"{seconds:.3g} s"
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, what: str) -> str:
+    """How many there are of something: `1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -1,8 +1,9 @@
-"""The commands that look at runs: `runs`, `show`, `compare`."""
+"""The commands that look at runs: `runs`, `show`, `compare`, `report`."""
 
 from __future__ import annotations
 
 import math
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,9 @@ import typer
 from typer.core import TyperCommand
 
 from twolayer import compare, console, listing, runs, saved
-from twolayer.options import FormatOption
+from twolayer.options import FormatOption, RunsArgument, SavedArgument
 
 commands = typer.Typer()
-
-SavedArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs.")]
 
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
@@ -121,3 +120,27 @@ def _tolerance(text: str) -> float:
         if 0 <= (tolerance := float(text)) < math.inf:
             return tolerance
     raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")
+
+
+@commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
+def report(
+    names: RunsArgument,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; one that is there is replaced.")
+    ] = Path("report.html"),
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write a page of one run, or of several beside each other.
+
+    It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
+    a picture of the weights.
+    """
+    from twolayer import report
+
+    report.check_name(out)
+    problems = report.write([saved.read(runs.find(name)) for name in names], out)
+    for problem in problems:
+        console.note(problem)
+    console.note(f"wrote {out}")
+    if open_ and not webbrowser.open(out.absolute().as_uri()):
+        console.note("no browser was found to open it with")

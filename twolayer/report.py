@@ -1,0 +1,161 @@
+"""Runs -> one HTML file that can be read anywhere: what its page shows, as plain data, and the page."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import zlib
+from array import array
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twolayer import chart, page, saved, telling
+from twolayer.errors import RunError, extra
+from twolayer.files import replacing
+from twolayer.saved import Saved
+from twolayer.text import safe
+
+with extra("vl_convert", "report"):
+    import vl_convert
+
+# The chart's colours and type as the page's stylesheet has them, in light and in dark.
+THEME = {
+    chart.INK: "var(--ink)",
+    chart.FAINT: "var(--muted)",
+    chart.GRID: "var(--rule)",
+    chart.FONT: "system-ui, sans-serif",
+    "white": "transparent",
+}
+ENDINGS = (".html", ".htm")
+
+
+def check_name(path: Path) -> None:
+    """Raise RunError for a file that is no page."""
+    if path.suffix.lower() not in ENDINGS:
+        raise RunError(f"{path}: a report is a page; name it .html", usage=True)
+
+
+def write(runs: Sequence[Saved], path: Path) -> list[str]:
+    """Write the report of one run or several; what is wrong with them, a line each.
+
+    Raises RunError where the file cannot be written.
+    """
+    check_name(path)
+    content = contents(runs)
+    with replacing(path) as file:
+        file.write(html(content).encode())
+    return [problem for part in content["parts"] for problem in part["problems"]]
+
+
+def contents(runs: Sequence[Saved]) -> dict[str, Any]:
+    """What the page shows: text that is safe to show, and numbers."""
+    names = saved.names(runs)
+    drawn, colours = _chart(runs)
+    parts = [telling.told(run, name) | {"colour": colours.get(name)} for run, name in zip(runs, names, strict=True)]
+    return {
+        "title": " and ".join(names) if len(runs) < 3 else f"{len(runs)} runs",
+        "made": telling.moment(datetime.datetime.now(datetime.UTC)),
+        "parts": parts,
+        "summary": _summary(parts),
+        "differences": telling.differences(runs) if len(runs) > 1 else [],
+        "chart": drawn,
+        "tables": [
+            {"name": name, "unit": run.history.unit, "rows": len(run.history), "columns": _packed(run.history.columns)}
+            for run, name in zip(runs, names, strict=True)
+        ],
+    }
+
+
+def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of all runs, a run a row."""
+    names = list(dict.fromkeys(figure["name"] for part in parts for figure in part["figures"]))
+    names.sort(key=lambda name: (name not in ("iterations", "epochs"), name == "time"))
+    rows = [{figure["name"]: figure["value"] for figure in part["figures"]} for part in parts]
+    return {"names": names, "rows": [[row.get(name, "") for name in names] for row in rows]}
+
+
+def html(content: Mapping[str, Any]) -> str:
+    """The page of `contents`."""
+    return page.render(
+        "report.html",
+        data={"chart": content["chart"], "tables": content["tables"]},
+        scripts=[*_libraries(), page.read("report.js")],
+        styles=[page.read("report.css")],
+        **{key: value for key, value in content.items() if key != "chart"},
+        charted=content["chart"] is not None,
+    )
+
+
+@cache
+def _libraries() -> tuple[str, str]:
+    """The scripts of others: vegaEmbed, which takes a second to be bundled, and DataTable."""
+    with extra("itables", "report"):
+        tables = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    return (
+        vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;"),
+        page.published(tables, "DataTable"),
+    )
+
+
+def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The chart on both scales, and the runs' colours in it by their names; None where there is nothing to draw."""
+    found: dict[str, Any] = {}
+    for scale in ("linear", "log"):
+        try:
+            found[scale] = chart.spec(runs, scale=scale, interactive=True, width="container", height=340, title=False)
+        except RunError:
+            continue
+    if not found:
+        return None, {}
+    curves = {scale: _curves(spec.pop("datasets")[chart.DATA]) for scale, spec in found.items()}
+    if curves.get("log") == curves["linear"]:
+        del curves["log"]
+    palette = found["linear"]["config"]["range"]["category"]
+    for spec in found.values():
+        spec["config"] = _themed(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
+        spec["config"]["legend"]["layout"] = {"top": {"direction": "vertical"}}  # there may be no room beside
+    shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
+    labels = dict(zip(chart.labels(runs), saved.names(runs), strict=True))
+    colours = {labels[label]: palette[number % len(palette)] for number, label in enumerate(shown)}
+    return {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}, colours
+
+
+def _themed(value: Any) -> Any:
+    """The chart's config with the page's own colours, which are others in the dark, and its type."""
+    if isinstance(value, dict):
+        return {key: _themed(item) for key, item in value.items()}
+    return THEME.get(value, value) if isinstance(value, str) else value
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points of a chart, a curve each: a third of what they are as rows."""
+    curves: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        new = {"run": row["run"], "kind": row["kind"], "iteration": [], "loss": []}
+        curve = curves.setdefault((row["run"], row["kind"]), new)
+        curve["iteration"].append(row["iteration"])
+        curve["loss"].append(row["loss"])
+    return list(curves.values())
+
+
+def _packed(columns: Mapping[str, array[float]]) -> list[dict[str, Any]]:
+    """The columns of a history: as float32 where that holds the very numbers, else float64.
+
+    Of all numbers the first bytes come first, then the second ones, and so on, which compresses better.
+    """
+    found = []
+    for name, values in columns.items():
+        numbers = np.asarray(values, dtype="<f8")
+        with np.errstate(over="ignore"):
+            short = numbers.astype("<f4")
+        if np.array_equal(short.astype("<f8"), numbers, equal_nan=True):
+            numbers = short
+        size = numbers.itemsize
+        data = zlib.compress(numbers.view(np.uint8).reshape(-1, size).T.tobytes(), 9)
+        found.append({"name": safe(name), "size": size, "data": base64.b64encode(data).decode()})
+    return found

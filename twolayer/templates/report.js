@@ -1,0 +1,129 @@
+// The chart, and the table of all rows, of the DATA that report.py packed. All else is in the page already.
+
+const { chart, tables } = DATA;
+const find = (selector) => document.querySelector(selector);
+
+// --- the chart: drawn anew on the other scale
+
+function points(scale) {
+  const curves = chart.curves[scale] ?? chart.curves.linear;
+  return curves.flatMap(({ run, kind, iteration, loss }) =>
+    iteration.map((number, place) => ({ run, kind, iteration: number, loss: loss[place] })),
+  );
+}
+
+let drawn = null;
+
+async function draw(scale) {
+  const spec = { ...chart.specs[scale], datasets: { [chart.name]: points(scale) } };
+  spec.config.legend.labelLimit = find("#chart").clientWidth - 48;
+  drawn?.finalize();
+  drawn = await vegaEmbed("#chart", spec, { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } });
+  for (const button of document.querySelectorAll("#scales button")) {
+    button.ariaPressed = String(button.value === scale);
+  }
+}
+
+if (chart) {
+  await draw(chart.first);
+  find("#hint").hidden = false;
+  find("#scales").hidden = Object.keys(chart.specs).length < 2;
+  // A wheel moves the page, which is long; with Ctrl, or a pinch, it zooms.
+  const rolled = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
+  find("#chart").addEventListener("wheel", rolled, { capture: true });
+  find("#scales").addEventListener("click", ({ target }) => target.value && draw(target.value));
+}
+
+// --- the table
+
+// A number as Python and history.csv write it: the shortest digits that read back as the very number.
+function digits(number) {
+  if (Number.isNaN(number)) return "nan";
+  if (!Number.isFinite(number)) return number > 0 ? "inf" : "-inf";
+  const [mantissa, exponent] = number.toExponential().split("e");
+  if (number && (exponent < -4 || exponent >= 16)) {
+    return `${mantissa}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
+  }
+  const text = Object.is(number, -0) ? "-0" : String(number);
+  return text.includes(".") ? text : text + ".0";
+}
+
+// A column's numbers: base64 of deflated bytes, of which all first ones come first, then all second ones, and so on.
+async function unpack({ size, data }) {
+  const packed = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const bytes = new Uint8Array(planes.length);
+  const count = planes.length / size;
+  for (let plane = 0, from = 0; plane < size; plane++) {
+    for (let place = 0; place < count; place++) bytes[place * size + plane] = planes[from++];
+  }
+  return size === 4 ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
+}
+
+const wording = {
+  search: "Find",
+  lengthMenu: "_MENU_ rows a page",
+  info: "_START_ to _END_ of _TOTAL_ rows",
+  infoFiltered: "(of _MAX_)",
+  infoEmpty: "no rows",
+  zeroRecords: "No row has that.",
+};
+
+let shown = null;
+
+async function tabulate(table) {
+  const { unit, rows, columns } = (shown = table);
+  const numbers = await Promise.all(columns.map(unpack));
+  if (table !== shown) return; // another was chosen meanwhile
+  const element = document.createElement("table");
+  find("#box").replaceChildren(element);
+  find("#none").hidden = rows > 0;
+  if (!rows) return;
+  const number = { type: "num", className: "number", searchable: true };
+  new DataTable(element, {
+    data: Array.from({ length: rows }, (_, place) => place),
+    columns: [
+      { ...number, title: unit, data: (place) => place + 1 },
+      ...columns.map(({ name }, column) => ({
+        ...number,
+        title: name.replace("val_", "validation "),
+        data: (place, use) => {
+          const value = numbers[column][place];
+          if (use !== "sort") return digits(value);
+          return Number.isNaN(value) ? Infinity : value;
+        },
+      })),
+    ],
+    order: [],
+    autoWidth: false,
+    deferRender: true,
+    pageLength: 25,
+    lengthMenu: [10, 25, 100, 500],
+    search: { boundary: true },
+    language: wording,
+    layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { buttons: 5 } } },
+  });
+  const box = find("#box .dt-layout-table .dt-layout-cell"); // scrolls, also by keyboard, where it is too narrow
+  Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: "Rows" });
+}
+
+const which = find("#which");
+if (which) {
+  which.hidden = false;
+  which.addEventListener("change", ({ target }) => tabulate(tables[target.value]));
+}
+await tabulate(tables[0]);
+
+// --- print: what is folded away is a part of the report
+
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const part of folded) part.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const part of folded) part.open = false;
+});
+
+document.documentElement.dataset.ready = "";
