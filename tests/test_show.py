@@ -271,9 +271,8 @@ def resize(leader: int, columns: int, lines: int) -> None:
     ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
-def everything(leader: int) -> str:
-    """All that is written until the other end is closed."""
-    written = b""
+def everything(leader: int, written: bytes = b"") -> str:
+    """What was written, and all that comes until the other end is closed."""
     while select.select([leader], [], [], 30)[0]:
         try:
             written += os.read(leader, 65536)
@@ -387,7 +386,7 @@ class Followed:
     def __init__(self, folder: Path, columns: int = 100, lines: int = 30) -> None:
         self.leader, follower = pty.openpty()
         resize(self.leader, columns, lines)
-        self.screen, self.written = Screen(columns, lines), ""
+        self.screen, self.written, self._bytes = Screen(columns, lines), "", b""
         self.process = subprocess.Popen(
             [COMMAND, "show", "live", "--follow"],
             cwd=folder,
@@ -412,11 +411,12 @@ class Followed:
         while len(re.findall(pattern, self.written)) < count:
             assert time.monotonic() < end, self.written[-3000:]
             if select.select([self.leader], [], [], 1)[0]:
-                self.written += os.read(self.leader, 65536).decode(errors="replace")
+                self._bytes += os.read(self.leader, 65536)  # it may end within a character
+                self.written = self._bytes.decode(errors="ignore")
 
     def rest(self) -> int:
         """Read to the end; the exit code."""
-        self.written += everything(self.leader)
+        self.written = everything(self.leader, self._bytes)
         os.close(self.leader)
         self.screen.write(self.written)
         return self.process.wait(30)
