@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "thinning": "",
     "sealing": "",
     "page": "errors",
+    "events": "config errors files history runs",
     "saved": "config errors history loading runs text",
     "data": "config errors model | tables",
     "damage": "",
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     "process": "",
     "options": "config console errors loading memory runs",
     "commands": "",
-    "commands.training": "console errors options process runs | bench model recording session stepsize training",
+    "commands.training": "console errors options process runs | bench events model recording session stepsize training",
     "commands.tables": "console errors options process runs | serving tables",
     "commands.looking": "console listing options runs",
     "commands.configs": "config console loading options",
@@ -79,6 +80,7 @@ ONLY_USER = {
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
     "jinja2": {"page"},
+    "tensorboard": {"events"},
     "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }
 COMPUTES = {

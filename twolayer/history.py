@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 
@@ -87,6 +88,17 @@ def scan(path: Path) -> Figures:
             if row.endswith("\n"):
                 figures.add([float(row.split(",")[1])])
     return figures
+
+
+def blocks(path: Path, rows: int = 1000) -> Iterator[Block]:
+    """A history file in blocks of so many rows; how long they took is not known: nan."""
+    with path.open() as file:
+        _, _, *names = next(file).strip().split(",")
+        first = 1
+        while part := [tuple(map(float, line.split(",")))[1:] for line in islice(file, rows)]:
+            losses, *more = zip(*part, strict=True)
+            yield Block(first, losses, math.nan, dict(zip(names, more, strict=True)))
+            first += len(part)
 
 
 UNITS = ("iteration", "epoch")
