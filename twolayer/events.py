@@ -22,12 +22,14 @@ from twolayer.runs import HISTORY, Run
 with extra("tensorboard", "tensorboard"):
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-TAGS = {  # by the names of the history; TensorBoard puts those with the same first part together
+# By the names of the history. TensorBoard puts those with the same first part together, in the order of the alphabet,
+# and opens the first two groups: let the loss be in one of them.
+TAGS = {
     "loss": "loss/train",
     "val_loss": "loss/validation",
     "accuracy": "accuracy/train",
     "val_accuracy": "accuracy/validation",
-    "lr": "learning_rate",
+    "lr": "training/learning_rate",
 }
 # TensorBoard reads the files of a folder in the order of their names. The usual ones are of the second and the host:
 # two within a second, or a clock that was put back, would come in the wrong order.
@@ -109,7 +111,7 @@ def scalars(block: Block, config: Config) -> dict[str, Sequence[float]]:
         columns["lr"] = (config.lr,) * count
     found: dict[str, Sequence[float]] = {TAGS[name]: values for name, values in columns.items()}
     if math.isfinite(block.seconds) and math.isfinite(block.losses[-1]):
-        found[f"seconds_per_{config.unit}"] = (block.seconds / count,) * count
+        found[f"training/seconds_per_{config.unit}"] = (block.seconds / count,) * count
     return found
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from twolayer import events
 
 ROW_BYTES = 56  # of the history, at the most or so
-EVENT_BYTES = 190  # of a row in TensorBoard's files
+EVENT_BYTES = 200  # of a row in TensorBoard's files
 
 
 class Recording:
