@@ -66,6 +66,9 @@ OutOption = Annotated[
 ]
 NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Keep no run folder.")]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to keep with the run.")]
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Write TensorBoard's event files into the run folder, too.")
+]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,21 @@ from twolayer.model import device_name
 from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
 from twolayer.training import Fit, Outcome
 
+if TYPE_CHECKING:
+    from twolayer import events
+
 ROW_BYTES = 56  # of the history, at the most or so
+EVENT_BYTES = 200  # of a row in TensorBoard's files
 
 
 class Recording:
-    """Takes down in a run folder what a training does.
+    """Takes down in a run folder what a training does; with `writer`, for TensorBoard, too.
 
     Every method raises RunError where that cannot be written; what was written before stays good.
     """
 
-    def __init__(self, run: Run, fit: Fit, every: Every) -> None:
-        self.run, self.fit, self.every = run, fit, every
+    def __init__(self, run: Run, fit: Fit, every: Every, writer: events.Writer | None = None) -> None:
+        self.run, self.fit, self.every, self.writer = run, fit, every, writer
         self.saved_at = time.monotonic()
         self.losses = scan(run.path / HISTORY)
         self.seconds = float(run.info.get("seconds", 0.0))
@@ -44,6 +48,8 @@ class Recording:
     def add(self, block: Block) -> None:
         """Write a block's losses, and a checkpoint where one is due."""
         self.run.append("".join(map(csv_row, block.every(1))))
+        if self.writer is not None:
+            self.writer.add(block)
         self.losses.add(block.losses)
         self.seconds += block.seconds
         if not math.isfinite(block.losses[-1]):
@@ -57,6 +63,8 @@ class Recording:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        if self.writer is not None:
+            self.writer.sync()  # what a checkpoint has seen is told nowhere else again
         checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
         self.saved_at = time.monotonic()
 
@@ -101,6 +109,8 @@ class Recording:
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
         """Say in `run.json` how the training has ended."""
+        if self.writer is not None:
+            self.writer.close()
         figures = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
         self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
 
@@ -119,11 +129,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -> Run:
+def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str, tensorboard: bool = False) -> Run:
     """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
     config = fit.config
     with runs.making(out, runs.safe_name(source)) as run:
-        _check_space(run.path, fit, "take another --out, or --no-save")
+        _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)
         run.note(
@@ -134,6 +144,7 @@ def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str) -
             **provenance(config),
             **fingerprints(fit.data, fit.model),
             checkpoint_every=every.text,
+            tensorboard=tensorboard,
             started=runs.now(),
         )
     return run
@@ -145,7 +156,9 @@ def _config(run: Run, config: Config) -> dict[str, Any]:
     return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
 
 
-def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Every) -> tuple[Fit, list[str]]:
+def go_on(
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every, *, tensorboard: bool = False
+) -> tuple[Fit, list[str]]:
     """The training where the newest good checkpoint left it, and what is wrong with the newer ones.
 
     Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
@@ -166,7 +179,8 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
         raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
-    _check_space(run.path, fit, "make room")
+    told = fit.done if run.info.get("tensorboard") is True else 0
+    _check_space(run.path, fit, "make room", config.epochs - told if tensorboard else 0)
     run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
@@ -176,7 +190,14 @@ def go_on(run: Run, config: Config, data: Data, model: nn.Sequential, every: Eve
     for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
         del run.info[key]  # they are of the end before
     seconds = found.seconds if found else 0.0
-    run.note(status="running", seconds=seconds, **_config(run, config), epochs=config.epochs, resumed=again)
+    run.note(
+        status="running",
+        seconds=seconds,
+        **_config(run, config),
+        epochs=config.epochs,
+        tensorboard=tensorboard,
+        resumed=again,
+    )
     run.write(CONFIG, document(config).encode())
     return fit, wrong
 
@@ -227,11 +248,11 @@ def _sha256(tensors: Iterable[Tensor], more: bytes = b"") -> str:
     return digest.hexdigest()
 
 
-def _check_space(path: Path, fit: Fit, advice: str) -> None:
+def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
     """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
     state = sum(tensor.nbytes for tensor in fit.state().values())
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
-    need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done)
+    need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events
     free = shutil.disk_usage(path).free
     if free < need:
         sizes = f"{memory.size(free)} free, and the run may need {memory.size(need)}"

@@ -25,6 +25,7 @@ from twolayer.options import (
     SeedOption,
     SetOption,
     TargetOption,
+    TensorBoardOption,
     ThreadsOption,
     computing,
     resolve,
@@ -52,6 +53,7 @@ def train(
     note: NoteOption = None,
     checkpoint_every: CheckpointOption = None,
     resume: ResumeOption = None,
+    tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print no rows: only the final loss and the time.")
@@ -64,8 +66,8 @@ def train(
     """
     if quiet and format_ != "table":
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
-    if no_save and (out or note or resume or checkpoint_every):
-        options = "--out, --note, --resume or --checkpoint-every"
+    if no_save and (out or note or resume or tensorboard or checkpoint_every):
+        options = "--out, --note, --resume, --tensorboard or --checkpoint-every"
         raise typer.BadParameter(f"--no-save keeps no run folder; it does not go with {options}")
     if out is not None and not resume:
         runs.check_free(out)
@@ -80,7 +82,10 @@ def train(
         run = runs.claim(runs.find(resume))
         resolved = resolve_again(run, set_ or [], context)
         given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
+        tensorboard = tensorboard or run.info.get("tensorboard") is True
     every = runs.every(given)
+    if tensorboard:
+        from twolayer import events
     with computing():
         from twolayer import recording, session, training  # a second, nearly all of it torch
 
@@ -89,17 +94,20 @@ def train(
     if not no_save:
         console.outlive_reader()
     if run is not None:
-        fit, damages = recording.go_on(run, full, data, model, every)
+        fit, damages = recording.go_on(run, full, data, model, every, tensorboard=tensorboard)
         for damage in damages:
             console.note(damage)
         if not fit.done:
             console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
         fit = training.Fit(model, data, full, cut_every=every.iterations)
-        run = recording.start(fit, every, out=out, source=config, note=note or "")
+        run = recording.start(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
     else:
         fit = training.Fit(model, data, full)
-    recorder = recording.Recording(run, fit, every) if run is not None else None
+    recorder = None
+    if run is not None:
+        writer = events.Writer(run, full, fit.done) if tensorboard else None
+        recorder = recording.Recording(run, fit, every, writer)
     name = config if resume is None else resolved.name
     raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))
 
