@@ -32,7 +32,7 @@ TAGS = {
 # two within a second, or a clock that was put back, would come in the wrong order.
 NAME = "events.out.tfevents.{:06d}"
 ROWS = 1000  # of a history, to be written at a time
-NUMBERED = re.compile(r"events\.out\.tfevents\.([0-9]{6})")
+NUMBERED = re.compile(r"events\.out\.tfevents\.([0-9]{6,9})")
 
 
 class Writer:
