@@ -27,14 +27,16 @@ RAMP = ("#3b3fa8", "#0072b2", "#00918f", "#35a853", "#b5a300", "#e58b00", "#d55e
 INK, FAINT, GRID = "#3d4248", "#71777d", "#e6e8ea"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
-# A log scale leaves most of its labels empty.
-LABEL = (
-    "datum.label && datum.value && (abs(datum.value) < 1e-4 || abs(datum.value) >= 1e6)"
+# Labels of ticks, as Vega's expressions; a log scale leaves most of its own empty.
+NUMBER = (
+    "!datum.value ? '0' : datum.label && (abs(datum.value) < 1e-4 || abs(datum.value) >= 1e6)"
     " ? format(datum.value, '.12~e') : datum.label"
 )
+WHOLE = "datum.value % 1 ? '' : format(datum.value, ',d')"
 
 MOST, MOST_IN_ALL = 2000, 24_000  # points of a curve, and of all curves
 FEW = 20  # a curve of at most so many points shows them as dots
+GREATEST = sys.float_info.max
 LAST = ("device", "engine", "form", "threads", "precision", "cuda_graph", "log_every")  # they hardly move the losses
 
 
@@ -71,7 +73,7 @@ def spec(
         scale=alt.Scale(domain=kinds, range=[[5, 3] if kind == "validation" else [1, 0] for kind in kinds]),
         legend=_legend(kinds, width) if len(kinds) > 1 else None,
     )
-    base = alt.Chart(alt.NamedData(DATA)).encode(x=_across(runs, rows), y=_up(rows, how), color=color)
+    base = alt.Chart(alt.NamedData(DATA)).encode(x=_across(runs), y=_up(runs, rows, how), color=color)
     line = base.mark_line(strokeWidth=1.75, strokeJoin="round", clip=interactive)
     layers = [line.encode(strokeDash=dash, detail="kind:N")]
     if any(len(values) <= FEW for values in _curves(rows).values()):
@@ -202,35 +204,53 @@ def _unit(runs: Sequence[Saved]) -> str:
     return " or ".join(dict.fromkeys(run.history.unit for run in runs if len(run.history)))
 
 
-def _across(runs: Sequence[Saved], rows: Sequence[dict[str, Any]]) -> Any:
-    last = max(row["iteration"] for row in rows)
-    domain = [1, last] if last > 1 else [0, 2]
+def _across(runs: Sequence[Saved]) -> Any:
+    last = max(len(run.history) for run in runs)
+    domain = [1, last] if last > 1 else [0.5, 1.5]
+    ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": 8}
     return alt.X(
         "iteration:Q",
         title=_unit(runs),
         scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(grid=False, format=",d", tickMinStep=1, tickCount=8, labelFlush=False),
+        axis=alt.Axis(grid=False, labelExpr=WHOLE, labelFlush=False, **ticks),
     )
 
 
-def _up(rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
+def _up(runs: Sequence[Saved], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
     losses = [row["loss"] for row in rows]
-    least, most = min(losses), max(losses)
-    greatest = sys.float_info.max
+    domain = _domain(min(losses), max(losses), scale)
+    look: dict[str, Any] = {"tickCount": 6}
+    name = "loss"
     if scale == "log":
-        room = (most / least) ** 0.02 if most / least < math.inf else 1e6
-        domain = [max(least / max(room, 1.05), 5e-324), min(most * max(room, 1.05), greatest)]
-    elif least == most:
-        domain = sorted([0, min(2 * most, greatest)]) if most else [-1, 1]
-    else:
-        floor = 0 if 0 <= least < most / 2 else least - (most - least) * 0.05
-        domain = [floor, min(most + (most / 50 - floor / 50), greatest)]
+        decades = int(math.log10(domain[1]) - math.log10(domain[0]))
+        look = {
+            "tickCount": 6 if decades < 3 else min(6, decades),  # more than there are decades would be lines in them
+            "format": ",~g",
+            "gridOpacity": {"condition": {"test": "datum.label", "value": 1}, "value": 0.5},
+        }
+        if any(value <= 0 for run in runs for value in _finite(run)):
+            name = "loss (a loss of 0 is not drawn)"
     return alt.Y(
         "loss:Q",
-        title="loss",
-        scale=alt.Scale(type=scale, domain=domain, nice=False, **({} if scale == "log" else {"zero": False})),
-        axis=alt.Axis(tickCount=6, labelExpr=LABEL, **({"format": "~g"} if scale == "log" else {})),
+        title=name,
+        scale=alt.Scale(type=scale, domain=domain, nice=False),
+        axis=alt.Axis(labelExpr=NUMBER, **look),
     )
+
+
+def _domain(least: float, most: float, scale: Literal["log", "linear"]) -> list[float]:
+    """What the axis covers: a little more than the losses, and from zero where that is not far off.
+
+    Never so narrow, so near to zero or so wide that there are no ticks to be had in float64.
+    """
+    if scale == "log":
+        room = max(math.exp((math.log(most) - math.log(least)) * 0.02), 1.05)
+        return [max(least / room, 5e-324), max(min(most * room, GREATEST), 1e-300)]
+    floor = 0.0
+    if least < 0 or most / 2 < least < most:
+        floor = max(least - max((most - least) * 0.05, abs(most) * 1e-12), -GREATEST / 2)
+    top = min(most + max((most / 2 - floor / 2) * 0.05, 1e-300), GREATEST if floor >= 0 else GREATEST / 2)
+    return [floor, top if most else max(top, 1)]
 
 
 def _legend(entries: Sequence[str], width: int | Literal["container"]) -> Any:
@@ -291,6 +311,7 @@ def _config(lines: int) -> dict[str, Any]:
             "symbolStrokeWidth": 2,
             "symbolSize": 300,
             "columnPadding": 24,
+            "layout": {"top": {"direction": "vertical", "anchor": "start", "margin": 6}},
         },
     }
 
