@@ -105,7 +105,7 @@ def _libraries() -> tuple[str, str]:
 
 
 def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The chart on both scales, None where there is nothing to draw; and the runs' colours in it, "" for one without."""
+    """The chart on both scales, None where there is nothing to draw; and the runs' colours in it, "" without a line."""
     found: dict[str, Any] = {}
     for scale in ("linear", "log"):
         try:
