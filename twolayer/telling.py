@@ -144,7 +144,7 @@ def _ending(run: Saved) -> str:
     at, kept = run.number("diverged_at"), run.number("kept")
     if run.status == "completed" and run.info.get("stopped_early") is True and kept:
         return (
-            f"Stopped early, after {done}: the validation loss was best after epoch {kept:,.0f}, whose weights are kept."
+            f"Stopped early, after {done}: the weights of the best validation loss, after epoch {kept:,.0f}, are kept."
         )
     return {
         "running": f"Was still going on when this report was written, after {done}.",
