@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "showing": "brief console curve history process saved thinning",
     "comparing": "compare console saved text",
     "weights": "errors runs saved sealing",
-    "picturing": "saved text weights",
-    "telling": "config errors picturing saved text weights",
+    "picturing": "errors saved text weights",
+    "telling": "brief compare config errors picturing saved text weights",
     "report": "chart errors files page saved telling text",
     "chart": "errors saved thinning",
     "data": "config errors model | tables",
@@ -91,6 +91,7 @@ ONLY_USER = {
     "yaml": {"yaml12"},
     "pydantic": {"config", "loading"},
     "jinja2": {"page"},
+    "PIL": {"picturing"},
     "altair": {"chart"},
     "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
 }

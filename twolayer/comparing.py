@@ -88,8 +88,10 @@ def _gap(thing: Thing, place: int) -> str:
 
 def _share(relative: float) -> str:
     """A relative difference: in percent, where that is legible."""
-    if 1e-4 <= abs(relative) < 10:
+    if -0.9 < relative < 10 and abs(relative) >= 1e-4:
         return f"{relative:+.2%}"
+    if -1 < relative <= -0.9:
+        return f"x {1 + relative:.3g}"
     return f"{relative:+.1e}" if abs(relative) < 1 else f"x {1 + relative:.3g}"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from typing import Any
 
 import numpy as np
 
+from twolayer.errors import extra
 from twolayer.saved import Saved
 from twolayer.text import counted, safe
 from twolayer.weights import Array, Layer, Model, figures
+
+with extra("PIL", "report"):
+    from PIL import Image
 
 CELLS = 256  # of a picture, at the most, across and down
 FEW = 24  # rows of a picture that have room for their names
@@ -104,18 +107,8 @@ def png(pixels: Cells) -> str:
     colours = np.where(levels[:, None] < 0, BELOW, ABOVE).astype(np.uint8)
     opacity = np.rint(np.abs(levels) / 127 * 255).clip(0, 255).astype(np.uint8)
     colours[0], opacity[0] = NEITHER, 255
-    down, across = pixels.shape
-    indices = (pixels.astype(np.int16) + 128).astype(np.uint8)
-    lines = np.hstack([np.zeros((down, 1), np.uint8), indices])  # the 0 that leads a line: it is not filtered
-    chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", across, down, 8, 3, 0, 0, 0),
-        b"PLTE": colours.tobytes(),
-        b"tRNS": opacity.tobytes(),
-        b"IDAT": zlib.compress(lines.tobytes(), 9),
-        b"IEND": b"",
-    }
-    data = b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks.items()
-    )
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
+    image = Image.fromarray((pixels.astype(np.int16) + 128).astype(np.uint8)).convert("P")
+    image.putpalette(colours.tobytes())
+    file = io.BytesIO()
+    image.save(file, "png", transparency=opacity.tobytes(), optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

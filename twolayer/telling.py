@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twolayer import picturing, weights
+from twolayer import picturing, saved, weights
+from twolayer.brief import measures
+from twolayer.compare import COMPUTED
 from twolayer.config import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.saved import Saved, shown
@@ -39,7 +41,6 @@ CALLED = {
     "validation_sha256": "validation data, SHA-256",
     "initial_sha256": "initial weights, SHA-256",
 }
-COMPUTING = ("twolayer", "torch", "python", "platform", "cpu_capability")  # what may differ beside the configs
 ELSEWHERE = {  # on the page
     *("format", "status", "note", "resumed", "iterations", "epochs", "shape", "lr", "seed", "kept", "stopped_early"),
     *("first_loss", "best_loss", "last_loss", "diverged_at", "error"),
@@ -81,13 +82,12 @@ def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
     "?" stands where a run does not tell, and nothing where it does not have the key.
     """
     known = [run.values for run in runs]
-    keys = dict.fromkeys(key for values in known for key in values)
-    told = [
-        (safe(key), [_value(values[key]) if key in values else "?" if not values else "" for values in known])
-        for key in keys
+    found = [
+        (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
+        for key in saved.differences(runs)
     ]
-    told += [(CALLED[key], [_value(run.info[key]) if key in run.info else "?" for run in runs]) for key in COMPUTING]
-    return [(name, values) for name, values in told if len(set(values) - {"?"}) > 1]
+    computed = [(CALLED[key], [run.word(key) or "?" for run in runs]) for key in COMPUTED if key != "device"]
+    return found + [(name, words) for name, words in computed if len(set(words) - {"?"}) > 1]
 
 
 def moment(time: datetime.datetime) -> str:
@@ -161,17 +161,15 @@ def _figures(run: Saved) -> list[dict[str, str]]:
     unit, rows = run.history.unit, len(run.history)
     epochs, kept = run.number("epochs"), run.number("kept")
     found = [(f"{unit}s", f"{rows:,}", f"of {epochs:,.0f}" if epochs else "")]
-    for column in ("loss", "val_loss"):
-        values: Sequence[float] = run.history.columns.get(column, ())
-        finite = [(value, place) for place, value in enumerate(values, 1) if math.isfinite(value)]
-        if finite and column == "loss":
-            found.append(("first loss", number(values[0]), f"{unit} 1"))
-        if finite:
-            best, at = min(finite)
-            before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
-            found.append((f"best {_words(column)}", number(best), f"{before}{unit} {at:,}"))
-        if finite and column == "loss":
-            found.append(("last loss", number(values[-1]), f"{unit} {rows:,}"))
+    for column, measure in measures(run).items():
+        first, best, at, last = measure.first, measure.best, measure.best_at, measure.last
+        if column not in ("loss", "val_loss") or first is None or best is None or last is None:
+            continue
+        before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
+        some = [(f"best {_words(column)}", number(best), f"{before}{unit} {at:,}")]
+        if column == "loss":
+            some = [("first loss", number(first), f"{unit} 1"), *some, ("last loss", number(last), f"{unit} {rows:,}")]
+        found += some
     where = "after the last update" if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
         if (value := run.number(f"final_{column}")) is not None:
