@@ -1,10 +1,10 @@
-"""The commands that look at runs: `runs`, `report`."""
+"""The commands that look at runs: `runs`, `plot`, `report`."""
 
 from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,35 @@ def runs_command(
     console.rows(columns, rows, format_)
     for message in broken:
         console.note(message)
+
+
+@commands.command(epilog="Example:  twolayer plot default-1 default-2 -o loss.png")
+def plot(
+    names: RunsArgument,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="A .png, .svg, .pdf or .html to write; one that is there is replaced."
+        ),
+    ],
+    scale: Annotated[
+        Literal["auto", "log", "linear"],
+        typer.Option("--scale", help="Of the loss; auto takes log where losses span a factor of 100."),
+    ] = "auto",
+) -> None:
+    """Draw the losses of runs, a line each; those of validation dashed.
+
+    A page (.html) is one file and asks the network for nothing: it tells the numbers, moves and zooms.
+    """
+    from twolayer import plotting, saved
+
+    plotting.check_name(out)
+    found = [saved.read(path) for path in dict.fromkeys(map(runs.find, names))]
+    for problem in (problem for run in found for problem in run.problems):
+        console.note(problem)
+    for reason in plotting.write(found, out, scale):
+        console.note(reason)
+    console.note(f"wrote {out}")
 
 
 @commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
