@@ -32,7 +32,7 @@ ConfigArgument = Annotated[
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run of a table: its folder, or its name in runs.")]
 RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Runs: their folders, or their names in runs.", show_default=False)
+    list[str], typer.Argument(metavar="RUN", help="Runs: their folders, or their names in runs.", show_default=False)
 ]
 DataArgument = Annotated[
     str,

@@ -48,7 +48,9 @@ def contents(runs: Sequence[Saved]) -> dict[str, Any]:
     """What the page shows: text that is safe to show, and numbers."""
     names = saved.names(runs)
     drawn, colours = _chart(runs)
-    parts = [telling.told(run, name) | {"colour": colours.get(name)} for run, name in zip(runs, names, strict=True)]
+    parts = [
+        telling.told(run, name) | {"colour": colour} for run, name, colour in zip(runs, names, colours, strict=True)
+    ]
     return {
         "title": " and ".join(names) if len(runs) < 3 else f"{len(runs)} runs",
         "made": telling.moment(datetime.datetime.now(datetime.UTC)),
@@ -94,8 +96,8 @@ def _libraries() -> tuple[str, str]:
     )
 
 
-def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """The chart on both scales, and the runs' colours in it by their names; None where there is nothing to draw."""
+def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The chart on both scales, None where there is nothing to draw; and the runs' colours in it, "" without a line."""
     found: dict[str, Any] = {}
     for scale in ("linear", "log"):
         try:
@@ -103,7 +105,7 @@ def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, dict[str, str]
         except RunError:
             continue
     if not found:
-        return None, {}
+        return None, [""] * len(runs)
     curves = {scale: _curves(spec.pop("datasets")[chart.DATA]) for scale, spec in found.items()}
     if curves.get("log") == curves["linear"]:
         del curves["log"]
@@ -111,9 +113,9 @@ def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, dict[str, str]
     for spec in found.values():
         spec["config"] = theme.of_a_page(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
     shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
-    labels = dict(zip(chart.labels(runs), saved.names(runs), strict=True))
-    colours = {labels[label]: palette[number % len(palette)] for number, label in enumerate(shown)}
-    return {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}, colours
+    colours = {label: palette[number % len(palette)] for number, label in enumerate(shown)}
+    drawn = {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}
+    return drawn, [colours.get(label, "") for label in chart.labels(runs)]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def _ending(run: Saved) -> str:
     at, kept = run.number("diverged_at"), run.number("kept")
     if run.status == "completed" and run.info.get("stopped_early") is True and kept:
         return (
-            f"Stopped early, after {done}: the validation loss was best in epoch {kept:,.0f}, whose weights are kept."
+            f"Stopped early, after {done}: the weights of the best validation loss, after epoch {kept:,.0f}, are kept."
         )
     return {
         "running": f"Was still going on when this report was written, after {done}.",
@@ -168,7 +168,8 @@ def _figures(run: Saved) -> list[dict[str, str]]:
             found.append(("first loss", number(values[0]), f"{unit} 1"))
         if finite:
             best, at = min(finite)
-            found.append((f"best {_words(column)}", number(best), f"{unit} {at:,}"))
+            before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
+            found.append((f"best {_words(column)}", number(best), f"{before}{unit} {at:,}"))
         if finite and column == "loss":
             found.append(("last loss", number(values[-1]), f"{unit} {rows:,}"))
     where = "after the last update" if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
