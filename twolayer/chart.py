@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import saved
+from twolayer import saved, theme
 from twolayer.errors import RunError, extra
 from twolayer.saved import Saved
 from twolayer.thinning import thin
@@ -19,13 +19,6 @@ Scale = Literal["auto", "log", "linear"]
 
 KINDS = {"training": "loss", "validation": "val_loss"}  # and the columns of the history that hold them
 DATA = "losses"
-
-# Okabe and Ito's colours, less those that white or black swallows, and two more: to be told apart by all eyes.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6652", "#7f7f7f")
-# For more runs than that: one ramp, so that neighbours in the legend are neighbours in colour.
-RAMP = ("#3b3fa8", "#0072b2", "#00918f", "#35a853", "#b5a300", "#e58b00", "#d55e00", "#b8336a", "#7d3c98")
-INK, FAINT, GRID = "#3d4248", "#71777d", "#e6e8ea"
-FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 # Labels of ticks, as Vega's expressions; a log scale leaves most of its own empty.
 NUMBER = (
@@ -65,13 +58,13 @@ def spec(
         "run:N",
         sort=None,
         scale=alt.Scale(domain=shown),
-        legend=_legend(shown, width) if len(shown) > 1 else None,
+        legend=_legend(shown) if len(shown) > 1 else None,
     )
     dash = alt.StrokeDash(
         "kind:N",
         sort=None,
         scale=alt.Scale(domain=kinds, range=[[5, 3] if kind == "validation" else [1, 0] for kind in kinds]),
-        legend=_legend(kinds, width) if len(kinds) > 1 else None,
+        legend=_legend(kinds) if len(kinds) > 1 else None,
     )
     base = alt.Chart(alt.NamedData(DATA)).encode(x=_across(runs), y=_up(runs, rows, how), color=color)
     line = base.mark_line(strokeWidth=1.75, strokeJoin="round", clip=interactive)
@@ -86,7 +79,7 @@ def spec(
     if title:
         chart = chart.properties(title=_title(runs))
     made: dict[str, Any] = chart.to_dict()
-    made["config"] = _config(len(shown))
+    made["config"] = theme.config(len(shown))
     made["datasets"] = {DATA: rows}
     return made
 
@@ -95,12 +88,11 @@ def chosen(runs: Sequence[Saved], scale: Scale) -> Literal["log", "linear"]:
     """The scale that is meant: `auto` takes log where the losses span a factor of 100, and each run has some > 0."""
     if scale != "auto":
         return scale
-    spans = [(min(above), max(above)) for above in map(_positive, runs) if above]
-    without = [run for run in runs if not _positive(run) and _finite(run)]
-    if not spans or without:
+    finite = [losses for losses in map(_finite, runs) if losses]
+    positive = [[loss for loss in losses if loss > 0] for losses in finite]
+    if not positive or not all(positive):
         return "linear"
-    least, most = min(low for low, _ in spans), max(high for _, high in spans)
-    return "log" if least < most / 100 else "linear"
+    return "log" if min(map(min, positive)) < max(map(max, positive)) / 100 else "linear"
 
 
 def why_not(run: Saved, scale: Literal["log", "linear"]) -> str:
@@ -109,7 +101,7 @@ def why_not(run: Saved, scale: Literal["log", "linear"]) -> str:
         return f"{run.path}: has no losses" + (" yet" if run.status == "running" else "")
     if not _finite(run):
         return f"{run.path}: has no loss that is a finite number"
-    if scale == "log" and not _positive(run):
+    if scale == "log" and max(_finite(run)) <= 0:
         return f"{run.path}: has no loss above zero, as a log scale needs; --scale linear draws it"
     return ""
 
@@ -168,10 +160,6 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def _positive(run: Saved) -> list[float]:
-    return [value for value in _finite(run) if value > 0]
-
-
 def _finite(run: Saved) -> list[float]:
     columns = (run.history.columns.get(column, ()) for column in KINDS.values())
     return [value for column in columns for value in column if math.isfinite(value)]
@@ -207,7 +195,7 @@ def _unit(runs: Sequence[Saved]) -> str:
 def _across(runs: Sequence[Saved]) -> Any:
     last = max(len(run.history) for run in runs)
     domain = [1, last] if last > 1 else [0.5, 1.5]
-    ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": 8}
+    ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": alt.expr("ceil(width / 70)")}
     return alt.X(
         "iteration:Q",
         title=_unit(runs),
@@ -253,12 +241,9 @@ def _domain(least: float, most: float, scale: Literal["log", "linear"]) -> list[
     return [floor, top if most else max(top, 1)]
 
 
-def _legend(entries: Sequence[str], width: int | Literal["container"]) -> Any:
-    longest = 6.5 * max(map(len, entries)) + 40
-    columns = (
-        1 if width == "container" and len(entries) > 2 else int((720 if width == "container" else width) // longest)
-    )
-    return alt.Legend(title=None, columns=max(1, min(columns, len(entries))), symbolType="stroke")
+def _legend(entries: Sequence[str]) -> Any:
+    longest = 6 * max(map(len, entries)) + 54  # in pixels, or so
+    return alt.Legend(title=None, columns=alt.expr(f"max(1, floor(width / {longest}))"), symbolType="stroke")
 
 
 def _nearest(base: Any, runs: Sequence[Saved]) -> Any:
@@ -278,53 +263,3 @@ def _nearest(base: Any, runs: Sequence[Saved]) -> Any:
         )
         .add_params(nearest)
     )
-
-
-def _config(lines: int) -> dict[str, Any]:
-    """The look: all colours of the chart, and its type."""
-    return {
-        "font": FONT,
-        "background": "white",
-        "padding": 16,
-        "customFormatTypes": True,  # the expression language's own toString
-        "view": {"stroke": None},
-        "range": {"category": _palette(lines)},
-        "title": {"color": INK, "fontSize": 15, "fontWeight": 600, "anchor": "start", "frame": "group", "offset": 14},
-        "axis": {
-            "labelColor": FAINT,
-            "titleColor": INK,
-            "gridColor": GRID,
-            "domainColor": FAINT,
-            "tickColor": FAINT,
-            "labelFontSize": 11,
-            "titleFontSize": 12,
-            "titleFontWeight": "normal",
-            "titlePadding": 10,
-            "tickSize": 4,
-        },
-        "axisY": {"domain": False, "ticks": False, "labelPadding": 8},
-        "legend": {
-            "orient": "top",
-            "labelColor": INK,
-            "labelFontSize": 12,
-            "labelLimit": 480,
-            "symbolStrokeWidth": 2,
-            "symbolSize": 300,
-            "columnPadding": 24,
-            "layout": {"top": {"direction": "vertical", "anchor": "start", "margin": 6}},
-        },
-    }
-
-
-def _palette(count: int) -> list[str]:
-    """So many colours."""
-    if count <= len(COLOURS):
-        return list(COLOURS)
-    stops = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in RAMP]
-    mixed = []
-    for number in range(count):
-        place = number * (len(stops) - 1) / (count - 1)
-        below = min(int(place), len(stops) - 2)
-        pairs = zip(stops[below], stops[below + 1], strict=True)
-        mixed.append("#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs))
-    return mixed

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from twolayer import chart, page, saved, telling
+from twolayer import chart, page, saved, telling, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
 from twolayer.saved import Saved
@@ -23,14 +23,6 @@ from twolayer.text import safe
 with extra("vl_convert", "report"):
     import vl_convert
 
-# The chart's colours and type as the page's stylesheet has them, in light and in dark.
-THEME = {
-    chart.INK: "var(--ink)",
-    chart.FAINT: "var(--muted)",
-    chart.GRID: "var(--rule)",
-    chart.FONT: "system-ui, sans-serif",
-    "white": "transparent",
-}
 ENDINGS = (".html", ".htm")
 
 
@@ -87,7 +79,7 @@ def html(content: Mapping[str, Any]) -> str:
         "report.html",
         data={"chart": content["chart"], "tables": content["tables"]},
         scripts=[*_libraries(), page.read("report.js")],
-        styles=[page.read("report.css")],
+        styles=[page.read("page.css"), page.read("report.css")],
         **{key: value for key, value in content.items() if key != "chart"},
         charted=content["chart"] is not None,
     )
@@ -119,19 +111,11 @@ def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, list[str]]:
         del curves["log"]
     palette = found["linear"]["config"]["range"]["category"]
     for spec in found.values():
-        spec["config"] = _themed(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
-        spec["config"]["legend"]["layout"] = {"top": {"direction": "vertical"}}  # there may be no room beside
+        spec["config"] = theme.of_a_page(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
     shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
     colours = {label: palette[number % len(palette)] for number, label in enumerate(shown)}
     drawn = {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}
     return drawn, [colours.get(label, "") for label in chart.labels(runs)]
-
-
-def _themed(value: Any) -> Any:
-    """The chart's config with the page's own colours, which are others in the dark, and its type."""
-    if isinstance(value, dict):
-        return {key: _themed(item) for key, item in value.items()}
-    return THEME.get(value, value) if isinstance(value, str) else value
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

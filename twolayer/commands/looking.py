@@ -1,4 +1,4 @@
-"""The commands that look at runs: `runs`, `show`, `compare`, `report`."""
+"""The commands that look at runs: `runs`, `show`, `plot`, `report`, `compare`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from twolayer import compare, console, listing, runs, saved
 from twolayer.options import FormatOption, RunsArgument, SavedArgument
 
 commands = typer.Typer()
+
+ScaleOption = Annotated[
+    Literal["auto", "log", "linear"],
+    typer.Option("--scale", help="Of the loss; auto takes log where losses span a factor of 100."),
+]
 
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
@@ -37,9 +42,7 @@ def show(
     run: SavedArgument,
     everything: Annotated[bool, typer.Option("--all", help="Print all rows, not as many as the screen holds.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Stay with a run that is going on, until it ends.")] = False,
-    scale: Annotated[
-        Literal["auto", "log", "linear"], typer.Option("--scale", help="auto is log over more than two decades.")
-    ] = "auto",
+    scale: ScaleOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
     """Show a run: in brief, its loss as a curve, and its table.
@@ -58,6 +61,56 @@ def show(
         console.note(problem)
     if not is_there:
         raise typer.Exit(1)
+
+
+@commands.command(epilog="Example:  twolayer plot default-1 default-2 -o loss.png")
+def plot(
+    names: RunsArgument,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="A .png, .svg, .pdf or .html to write; one that is there is replaced."
+        ),
+    ],
+    scale: ScaleOption = "auto",
+) -> None:
+    """Draw the losses of runs, a line each; those of validation dashed.
+
+    A page (.html) is one file and asks the network for nothing: it tells the numbers, moves and zooms.
+    """
+    from twolayer import plotting
+
+    plotting.check_name(out)
+    found = [saved.read(path) for path in dict.fromkeys(map(runs.find, names))]
+    for problem in (problem for run in found for problem in run.problems):
+        console.note(problem)
+    for reason in plotting.write(found, out, scale):
+        console.note(reason)
+    console.note(f"wrote {out}")
+
+
+@commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
+def report(
+    names: RunsArgument,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; one that is there is replaced.")
+    ] = Path("report.html"),
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write a page of one run, or of several beside each other.
+
+    It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
+    a picture of the weights.
+    """
+    from twolayer import report
+
+    report.check_name(out)
+    problems = report.write([saved.read(runs.find(name)) for name in names], out)
+    for problem in problems:
+        console.note(problem)
+    console.note(f"wrote {out}")
+    if open_ and not webbrowser.open(out.absolute().as_uri()):
+        console.note("no browser was found to open it with")
 
 
 class _BareExpectEqual(TyperCommand):
@@ -120,27 +173,3 @@ def _tolerance(text: str) -> float:
         if 0 <= (tolerance := float(text)) < math.inf:
             return tolerance
     raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")
-
-
-@commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
-def report(
-    names: RunsArgument,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; one that is there is replaced.")
-    ] = Path("report.html"),
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-) -> None:
-    """Write a page of one run, or of several beside each other.
-
-    It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
-    a picture of the weights.
-    """
-    from twolayer import report
-
-    report.check_name(out)
-    problems = report.write([saved.read(runs.find(name)) for name in names], out)
-    for problem in problems:
-        console.note(problem)
-    console.note(f"wrote {out}")
-    if open_ and not webbrowser.open(out.absolute().as_uri()):
-        console.note("no browser was found to open it with")

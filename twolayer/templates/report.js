@@ -16,7 +16,6 @@ let drawn = null;
 
 async function draw(scale) {
   const spec = { ...chart.specs[scale], datasets: { [chart.name]: points(scale) } };
-  spec.config.legend.labelLimit = find("#chart").clientWidth - 48;
   drawn?.finalize();
   drawn = await vegaEmbed("#chart", spec, { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } });
   for (const button of document.querySelectorAll("#scales button")) {

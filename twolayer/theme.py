@@ -1,0 +1,86 @@
+"""The look of the chart: its colours, its type, its grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Okabe and Ito's colours, less those that white or black swallows, and two more: to be told apart by all eyes.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6652", "#7f7f7f")
+# For more runs than that: one ramp, so that neighbours in the legend are neighbours in colour.
+RAMP = ("#3b3fa8", "#0072b2", "#00918f", "#35a853", "#b5a300", "#e58b00", "#d55e00", "#b8336a", "#7d3c98")
+INK, FAINT, GRID, PAPER = "#3d4248", "#71777d", "#e6e8ea", "#ffffff"
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+
+# What they are on a page: its stylesheet, `page.css`, has others in the dark.
+OF_A_PAGE = {
+    INK: "var(--ink)",
+    FAINT: "var(--muted)",
+    GRID: "var(--rule)",
+    PAPER: "transparent",
+    FONT: "system-ui, sans-serif",
+}
+
+
+def config(lines: int) -> dict[str, Any]:
+    """Vega-Lite's `config` for a chart of so many lines."""
+    return {
+        "font": FONT,
+        "background": PAPER,
+        "padding": 16,
+        "customFormatTypes": True,  # the expression language's own toString
+        "view": {"stroke": None},
+        "range": {"category": palette(lines)},
+        "title": {
+            "color": INK,
+            "fontSize": 15,
+            "fontWeight": 600,
+            "anchor": "start",
+            "frame": "group",
+            "offset": 14,
+            "limit": {"expr": "width"},
+        },
+        "axis": {
+            "labelColor": FAINT,
+            "titleColor": INK,
+            "gridColor": GRID,
+            "domainColor": FAINT,
+            "tickColor": FAINT,
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 10,
+            "tickSize": 4,
+        },
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 8},
+        "legend": {
+            "orient": "top",
+            "labelColor": INK,
+            "labelFontSize": 12,
+            "labelLimit": {"expr": "width - 40"},
+            "symbolStrokeWidth": 2,
+            "symbolSize": 300,
+            "columnPadding": 24,
+            "layout": {"top": {"direction": "vertical", "anchor": "start", "margin": 6}},
+        },
+    }
+
+
+def palette(count: int) -> list[str]:
+    """So many colours, or a few more."""
+    if count <= len(COLOURS):
+        return list(COLOURS)
+    stops = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in RAMP]
+    mixed = []
+    for number in range(count):
+        place = number * (len(stops) - 1) / (count - 1)
+        below = min(int(place), len(stops) - 2)
+        pairs = zip(stops[below], stops[below + 1], strict=True)
+        mixed.append("#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs))
+    return mixed
+
+
+def of_a_page(value: Any) -> Any:
+    """A `config`, or a part of it, with the page's own colours and type in the place of the chart's."""
+    if isinstance(value, dict):
+        return {key: of_a_page(item) for key, item in value.items()}
+    return OF_A_PAGE.get(value, value) if isinstance(value, str) else value
