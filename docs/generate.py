@@ -16,7 +16,23 @@ from twolayer.config import ALLOWED, SOURCES, Config, schema, show
 from twolayer.loading import FILE_DEFAULTS, PATIENCE, SIZES
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["", "train", "data", "evaluate", "predict", "runs", "lr", "bench", "check", "init", "schema"]
+COMMANDS = [
+    "",
+    "train",
+    "data",
+    "evaluate",
+    "predict",
+    "runs",
+    "show",
+    "plot",
+    "report",
+    "compare",
+    "lr",
+    "bench",
+    "check",
+    "init",
+    "schema",
+]
 
 
 def help_text(command: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.curve import draw, spans_decades
+from twolayer.curve import draw
+from twolayer.thinning import spans_decades
 
 DOTS = re.compile(r"[\u2801-\u28ff]")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from twolayer import saved, theme
 from twolayer.errors import RunError, extra
 from twolayer.saved import Saved
-from twolayer.thinning import thin
+from twolayer.thinning import spans_decades, thin
 
 with extra("altair", "report"):
     import altair as alt
@@ -92,7 +92,7 @@ def chosen(runs: Sequence[Saved], scale: Scale) -> Literal["log", "linear"]:
     positive = [[loss for loss in losses if loss > 0] for losses in finite]
     if not positive or not all(positive):
         return "linear"
-    return "log" if min(map(min, positive)) < max(map(max, positive)) / 100 else "linear"
+    return "log" if spans_decades(loss for losses in positive for loss in losses) else "linear"
 
 
 def why_not(run: Saved, scale: Literal["log", "linear"]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import uniplot
 
@@ -12,12 +12,6 @@ from twolayer.thinning import thin
 MARKS, ASCII_MARKS = ("•", "∘"), ("*", "o")  # of curves that no colour tells apart
 COLOURS = ("blue", "yellow")
 _ASCII = str.maketrans("┌┐└┘─│┤┬", "++++-|++")
-
-
-def spans_decades(values: Iterable[float]) -> bool:
-    """Whether the range asks for a log scale: the greatest of the positive values is over 100 times the least."""
-    positive = [value for value in values if 0 < value < math.inf]
-    return bool(positive) and max(positive) / 100 > min(positive)
 
 
 def draw(

@@ -68,7 +68,7 @@ def contents(runs: Sequence[Saved]) -> dict[str, Any]:
 def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of all runs, a run a row."""
     names = list(dict.fromkeys(figure["name"] for part in parts for figure in part["figures"]))
-    names.sort(key=lambda name: (name not in ("iterations", "epochs"), name == "time"))
+    names.sort(key=lambda name: (name not in ("iterations", "epochs"), name.startswith("time")))
     rows = [{figure["name"]: figure["value"] for figure in part["figures"]} for part in parts]
     return {"names": names, "rows": [[row.get(name, "") for name in names] for row in rows]}
 

@@ -18,7 +18,7 @@ from twolayer.brief import brief
 from twolayer.console import Format, LossView, Rows, note, out
 from twolayer.history import Block, Reader
 from twolayer.saved import Saved
-from twolayer.thinning import evenly
+from twolayer.thinning import evenly, spans_decades
 
 Scale = Literal["auto", "log", "linear"]
 
@@ -197,7 +197,7 @@ def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
     """The title and the curve, or why there is none."""
     curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
     ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
-    log = scale == "log" or (scale == "auto" and curve.spans_decades(v for values in curves.values() for v in values))
+    log = scale == "log" or (scale == "auto" and spans_decades(v for values in curves.values() for v in values))
     drawn = curve.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
     if not drawn:
         what = "above zero: there is nothing to draw on a log scale" if log else "a finite number: there is no curve"

@@ -175,7 +175,7 @@ def _figures(run: Saved) -> list[dict[str, str]]:
         if (value := run.number(f"final_{column}")) is not None:
             found.append((f"final {_words(column)}", number(value), where))
     if each := run.each:
-        found.append(("time", duration(each), f"an {unit}"))
+        found.append((f"time an {unit}", duration(each), ""))
     return [{"name": name, "value": value, "more": more} for name, value, more in found]
 
 

@@ -1,9 +1,9 @@
-"""A curve with fewer points and the same shape: what a screen can show of a hundred thousand losses."""
+"""What a screen can show of a hundred thousand losses: fewer points of the same shape, on the scale that suits them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def thin(values: Sequence[float], most: int) -> list[int]:
@@ -28,3 +28,9 @@ def evenly(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether the range asks for a log scale: the greatest of the positive values is over 100 times the least."""
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive) and max(positive) / 100 > min(positive)

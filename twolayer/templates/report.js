@@ -14,10 +14,14 @@ function points(scale) {
 
 let drawn = null;
 
+// The legend has more lines where there is less room, and Vega sees that too late for the first drawing.
+const fit = () => drawn?.view.resize().runAsync();
+
 async function draw(scale) {
   const spec = { ...chart.specs[scale], datasets: { [chart.name]: points(scale) } };
   drawn?.finalize();
   drawn = await vegaEmbed("#chart", spec, { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } });
+  await fit();
   for (const button of document.querySelectorAll("#scales button")) {
     button.ariaPressed = String(button.value === scale);
   }
@@ -27,6 +31,7 @@ if (chart) {
   await draw(chart.first);
   find("#hint").hidden = false;
   find("#scales").hidden = Object.keys(chart.specs).length < 2;
+  addEventListener("resize", () => requestAnimationFrame(fit));
   // A wheel moves the page, which is long; with Ctrl, or a pinch, it zooms.
   const rolled = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
   find("#chart").addEventListener("wheel", rolled, { capture: true });
