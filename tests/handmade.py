@@ -21,16 +21,16 @@ def make(
     validation: Sequence[float] = (),
     *,
     unit: str = "iteration",
-    config: str = "",
+    keys: str = "",
     **info: Any,
 ) -> Saved:
-    """Write a run folder with that history, and read it."""
+    """Write a run folder with that history and those keys in its config, and read it."""
     path.mkdir(parents=True)
     info = {"format": 1, "status": "completed", "config": "made", "shape": "8 x 3 -> 4 -> 2"} | info
     (path / "run.json").write_text(json.dumps(info))
-    keys = {"N": "8", "D_in": "3", "H": "4", "D_out": "2", "lr": "1e-3", "epochs": "5"}
-    keys |= dict(line.split(": ", 1) for line in config.splitlines())
-    (path / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    config = {"N": "8", "D_in": "3", "H": "4", "D_out": "2", "lr": "1e-3", "epochs": "5"}
+    config |= dict(line.split(": ", 1) for line in keys.splitlines())
+    (path / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
     (path / "model.safetensors").touch()
     columns = (losses, *([validation] if validation else []))
     with (path / "history.csv").open("w") as file:

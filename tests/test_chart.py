@@ -167,7 +167,7 @@ def test_the_axis_says_what_a_row_is_of(tmp_path: Path) -> None:
 
 
 def test_twenty_runs_have_twenty_colours_and_a_legend_that_fits(tmp_path: Path) -> None:
-    runs = [make(tmp_path / f"run-{i}", FALLING, config=f"lr: {i + 1}e-4") for i in range(20)]
+    runs = [make(tmp_path / f"run-{i}", FALLING, keys=f"lr: {i + 1}e-4") for i in range(20)]
     spec = chart.spec(runs)
     found = look(vl_convert.vegalite_to_svg(spec))
     assert len({line.colour for line in found.lines}) == 20
@@ -193,9 +193,9 @@ def test_runs_that_have_nothing_to_draw_are_told_with_the_reason(tmp_path: Path)
 
 
 def test_the_title_says_what_differs(tmp_path: Path) -> None:
-    a = make(tmp_path / "a", [1.0], config="lr: 1e-4\nseed: 3")
-    b = make(tmp_path / "b", [1.0], config="lr: 2e-4\nseed: 4")
-    c = make(tmp_path / "c", [1.0], config="threads: 1\nlr: 2e-4\nseed: 3\nH: 9\nN: 7\ndtype: float64")
+    a = make(tmp_path / "a", [1.0], keys="lr: 1e-4\nseed: 3")
+    b = make(tmp_path / "b", [1.0], keys="lr: 2e-4\nseed: 4")
+    c = make(tmp_path / "c", [1.0], keys="threads: 1\nlr: 2e-4\nseed: 3\nH: 9\nN: 7\ndtype: float64")
     assert chart.title([a]) == "a: made, 8 x 3 -> 4 -> 2, lr 0.0001"
     assert chart.title([a, b]) == "Loss by lr and seed"
     assert chart.title([b, c]) == "Loss by N, H, seed and 2 more"
@@ -207,8 +207,8 @@ def test_the_title_says_what_differs(tmp_path: Path) -> None:
 
 
 def test_labels_tell_the_runs_apart(tmp_path: Path) -> None:
-    a = make(tmp_path / "a", [1.0], config="lr: 1e-4\nseed: 0")
-    b = make(tmp_path / "b", [1.0], config="lr: 0.123456789\nseed: 18446744073709551615")
+    a = make(tmp_path / "a", [1.0], keys="lr: 1e-4\nseed: 0")
+    b = make(tmp_path / "b", [1.0], keys="lr: 0.123456789\nseed: 18446744073709551615")
     assert chart.labels([a, b]) == ["a: lr 0.0001, seed 0", "b: lr 0.123457, seed 18446744073709551615"]
     once, again = chart.labels([a, a])
     assert again == f"{once} (2)"
@@ -216,7 +216,7 @@ def test_labels_tell_the_runs_apart(tmp_path: Path) -> None:
 
 def test_labels_and_titles_keep_a_sensible_length(tmp_path: Path) -> None:
     data = "data: " + json.dumps({"source": "linear", "weights": [[1.5] * 300] * 2})
-    long = make(tmp_path / ("x" * 200), [1.0], config=f"{data}\nD_in: 300", shape="y" * 1000)
+    long = make(tmp_path / ("x" * 200), [1.0], keys=f"{data}\nD_in: 300", shape="y" * 1000)
     short = make(tmp_path / "a", [1.0])
     assert [len(label) < 120 for label in chart.labels([long, short])] == [True, True]
     assert len(chart.title([long])) < 120
