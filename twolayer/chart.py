@@ -50,7 +50,7 @@ def spec(
     how = chosen(runs, scale)
     rows = _rows(runs, how)
     if not rows:
-        raise RunError("\n".join(why_not(run, how) for run in runs) or "there is no run to draw")
+        raise RunError("; ".join(why_not(run, how) for run in runs) or "there is no run to draw")
     shown = list(dict.fromkeys(row["run"] for row in rows))
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
 
