@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def change(run: Path, status: str) -> None:
     """A run that has come as far as iteration 300."""
     info = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(info | {"status": status}))
+    (run / "run.json").write_text(json.dumps(info | {"status": status, "iterations": 300}))
     (run / "model.safetensors").unlink()
     rows = (run / "history.csv").read_text().splitlines(keepends=True)
     (run / "history.csv").write_text("".join(rows[:301]) + "301,0.0")  # which is being written
