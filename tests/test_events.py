@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import shutil
@@ -15,9 +16,16 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, Run, Write, clean_environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_runs import Failing
 from trained import train
 
+from twolayer import events, recording, runs
+from twolayer.errors import RunError
 from twolayer.history import Reader
+from twolayer.loading import load_config
+from twolayer.recording import Recording
+from twolayer.runs import Every
+from twolayer.training import Fit, prepare
 
 TAGS = {
     "loss": "loss/train",
@@ -26,6 +34,7 @@ TAGS = {
     "val_accuracy": "accuracy/validation",
     "lr": "training/learning_rate",
 }
+EVERY = Every("4", iterations=4)
 Scalars = dict[str, list[tuple[int, float]]]
 
 
@@ -44,8 +53,8 @@ def single(values: array[float]) -> list[float]:
     return list(array("f", values))
 
 
-def assert_all_there(run: Path, *, untimed: int = 0) -> Scalars:
-    """Every number of the history is there once, and the time of all but so many of the first rows."""
+def assert_all_there(run: Path, *, untimed: int | None = 0) -> Scalars:
+    """Every number of the history is there once, and the time of all but so many of the first rows (None: of some)."""
     found, history = scalars(run), Reader(run / "history.csv")
     history.read()
     assert len(history) > 0
@@ -53,7 +62,8 @@ def assert_all_there(run: Path, *, untimed: int = 0) -> Scalars:
     for name, values in history.columns.items():
         assert found[TAGS[name]] == list(zip(steps, single(values), strict=True)), name
     time_tag = f"training/seconds_per_{history.unit}"
-    assert [step for step, _ in found[time_tag]] == steps[untimed:]
+    timed = [step for step, _ in found[time_tag]]
+    assert timed == (steps[untimed:] if untimed is not None else sorted(set(timed)))
     assert all(0 < seconds < 60 for _, seconds in found[time_tag])
     known = {TAGS[name] for name in history.columns} | {time_tag, TAGS["lr"]}
     assert set(found) == known
@@ -167,6 +177,75 @@ def test_events_that_cannot_be_written_end_the_training_with_a_run_that_goes_on(
     assert len(assert_all_there(tmp_path / "run")[TAGS["loss"]]) == 10_000
 
 
+def record(folder: Path) -> None:
+    """A whole training in a run folder, as the command does it."""
+    config, data, model = prepare(load_config("scratch", epochs=12))
+    fit = Fit(model, data, config, cut_every=EVERY.iterations)
+    with recording.start(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
+        follow(Recording(run, fit, EVERY, events.Writer(run, config, 0)))
+
+
+def resume(folder: Path, *, epochs: int = 12) -> None:
+    with runs.claim(folder) as run:
+        config, data, model = prepare(load_config(folder / "config.yaml", epochs=epochs))
+        fit, _ = recording.go_on(run, config, data, model, EVERY, tensorboard=True)
+        follow(Recording(run, fit, EVERY, events.Writer(run, config, fit.done)))
+
+
+def follow(recorder: Recording) -> None:
+    try:
+        for block in recorder.fit:
+            recorder.add(block)
+        recorder.complete()
+    except BaseException as error:
+        recorder.fail(error)
+        raise
+
+
+@pytest.mark.parametrize("lastingly", [False, True])
+def test_wherever_a_write_fails_the_run_goes_on_and_every_scalar_is_there(lastingly: bool, tmp_path: Path) -> None:
+    record(tmp_path / "whole")  # Python, too, opens files, the first time
+    failed, of_events = 0, 0
+    for at in range(1, 1000):
+        folder = tmp_path / f"run-{at}"
+        with pytest.MonkeyPatch.context() as patch:
+            Failing(patch, at, errno.ENOSPC, lastingly=lastingly)
+            try:
+                record(folder)
+                break
+            except RunError as error:
+                failed += 1
+                of_events += "events.out.tfevents" in str(error)
+                assert str(error).endswith("cannot be written: No space left on device")
+        if (folder / "run.json").exists() and runs.read_info(folder)["status"] != "completed":
+            resume(folder)
+        if folder.exists():
+            assert_all_there(folder)
+        assert not list(tmp_path.rglob("*.part"))
+    assert failed == at - 1 > 60
+    assert of_events > 10
+
+
+def test_wherever_catching_up_fails_it_is_done_the_next_time(tmp_path: Path) -> None:
+    record(tmp_path / "begun")
+    (tmp_path / "begun" / "events.out.tfevents.000001").unlink()
+    of_events = 0
+    for at in range(1, 1000):
+        folder = shutil.copytree(tmp_path / "begun", tmp_path / f"run-{at}")
+        with pytest.MonkeyPatch.context() as patch:
+            Failing(patch, at, errno.EIO, lastingly=True)
+            try:
+                resume(folder, epochs=16)
+                break
+            except RunError as error:
+                of_events += "events.out.tfevents" in str(error)
+        assert not list(folder.glob(".*"))
+        resume(folder, epochs=16 if runs.read_info(folder)["status"] != "completed" else 20)
+        assert_all_there(folder, untimed=None)
+    assert of_events > 10
+    assert_all_there(folder, untimed=12)
+
+
 def test_it_goes_with_a_run_folder_only(twolayer: Run, tmp_path: Path) -> None:
     done = twolayer("train", "--tensorboard", "--no-save")
     assert done.returncode == 2
@@ -199,6 +278,4 @@ def test_nothing_of_tensorboard_is_written_or_imported_unasked(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["loss", "val_loss"])
 def test_the_losses_stand_together(name: str) -> None:
-    from twolayer import events
-
     assert events.TAGS[name].startswith("loss/")
