@@ -34,6 +34,7 @@ bench: .venv-bench/.bench
 	.venv-bench/bin/python benchmarks/saving.py --json benchmarks/results/saving.json
 	.venv-bench/bin/python benchmarks/tables.py --json benchmarks/results/tables.json
 	.venv-bench/bin/python benchmarks/reading.py --json benchmarks/results/reading.json
+	.venv-bench/bin/python benchmarks/looking.py --json benchmarks/results/looking.json
 	.venv-bench/bin/python benchmarks/growth.py --json benchmarks/results/growth.json
 	.venv-bench/bin/python benchmarks/threads.py --json benchmarks/results/threads.json
 	.venv-bench/bin/python benchmarks/steps.py --json benchmarks/results/steps.json
