@@ -209,7 +209,9 @@ def test_the_title_says_what_differs(tmp_path: Path) -> None:
 def test_labels_tell_the_runs_apart(tmp_path: Path) -> None:
     a = make(tmp_path / "a", [1.0], keys="lr: 1e-4\nseed: 0")
     b = make(tmp_path / "b", [1.0], keys="lr: 0.123456789\nseed: 18446744073709551615")
-    assert chart.labels([a, b]) == ["a: lr 0.0001, seed 0", "b: lr 0.123457, seed 18446744073709551615"]
+    assert chart.labels([a, b]) == ["a: lr 0.0001, seed 0", "b: lr 0.123456789, seed 18446744073709551615"]
+    many = [make(tmp_path / str(i), [1.0], keys=f"H: {4 + i // 3}\nseed: {i // 3}\nlr: {i + 1}.0") for i in range(6)]
+    assert chart.labels(many)[5] == "5: lr 6.0, H 5, seed 1"  # first what tells them apart
     once, again = chart.labels([a, a])
     assert again == f"{once} (2)"
 

@@ -136,7 +136,7 @@ def test_the_table_is_sorted_searched_and_paged(place: Path, chromium: Browser) 
         assert cells(page) == by_loss[-26:-51:-1]
         page.fill(".dt-search input", "500")
         assert next(row for row in rows if row[0] == "500") in cells(page)
-        assert all(any(cell.startswith("500") or ".500" in cell for cell in row) for row in cells(page))
+        assert cells(page) == [row for row in rows if any("500" in cell for cell in row)][:25]
         page.fill(".dt-search input", "no such")
         assert page.inner_text("#box tbody") == "No row has that."
 
@@ -406,7 +406,9 @@ def test_a_hundred_thousand_iterations_are_all_there_in_six_megabytes(place: Pat
         assert cells(page) == history(run)[1][-25:]
         for key, at in (("1e-07", 31_415), ("123.456", 61_803)):
             page.fill(".dt-search input", key)
-            assert history(run)[1][at] in cells(page)
+            found = [row for row in history(run)[1] if any(key in cell for cell in row)]
+            assert history(run)[1][at] in found
+            assert cells(page) == found[:25]
         page.fill(".dt-search input", "nan")
         assert cells(page) == [history(run)[1][77_777]]
         page.fill(".dt-search input", "")

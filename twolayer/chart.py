@@ -81,6 +81,8 @@ def spec(
     made: dict[str, Any] = chart.to_dict()
     made["config"] = theme.config(len(shown))
     made["datasets"] = {DATA: rows}
+    if interactive:  # zooming makes the labels longer, and must not push the title out
+        made["config"]["axisY"]["minExtent"] = 52
     return made
 
 
@@ -128,7 +130,7 @@ def title(runs: Sequence[Saved]) -> str:
 
 def labels(runs: Sequence[Saved]) -> list[str]:
     """What the legend calls the runs: their names, and the values that differ; no two are the same."""
-    keys = _keys(runs)[:3]
+    keys = _telling(runs)[:3]
     found: list[str] = []
     for run, name in zip(runs, saved.names(runs), strict=True):
         values = run.values
@@ -150,8 +152,23 @@ def _keys(runs: Sequence[Saved]) -> list[str]:
     return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
 
 
+def _telling(runs: Sequence[Saved]) -> list[str]:
+    """The same keys, first those that together tell the most runs apart."""
+    keys, first = _keys(runs), list[str]()
+
+    def apart(chosen: Sequence[str]) -> int:
+        return len({tuple(saved.shown(run.values.get(key)) for key in chosen) for run in runs})
+
+    while rest := [key for key in keys if key not in first]:
+        best = max(rest, key=lambda key: apart([*first, key]))
+        if apart([*first, best]) == apart(first):
+            break
+        first.append(best)
+    return [*first, *(key for key in keys if key not in first)]
+
+
 def _value(value: Any) -> str:
-    return _short(f"{value:.6g}" if isinstance(value, float) else saved.shown(value), 24)
+    return _short(saved.shown(value), 24)
 
 
 def _short(text: str, most: int) -> str:

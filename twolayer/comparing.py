@@ -92,7 +92,7 @@ def _share(relative: float) -> str:
         return f"{relative:+.2%}"
     if -1 < relative <= -0.9:
         return f"x {1 + relative:.3g}"
-    return f"{relative:+.1e}" if abs(relative) < 1 else f"x {1 + relative:.3g}"
+    return f"{100 * relative:+.2g}%" if abs(relative) < 1 else f"x {1 + relative:.3g}"
 
 
 def _micro() -> str:

@@ -53,7 +53,7 @@ def draw(runs: Sequence[Saved], ending: str, scale: chart.Scale = "auto") -> byt
 
 def _page(runs: Sequence[Saved], scale: chart.Scale) -> str:
     spec = chart.spec(runs, scale=scale, interactive=True, width="container", height=480, title=False)
-    spec["config"] = theme.of_a_page(spec["config"]) | {"padding": 0}
+    spec["config"] = theme.of_a_page(spec["config"]) | {"padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}}
     return page.render(
         "plot.html",
         data=spec,

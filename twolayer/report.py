@@ -57,6 +57,7 @@ def contents(runs: Sequence[Saved]) -> dict[str, Any]:
         "parts": parts,
         "summary": _summary(parts),
         "differences": telling.differences(runs) if len(runs) > 1 else [],
+        "alike": all(run.config is not None and run.info for run in runs),
         "chart": drawn,
         "tables": [
             {"name": name, "unit": run.history.unit, "rows": len(run.history), "columns": _packed(run.history.columns)}

@@ -26,7 +26,9 @@ PAUSE = 0.25  # seconds between two looks at a run that is going on
 _NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
 _LEAST_CURVE = 44  # columns of a curve that has the table beside it
 _AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
-_HIGHEST = 24
+_AROUND_TABLE = 4  # lines: the head, two rules, and what there is no room for
+_LOWEST, _HIGHEST = 3, 24  # of a curve
+_AT_A_PIPE = 40
 _CURVED = ("loss", "val_loss")
 _LEAST_FIRST = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns, in the order in which they make room
 
@@ -49,16 +51,18 @@ def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) ->
             out().print(line)
 
 
+def can_redraw(form: Format) -> bool:
+    """Whether stdout is a terminal on which a run can be redrawn."""
+    return form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal
+
+
 def follow(run: Saved, form: Format, scale: Scale) -> int:
     """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
 
     The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
     """
     with process.Stop() as stop:
-        if form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal:
-            run = _watch(run, scale, stop)
-        else:
-            run = _tail(run, form, stop)
+        run = _watch(run, scale, stop) if can_redraw(form) else _tail(run, form, stop)
     for problem in run.problems:
         note(problem)
     return stop.exit_code
@@ -169,19 +173,37 @@ def _view(
     lines = list(_brief(run, each))
     if count := len(run.history):
         columns = _columns(run.history, out().width)
-        room = max(0, out().height - 2 - len(lines))  # below an empty line, and with one for the prompt
         beside = out().width - sum(columns.widths) - len(columns.widths) - 2
-        if is_beside := with_table and beside >= _LEAST_CURVE:
-            size = max(5, min(room - _AROUND_CURVE, _HIGHEST))
-        else:
-            size = max(5, min(room // 2 - _AROUND_CURVE, _HIGHEST))
-        drawn, rows = _curve(run, scale, beside if is_beside else out().width, size), list[Text]()
-        if with_table:
-            most = size if is_beside else max(5, room - len(drawn) - _AROUND_CURVE)
+        is_beside = with_table and beside >= _LEAST_CURVE
+        # Below an empty line, and with one for the prompt; at a pipe there is no screen to be sparing of.
+        room = out().height - 2 - len(lines) if out().is_terminal else _AT_A_PIPE
+        size, most = _shared(room, is_beside=is_beside, with_table=with_table)
+        drawn = _curve(run, scale, beside if is_beside else out().width, size) if size else []
+        rows = list[Text]()
+        if most:
             some = columns.rows(run.history, evenly(count, most)).lines()
             rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
-        lines += [Text(), *(_beside(drawn, rows) if is_beside else [*drawn, Text(), *rows])]
+        lines += [
+            Text(),
+            *(_beside(drawn, rows) if is_beside else [*drawn, *([Text()] if drawn and rows else []), *rows]),
+        ]
     yield from lines[: height - 1] if height else lines
+
+
+def _shared(room: int, *, is_beside: bool, with_table: bool) -> tuple[int, int]:
+    """How many lines of a room are the curve's, within its frame, and how many the table's rows; 0 for neither."""
+    if is_beside:
+        size = max(_LOWEST, min(room - _AROUND_CURVE, _HIGHEST))
+        return size, size
+    if not with_table:
+        return max(_LOWEST, min(room - _AROUND_CURVE, _HIGHEST // 2)), 0
+    free = room - _AROUND_CURVE - 1 - _AROUND_TABLE
+    if free >= _LOWEST + 2:
+        size = min(max(_LOWEST, free // 2), _HIGHEST)
+        return size, free - size
+    if room >= _LOWEST + _AROUND_CURVE:
+        return room - _AROUND_CURVE, 0
+    return 0, max(2, room - _AROUND_TABLE)
 
 
 def _brief(run: Saved, each: float | None) -> Iterator[Text]:

@@ -47,12 +47,13 @@ def show(
 ) -> None:
     """Show a run: in brief, its loss as a curve, and its table.
 
-    csv and jsonl print all rows with every digit, and nothing else.
+    csv and jsonl print all rows with every digit, and nothing else. With --follow a terminal is redrawn; at a pipe all
+    rows come, as they are computed.
     """
     found = saved.read(runs.find(run))
     from twolayer import showing  # a tenth of a second, nearly all of it numpy
 
-    if follow and found.status == "running":
+    if follow and (found.status == "running" or not showing.can_redraw(format_)):
         raise typer.Exit(showing.follow(found, format_, scale))
     is_there = not found.history.problem or len(found.history) or (format_ == "table" and (found.info or found.config))
     if is_there:

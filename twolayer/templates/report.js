@@ -104,13 +104,20 @@ async function tabulate(table) {
     deferRender: true,
     pageLength: 25,
     lengthMenu: [10, 25, 100, 500],
-    search: { boundary: true },
     language: wording,
     layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { buttons: 5 } } },
   });
   const box = find("#box .dt-layout-table .dt-layout-cell"); // scrolls, also by keyboard, where it is too narrow
   Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: "Rows" });
 }
+
+// A link to a run opens it.
+function unfold() {
+  const part = document.getElementById(location.hash.slice(1));
+  if (part instanceof HTMLDetailsElement) part.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();
 
 const which = find("#which");
 if (which) {
