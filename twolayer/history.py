@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from array import array
@@ -83,8 +84,9 @@ def scan(path: Path) -> Figures:
     with path.open() as file:
         next(file, None)
         for row in file:
-            if row.endswith("\n"):
-                figures.add([float(row.split(",")[1])])
+            if not row.endswith("\n"):
+                break  # what follows now may be the rest of it
+            figures.add([float(row.split(",")[1])])
     return figures
 
 
@@ -127,10 +129,11 @@ class Reader:
                     file.seek(0)
                 if not self._latest and (line := file.readline()).endswith(b"\n"):
                     self._start(line)
-                while self._latest and not self.problem and (lines := file.readlines(2**20)):
-                    if not lines[-1].endswith(b"\n"):  # it is being written, or was cut off by a kill
-                        lines.pop()
-                    self._add(lines)
+                rest = b""  # of a line that is being written, or was cut off by a kill
+                while self._latest and not self.problem and (part := file.read(2**20)):
+                    end = part.rfind(b"\n") + 1  # `readlines` would go on after half a line, and take the rest for one
+                    self._add(io.BytesIO(rest + part[:end]).readlines() if end else [])
+                    rest = part[end:] if end else rest + part
         except FileNotFoundError:
             self.problem = "is gone"
         except OSError as error:
