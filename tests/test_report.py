@@ -328,6 +328,7 @@ def test_a_diverged_run_has_its_last_losses_in_the_table_and_says_so(place: Path
     assert not math.isfinite(float(rows[-1][1]))
     with opened(chromium, report(place, "diverged-1")[0]) as page:
         assert f"in iteration {len(rows)}" in page.inner_text(".remark")
+        assert page.inner_text("dt:text('last loss') + dd").endswith(f"iteration {len(rows) - 1:,}")
         assert cells(page) == rows
         sort(page, "loss", "ascending")
         assert cells(page)[-1] == rows[-1]  # inf and nan are the greatest

@@ -168,7 +168,11 @@ def _figures(run: Saved) -> list[dict[str, str]]:
         before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
         some = [(f"best {_words(column)}", number(best), f"{before}{unit} {at:,}")]
         if column == "loss":
-            some = [("first loss", number(first), f"{unit} 1"), *some, ("last loss", number(last), f"{unit} {rows:,}")]
+            some = [
+                ("first loss", number(first), f"{unit} 1"),
+                *some,
+                ("last loss", number(last), f"{unit} {measure.last_at:,}"),
+            ]
         found += some
     where = "after the last update" if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
