@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from twolayer.files import regular
+
 
 @dataclass(frozen=True)
 class Block:
@@ -81,7 +83,7 @@ class Figures:
 def scan(path: Path) -> Figures:
     """The figures of a history file; a row that was cut off does not count."""
     figures = Figures()
-    with path.open() as file:
+    with regular(path).open() as file:
         next(file, None)
         for row in file:
             if not row.endswith("\n"):
@@ -122,7 +124,7 @@ class Reader:
         """Take in the rows that have come since and are whole; all anew where rows that were here are others now."""
         self.problem = ""
         try:
-            with self.path.open("rb") as file:
+            with regular(self.path).open("rb") as file:
                 file.seek(self._place - len(self._latest))
                 if file.read(len(self._latest)) != self._latest:  # a continuation has taken rows back
                     self._forget()
