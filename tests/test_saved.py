@@ -60,7 +60,7 @@ def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: 
         assert saved.read(run).status == "running"
     found = saved.read(run)
     assert (found.status, found.problems) == ("killed", ())
-    assert found.each is None  # run.json's seconds are those of a checkpoint before
+    assert found.each is found.seconds is None  # run.json's seconds are those of a checkpoint before
 
 
 def pipe(path: Path) -> None:

@@ -107,7 +107,7 @@ def _engine(run: Saved) -> str:
 def _time(run: Saved, each: float | None, micro: str) -> str:
     unit = run.history.unit
     if run.each is not None:
-        return f"{duration(run.number('seconds') or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
+        return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
     if each is None:
         return ""
     left = max(0, (run.config.epochs if run.config is not None else 0) - len(run.history)) * each

@@ -61,8 +61,13 @@ class Saved:
     @property
     def each(self) -> float | None:
         """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""
-        seconds, rows = self.number("seconds"), self.number("iterations")  # of the whole, also where rows are gone
-        return seconds / rows if seconds and rows and self.status not in _UNTOLD else None
+        seconds, rows = self.seconds, self.number("iterations")  # of the whole, also where rows are gone
+        return seconds / rows if seconds and rows else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the training took, where it is known: until the end, run.json has that of a checkpoint before."""
+        return self.number("seconds") if self.status not in _UNTOLD else None
 
     @property
     def values(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "layers": picturing.layers(run, model),
         "when": when,
         "config": _config(run),
-        "provenance": _provenance(run.info),
+        "provenance": _provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
         "resumed": _resumed(run.info.get("resumed")),
     }
 
@@ -121,7 +121,7 @@ def _words(column: str) -> str:
 
 def _facts(run: Saved) -> list[str]:
     """What the run is, in a line: config, sizes, engine, device, when, and how long."""
-    form, seconds = run.word("form"), run.number("seconds")
+    form, seconds = run.word("form"), run.seconds
     return [
         _value(fact)
         for fact in (
