@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.history import Block, Reader, csv_header, csv_row, jsonl_row
+from twolayer.history import Block, Reader, csv_header, csv_row, jsonl_row, scan
 
 
 @given(st.integers(1, 10**6), st.integers(1, 200), st.integers(1, 50))
@@ -85,6 +86,28 @@ def test_a_file_that_grows_by_any_bytes_is_read_row_by_row(rows: list[tuple[floa
             assert reader.problem == ""
             assert len(reader) == max(0, data[:cut].count(b"\n") - 1)
     assert all(same(reader.row(i)[1:], row) for i, row in enumerate(rows))
+
+
+def test_a_row_that_is_half_written_is_no_damage_while_the_rest_of_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    rows = [csv_row((i, 1 / i)) for i in range(1, 9001)]
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as file:
+            for start in range(0, len(rows), 300):
+                file.write("".join(rows[start : start + 300]).encode())
+
+    for _ in range(10):
+        path.write_bytes(csv_header(["iteration", "loss"]).encode())
+        writer, reader = threading.Thread(target=write), Reader(path)
+        writer.start()
+        while writer.is_alive():
+            reader.read()
+            assert reader.problem == ""
+            scan(path)  # raises where it takes half a row for one
+        writer.join()
+        reader.read()
+        assert len(reader) == scan(path).count == len(rows)
 
 
 def test_only_what_has_come_since_is_read(tmp_path: Path) -> None:

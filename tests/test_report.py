@@ -328,10 +328,24 @@ def test_a_diverged_run_has_its_last_losses_in_the_table_and_says_so(place: Path
     assert not math.isfinite(float(rows[-1][1]))
     with opened(chromium, report(place, "diverged-1")[0]) as page:
         assert f"in iteration {len(rows)}" in page.inner_text(".remark")
+        assert page.inner_text("dt:text('last loss') + dd").endswith(f"iteration {len(rows) - 1:,}")
         assert cells(page) == rows
         sort(page, "loss", "ascending")
         assert cells(page)[-1] == rows[-1]  # inf and nan are the greatest
         assert len(lines(page)[0]) == len(rows) - 1
+
+
+@pytest.mark.parametrize(("status", "is_told"), [("running", False), ("interrupted", True)])
+def test_a_killed_continuation_does_not_pass_the_time_before_it_for_its_own(
+    status: str, is_told: bool, place: Path
+) -> None:
+    name = f"{status}-again"
+    shutil.copytree(place / "runs/default-1", place / "runs" / name)
+    file = place / "runs" / name / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": status, "seconds": 41.5}))
+    page = report(place, name)[0].read_text()
+    assert ("41.5 s" in page) == is_told
+    assert ("was killed after" in page.lower()) != is_told
 
 
 def test_what_is_left_of_broken_runs_is_shown(place: Path, chromium: Browser) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,13 @@ def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: 
         assert saved.read(run).status == "running"
     found = saved.read(run)
     assert (found.status, found.problems) == ("killed", ())
-    assert found.each is None  # run.json's seconds are those of a checkpoint before
+    assert found.each is found.seconds is None  # run.json's seconds are those of a checkpoint before
+
+
+def pipe(path: Path) -> None:
+    """What whoever opens it waits at for ever."""
+    path.unlink()
+    os.mkfifo(path)
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
@@ -87,6 +94,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "completed",
         "config.yaml: was changed since",
     ),
+    "a pipe for run.json": (lambda run: pipe(run / "run.json"), "broken", "run.json: cannot be read: it is no regular"),
+    "a pipe for the history": (lambda run: pipe(run / "history.csv"), "completed", "cannot be read: it is no regular"),
+    "a pipe for config": (lambda run: pipe(run / "config.yaml"), "completed", "cannot be read: it is no regular file"),
     "no model": (lambda run: (run / "model.safetensors").unlink(), "completed", "model.safetensors: is gone"),
 }
 
@@ -101,7 +111,11 @@ def test_what_is_wrong_with_a_run_is_said_and_the_rest_is_there(damage: str, run
     assert problem in found.problems[0]
     assert found.problems[0].startswith(str(run))
     assert (found.config is None) == ("config" in damage)
-    assert len(found.history) == {"no history": 0, "history": 1, "rows gone": 1}.get(damage, 5)
+    assert len(found.history) == {"no history": 0, "a pipe for the history": 0, "history": 1, "rows gone": 1}.get(
+        damage, 5
+    )
+    if status == "completed":
+        assert found.each == pytest.approx(json.loads((run / "run.json").read_text())["seconds"] / 5)
 
 
 def test_a_folder_without_a_file_of_a_run_is_none(tmp_path: Path) -> None:

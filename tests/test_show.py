@@ -217,6 +217,16 @@ def test_a_broken_run_is_shown_as_far_as_it_goes_and_what_is_wrong_is_said(
     assert [part for part in shown if part not in done.stdout] == []
 
 
+def test_where_the_config_is_gone_run_json_may_say_anything_of_it(run: Path) -> None:
+    (run / "config.yaml").unlink()
+    info = json.loads((run / "run.json").read_text()) | {"seed": 7, "lr": None}
+    deep = "[" * 900 + "]" * 900
+    (run / "run.json").write_text(json.dumps(info).replace('"lr": null', f'"lr": {deep}'))
+    done = without_torch("show", "my-3", cwd=run.parents[1])
+    assert (done.returncode, done.stderr) == (0, "runs/my-3/config.yaml: is gone\n")
+    assert "8 x 3 -> 4 -> 2, seed 7\n" in done.stdout
+
+
 def test_where_nothing_can_be_shown_the_exit_code_is_1(run: Path) -> None:
     (run / "history.csv").unlink()
     done = without_torch("show", "my-3", "--format", "csv", cwd=run.parents[1])

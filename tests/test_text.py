@@ -34,6 +34,9 @@ def test_what_a_terminal_could_act_on_is_written_as_an_escape(text: str, shown: 
     [
         (2.5e-5, "25 µs"),
         (0.0123, "12.3 ms"),
+        (0.9996e-3, "1 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1 s"),
         (1.5, "1.5 s"),
         (61.0, "61 s"),
         (200.0, "3 min 20 s"),

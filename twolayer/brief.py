@@ -15,13 +15,15 @@ from twolayer.text import duration, safe
 class Measure:
     """What a column of the history came to, over its finite values; `final` is the weights' that are kept.
 
-    The best is the least loss or the greatest accuracy, `best_at` the first row that has it.
+    The best is the least loss or the greatest accuracy, `best_at` the first row that has it; `last_at` is the row
+    of the last: of a run that diverged not its last row.
     """
 
     first: float | None
     best: float | None
     best_at: int | None
     last: float | None
+    last_at: int | None
     final: float | None
 
 
@@ -35,9 +37,9 @@ def _measure(run: Saved, name: str) -> Measure:
     places = [i for i, value in enumerate(values) if math.isfinite(value)]
     final = run.number(f"final_{name}")
     if not places:
-        return Measure(None, None, None, None, final)
+        return Measure(None, None, None, None, None, final)
     best = (max if name.endswith("accuracy") else min)(places, key=values.__getitem__)
-    return Measure(values[places[0]], values[best], best + 1, values[places[-1]], final)
+    return Measure(values[places[0]], values[best], best + 1, values[places[-1]], places[-1] + 1, final)
 
 
 def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
@@ -48,7 +50,7 @@ def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tup
         what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
         if name == "lr":
             what = {"first": measure.first, "last": measure.last}
-        elif measure.best_at == len(run.history):
+        elif measure.best_at == measure.last_at:
             what = {"first": measure.first, "best and last": measure.last}
         said = [f"{key} {value:.6g}" for key, value in (what | {"final": measure.final}).items() if value is not None]
         lines.append((name, ", ".join(said)))
@@ -90,7 +92,7 @@ def _config(run: Saved) -> str:
     config = run.config
     said = [run.word("config"), config.shape if config is not None else run.word("shape")]
     known = run.values or run.info
-    said += [f"{key} {shown(known[key])}" for key in ("lr", "seed") if known.get(key) is not None]
+    said += [f"{key} {shown(known[key])}" for key in ("lr", "seed") if isinstance(known.get(key), (int, float, str))]
     return ", ".join(part for part in said if part)
 
 
@@ -105,7 +107,7 @@ def _engine(run: Saved) -> str:
 def _time(run: Saved, each: float | None, micro: str) -> str:
     unit = run.history.unit
     if run.each is not None:
-        return f"{duration(run.number('seconds') or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
+        return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
     if each is None:
         return ""
     left = max(0, (run.config.epochs if run.config is not None else 0) - len(run.history)) * each

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,14 @@ TABLES = (
     *(".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
     *(".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl", ".npy", ".npz", ".safetensors"),
 )
+
+
+def regular(path: Path) -> Path:
+    """The path, unless what is there could be waited for, or be read, without end: a pipe, a device. Raises OSError."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path
 
 
 @contextmanager

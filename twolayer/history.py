@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from twolayer.files import regular
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,12 @@ class Figures:
 def scan(path: Path) -> Figures:
     """The figures of a history file; a row that was cut off does not count."""
     figures = Figures()
-    with path.open() as file:
+    with regular(path).open() as file:
         next(file, None)
         for row in file:
-            if row.endswith("\n"):
-                figures.add([float(row.split(",")[1])])
+            if not row.endswith("\n"):
+                break  # what follows now may be the rest of it
+            figures.add([float(row.split(",")[1])])
     return figures
 
 
@@ -120,17 +124,18 @@ class Reader:
         """Take in the rows that have come since and are whole; all anew where rows that were here are others now."""
         self.problem = ""
         try:
-            with self.path.open("rb") as file:
+            with regular(self.path).open("rb") as file:
                 file.seek(self._place - len(self._latest))
                 if file.read(len(self._latest)) != self._latest:  # a continuation has taken rows back
                     self._forget()
                     file.seek(0)
                 if not self._latest and (line := file.readline()).endswith(b"\n"):
                     self._start(line)
-                while self._latest and not self.problem and (lines := file.readlines(2**20)):
-                    if not lines[-1].endswith(b"\n"):  # it is being written, or was cut off by a kill
-                        lines.pop()
-                    self._add(lines)
+                rest = b""  # of a line that is being written, or was cut off by a kill
+                while self._latest and not self.problem and (part := file.read(2**20)):
+                    end = part.rfind(b"\n") + 1  # `readlines` would go on after half a line, and take the rest for one
+                    self._add(io.BytesIO(rest + part[:end]).readlines() if end else [])
+                    rest = part[end:] if end else rest + part
         except FileNotFoundError:
             self.problem = "is gone"
         except OSError as error:

@@ -25,6 +25,7 @@ from twolayer.files import (
     TEMPORARY,
     make_folders,
     named,
+    regular,
     remove_all,
     remove_folders,
     sync_folder,
@@ -246,7 +247,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """What `run.json` says. Raises RunError where it is not to be had, or not understood."""
     file = path / INFO
     try:
-        info = json.loads(file.read_text())
+        info = json.loads(regular(file).read_text())
     except FileNotFoundError:
         raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True) from None
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 from twolayer import loading, text
 from twolayer.config import Config, flat
 from twolayer.errors import ConfigError, RunError
+from twolayer.files import regular
 from twolayer.history import Reader
 from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, is_held, read_info
 
@@ -60,9 +61,13 @@ class Saved:
     @property
     def each(self) -> float | None:
         """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""
-        seconds = self.number("seconds")
-        is_known = seconds and len(self.history) and self.status not in _UNTOLD
-        return seconds / len(self.history) if seconds and is_known else None
+        seconds, rows = self.seconds, self.number("iterations")  # of the whole, also where rows are gone
+        return seconds / rows if seconds and rows else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the training took, where it is known: until the end, run.json has that of a checkpoint before."""
+        return self.number("seconds") if self.status not in _UNTOLD else None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _config(path: Path, digests: object) -> Config:
     """The config, whose file's SHA-256 is to be one of these, where they are known. Raises RunError."""
     file = path / CONFIG
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(regular(file).read_bytes()).hexdigest()
         config = loading.resolve(str(file.absolute()), environment={}, read=False).config
     except FileNotFoundError:
         raise RunError(f"{file}: is gone") from None

@@ -71,7 +71,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "layers": picturing.layers(run, model),
         "when": when,
         "config": _config(run),
-        "provenance": _provenance(run.info),
+        "provenance": _provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
         "resumed": _resumed(run.info.get("resumed")),
     }
 
@@ -121,7 +121,7 @@ def _words(column: str) -> str:
 
 def _facts(run: Saved) -> list[str]:
     """What the run is, in a line: config, sizes, engine, device, when, and how long."""
-    form, seconds = run.word("form"), run.number("seconds")
+    form, seconds = run.word("form"), run.seconds
     return [
         _value(fact)
         for fact in (
@@ -168,7 +168,11 @@ def _figures(run: Saved) -> list[dict[str, str]]:
         before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
         some = [(f"best {_words(column)}", number(best), f"{before}{unit} {at:,}")]
         if column == "loss":
-            some = [("first loss", number(first), f"{unit} 1"), *some, ("last loss", number(last), f"{unit} {rows:,}")]
+            some = [
+                ("first loss", number(first), f"{unit} 1"),
+                *some,
+                ("last loss", number(last), f"{unit} {measure.last_at:,}"),
+            ]
         found += some
     where = "after the last update" if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):

@@ -14,9 +14,9 @@ def safe(text: object) -> str:
 
 def duration(seconds: float, micro: str = "µs") -> str:
     """A time in the unit that suits it, to three digits."""
-    if seconds < 1e-3:
+    if seconds < 0.9995e-3:
         return f"{seconds * 1e6:.3g} {micro}"
-    if seconds < 1:
+    if seconds < 0.9995:  # more would be 1e+03 ms
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 100:
         return f"{seconds:.3g} s"

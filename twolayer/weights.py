@@ -11,6 +11,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from twolayer.errors import RunError
+from twolayer.files import regular
 from twolayer.runs import CONFIG, MODEL
 from twolayer.saved import Saved
 from twolayer.sealing import unseal
@@ -46,7 +47,7 @@ def read(run: Saved) -> Model | None:
     """The model of a run; None where it has none yet. Raises RunError where that is gone, damaged or another's."""
     path = run.path / MODEL
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
         metadata = unseal(data)
         tensors = safetensors.numpy.load(data)
     except FileNotFoundError:
@@ -62,7 +63,9 @@ def read(run: Saved) -> Model | None:
     if missing := [name for name in TENSORS if name not in tensors]:
         raise RunError(f"{path}: lacks the tensor {missing[0]}")
     w1, b1, w2, b2 = (tensors[name] for name in TENSORS)
-    if (w1.ndim, w2.ndim) != (2, 2) or (w1.shape[0], *w2.shape) != (*b1.shape, *b2.shape, *b1.shape) or not w1.size:
+    are_layers = (w1.ndim, w2.ndim) == (2, 2) and w1.size and w2.size
+    are_layers = are_layers and (w1.shape[:1], w2.shape[:1], w2.shape[1:]) == (b1.shape, b2.shape, b1.shape)
+    if not are_layers or any(tensors[name].dtype.kind != "f" for name in TENSORS):
         raise RunError(f"{path}: its tensors are not those of two layers")
     sizes = {"D_in": w1.shape[1], "H": len(b1), "D_out": len(b2)}
     if any(run.values.get(key, size) != size for key, size in sizes.items()):
