@@ -13,6 +13,8 @@ from twolayer.console import out
 from twolayer.saved import shown
 from twolayer.text import duration
 
+NOWHERE = "nowhere"
+
 
 def show(things: Sequence[Thing], names: Sequence[str]) -> None:
     """Print the things as rows and the runs as columns: at a time as many beside the first as there is room for."""
@@ -45,6 +47,7 @@ def _table(things: Sequence[Thing], names: Sequence[str], start: int, end: int) 
         table.add_column(Text(names[place]), overflow="fold")
         if place:
             table.add_column(Text("difference"), overflow="fold")
+    counts = next(thing.values for thing in things if thing.what in ("iterations", "epochs", "rows"))
     for thing in things:
         places = (0, *range(start, end))
         if all(thing.values[place] is None for place in places) and not any(thing.gaps[place] for place in places):
@@ -56,6 +59,8 @@ def _table(things: Sequence[Thing], names: Sequence[str], start: int, end: int) 
         cells = [_value(thing, 0)]
         for place in places[1:]:
             cells += [_value(thing, place), _gap(thing, place)]
+            if cells[-2] == NOWHERE and len({counts[0], counts[place]}) > 1:
+                cells[-2] = f"{NOWHERE} in {min(counts[0], counts[place])}"
         what = thing.what.replace("seconds per", "time per")
         table.add_row(*map(Text, (shown(what), *cells)))
     return table
@@ -68,7 +73,7 @@ def _value(thing: Thing, place: int) -> str:
     if not thing.is_measured:
         return shown(value)
     if value is None:
-        return "nowhere" if thing.gaps[place] is not None else ""
+        return NOWHERE if thing.gaps[place] is not None else ""
     if thing.what.startswith("seconds"):
         return duration(value, _micro())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
