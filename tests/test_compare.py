@@ -158,6 +158,10 @@ def test_what_computed_is_said_where_it_differs(folder: Path, tmp_path: Path) ->
         "torch": (info["torch"], "9.9, then 9.10"),
         "initial_sha256": (info["initial_sha256"], "0" * 64),
     }
+    page = without_torch("report", "a", "b", cwd=tmp_path)
+    assert (page.returncode, page.stderr) == (0, "wrote report.html\n")
+    for value in (*differing(told(tmp_path, "a", "b"))["torch"], "0" * 64):
+        assert f"<td>{value}</td>" in (tmp_path / "report.html").read_text()
     shown = without_torch("compare", "a", "b", cwd=tmp_path).stdout
     assert re.search(rf"^initial_sha256 +{info['initial_sha256'][:12]} +0{{12}}$", shown, re.MULTILINE)
 
@@ -335,6 +339,17 @@ def test_a_run_and_its_resumed_twin_agree_and_others_do_not(folder: Path) -> Non
     assert lines[1].startswith(f"error: step: loss at iteration 2 is {step[1]!r}, and not {a[1]!r}: ")
     assert lines[2] == "error: short: has 15 iterations, and not 40"
     assert lines[3].startswith("error: table: its history has epoch, loss, val_loss")
+
+
+def test_histories_without_a_row_agree_with_none(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "history.csv").write_text("iteration,loss\n")
+        info = json.loads((tmp_path / "runs" / name / "run.json").read_text())
+        (tmp_path / "runs" / name / "run.json").write_text(
+            json.dumps(info | {"status": "interrupted", "iterations": 0})
+        )
+    assert agree(tmp_path, "--expect-equal", "a", "b") == (1, ["error: b: neither has iterations that could agree"])
 
 
 def test_engines_agree_to_a_tolerance_and_not_exactly(folder: Path) -> None:

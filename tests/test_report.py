@@ -26,6 +26,7 @@ from twolayer.report import write
 
 EVIL = "</script><img src=x onerror=globalThis.hacked=1>\"'`{{7*7}}{% raw %}${7*7}\x1b[31m\u202e"
 SAFE = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+FOUR = ("default-1", "default-2", "flowers-1", "diverged-1")
 FOLDER = EVIL.replace("/", "\\")
 
 TRAIN = """
@@ -252,6 +253,53 @@ def test_a_phone_has_no_sideways_scrolling(place: Path, chromium: Browser, schem
             assert page.evaluate("document.documentElement.scrollWidth") == 375
             background = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+def test_the_legend_has_every_run_within_the_chart(place: Path, chromium: Browser, width: int) -> None:
+    with opened(chromium, report(place, *FOUR)[0], viewport={"width": width, "height": 700}) as page:
+        frame = page.locator("#chart svg").bounding_box()
+        assert frame is not None
+        entries = page.locator("#chart .role-legend-label text").all()
+        assert len(entries) == len(FOUR) + 2  # and what is training, what validation
+        for entry in entries:
+            box = entry.bounding_box()
+            assert box is not None
+            assert frame["y"] <= box["y"]
+            assert box["x"] + box["width"] <= frame["x"] + frame["width"]
+
+
+def test_a_link_to_a_run_unfolds_it(place: Path, chromium: Browser) -> None:
+    with opened(chromium, report(place, *FOUR)[0]) as page:
+        assert page.locator("details[open]").count() == 0
+        page.click("a[href='#run-3']")
+        page.wait_for_selector("#run-3[open]")
+        assert page.locator("details[open]").count() == 1
+
+
+def test_of_several_runs_print_has_every_figure(place: Path, chromium: Browser) -> None:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("there is no pdftotext here")
+    with opened(chromium, report(place, *FOUR)[0]) as page:
+        page.pdf(path=place / "four.pdf", format="A4")
+        names = page.locator("table.figures thead th").all_inner_texts()
+        figures = page.locator("table.figures tbody").first.inner_text().split()
+    command = ["pdftotext", "-layout", "four.pdf", "-"]
+    text = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
+    assert len(names) > 8
+    words = text.split()
+    assert {word for name in names for word in name.split()} <= set(words)
+    assert [figure for figure in figures if figure not in words] == []
+
+
+def test_configs_that_cannot_be_read_are_not_called_the_same(place: Path) -> None:
+    for name in ("torn-1", "torn-2"):
+        shutil.copytree(place / "runs/default-1", place / "runs" / name)
+        (place / "runs" / name / "config.yaml").unlink()
+    text = report(place, "torn-1", "torn-2")[0].read_text()
+    assert "The configs cannot all be read; in what can be, nothing." in text
+    assert "the configs are the same" not in text
+    assert "the configs are the same" in report(place, "default-1", "default-1")[0].read_text()
 
 
 def test_print_has_the_chart_and_all_that_is_folded_away_on_white_paper(place: Path, chromium: Browser) -> None:

@@ -54,6 +54,13 @@ def test_a_completed_run_is_all_there(run: Path) -> None:
     assert found.each == seconds / 5
 
 
+def test_what_a_continuation_had_otherwise_is_told(run: Path) -> None:
+    change(run, device="cpu", resumed=[{"device": "H100"}, {"device": "H100"}, {}, 1, {"device": 2}])
+    assert saved.read(run).told("device") == "cpu, then H100"
+    change(run, device=7, resumed=None)
+    assert saved.read(run).told("device") == ""
+
+
 def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: Path) -> None:
     change(run, status="running", iterations=None)
     with runs.Run(run):

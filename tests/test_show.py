@@ -567,6 +567,12 @@ def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
     assert error.splitlines()[1].startswith("my-3, completed ")
 
 
+def test_all_and_follow_do_not_go_together(folder: Path) -> None:
+    done = without_torch("show", "default-1", "--all", "--follow", cwd=folder)
+    assert done.returncode == 2
+    assert "does not go with --all" in done.stderr
+
+
 def test_a_run_that_is_over_is_shown_once(folder: Path) -> None:
     once = show_in(folder, 80, 24, "default-1")
     assert show_in(folder, 80, 24, "default-1", "--follow") == once

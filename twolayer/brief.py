@@ -101,7 +101,7 @@ def _engine(run: Saved) -> str:
     if config is None:
         return ", ".join(word for word in (run.word("engine"), run.word("form"), run.word("device")) if word)
     threads = f"{config.threads} thread{'s' * (config.threads != 1)}"
-    return f"{config.engine_name}, {threads}, {run.word('device') or config.device}"
+    return f"{config.engine_name}, {threads}, {run.told('device') or config.device}"
 
 
 def _time(run: Saved, each: float | None, micro: str) -> str:

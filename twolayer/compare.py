@@ -50,7 +50,7 @@ def compared(runs: Sequence[Saved]) -> list[Thing]:
     things = [_thing("status", [run.status for run in runs])] if len({run.status for run in runs}) > 1 else []
     differ = differences(runs)
     things += [_thing(key, values) for key, values in differ.items()]
-    things += [_thing(key, values) for key, values in _computed(runs, set(differ))]
+    things += [_thing(key, values) for key, values in computed(runs, set(differ))]
     units = [run.history.unit for run in runs]
     unit = units[0] if len(set(units)) == 1 else "row"
     if unit == "row":
@@ -99,6 +99,8 @@ def disagreement(reference: Saved, run: Saved, tolerance: float = 0.0) -> str:
         gap = _gap(was, now)
         by = ", relative ".join(f"{number:+.3g}" for number in gap or () if number is not None)
         return f"{name} at {a.unit} {place + 1} is {now!r}, and not {was!r}{': ' if by else ''}{by}"
+    if not len(a):
+        return f"neither has {a.unit}s that could agree"
     if len(a) != len(b):
         return f"has {len(b)} {b.unit}s, and not {len(a)}"
     return ""
@@ -172,20 +174,12 @@ def _place(what: str, found: Sequence[_Where]) -> Thing:
     return Thing(what, tuple(values), (None, *gaps[1:]), is_measured=True)
 
 
-def _computed(runs: Sequence[Saved], differ: set[str]) -> Iterator[tuple[str, list[str | None]]]:
+def computed(runs: Sequence[Saved], differ: set[str]) -> Iterator[tuple[str, list[str | None]]]:
     """What computed, where that differs, and what the runs began with, where the configs do not explain it."""
     keys = [key for key in COMPUTED if key not in differ]
     if not any(key.startswith("data.") for key in differ):
         keys += [key for key, causes in BEGUN.items() if not differ & causes]
     for key in keys:
-        values = [_told(run, key) for run in runs]
+        values = [run.told(key) or None for run in runs]
         if len({value for value in values if value is not None}) > 1:
             yield key, values
-
-
-def _told(run: Saved, key: str) -> str | None:
-    """What run.json says of a run, and of its continuations where they were other."""
-    again = run.info.get("resumed")
-    told = [run.info, *(again if isinstance(again, list) else [])]
-    words = dict.fromkeys(one[key] for one in told if isinstance(one, dict) and isinstance(one.get(key), str))
-    return ", then ".join(words) or None

@@ -58,6 +58,13 @@ class Saved:
         value = self.info.get(key)
         return text.safe(value) if isinstance(value, str) else ""
 
+    def told(self, key: str) -> str:
+        """A text in run.json, as `word`, and what it was in the run's continuations, where that was other."""
+        again = self.info.get("resumed")
+        all_told = [self.info, *(again if isinstance(again, list) else [])]
+        words = [one.get(key) for one in all_told if isinstance(one, dict)]
+        return ", then ".join(dict.fromkeys(text.safe(word) for word in words if isinstance(word, str)))
+
     @property
     def each(self) -> float | None:
         """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from twolayer import picturing, saved, weights
 from twolayer.brief import measures
-from twolayer.compare import COMPUTED
+from twolayer.compare import computed
 from twolayer.config import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.saved import Saved, shown
@@ -81,13 +81,13 @@ def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
 
     "?" stands where a run does not tell, and nothing where it does not have the key.
     """
-    known = [run.values for run in runs]
+    known, differ = [run.values for run in runs], saved.differences(runs)
     found = [
         (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
-        for key in saved.differences(runs)
+        for key in differ
     ]
-    computed = [(CALLED[key], [run.word(key) or "?" for run in runs]) for key in COMPUTED if key != "device"]
-    return found + [(name, words) for name, words in computed if len(set(words) - {"?"}) > 1]
+    other = [(CALLED[key], [_value(value or "?") for value in values]) for key, values in computed(runs, set(differ))]
+    return found + other
 
 
 def moment(time: datetime.datetime) -> str:
@@ -128,7 +128,7 @@ def _facts(run: Saved) -> list[str]:
             run.word("config"),
             run.config.shape.translate(SIGNS) if run.config else run.word("shape"),
             run.word("engine") + (f" ({form})" if form not in ("", "auto") else ""),
-            run.word("device"),
+            run.told("device"),
             _time(run.info["started"]) if "started" in run.info else "",
             duration(seconds) if seconds else "",
         )

@@ -50,6 +50,10 @@ def show(
     csv and jsonl print all rows with every digit, and nothing else. With --follow a terminal is redrawn; at a pipe all
     rows come, as they are computed.
     """
+    if follow and everything:
+        raise typer.BadParameter(
+            "--follow shows what fits the screen, and at a pipe all rows; it does not go with --all"
+        )
     found = saved.read(runs.find(run))
     from twolayer import showing  # a tenth of a second, nearly all of it numpy
 
