@@ -52,7 +52,7 @@ def show(
     """
     if follow and everything:
         raise typer.BadParameter(
-            "--follow shows what fits the screen, and at a pipe all rows; it does not go with --all"
+            "--follow redraws the screen, and at a pipe prints all rows; it does not go with --all"
         )
     found = saved.read(runs.find(run))
     from twolayer import showing  # a tenth of a second, nearly all of it numpy
