@@ -41,9 +41,10 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _heed_ctrl_c() -> None:
-    """Children inherit an ignored SIGINT (`make test &` in a script), and would never stop."""
+def _heed_signals() -> None:
+    """Children inherit ignored signals (`make test &` in a script, `nohup make test`), and would never stop."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
