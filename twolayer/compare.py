@@ -99,7 +99,7 @@ def disagreement(reference: Saved, run: Saved, tolerance: float = 0.0) -> str:
         gap = _gap(was, now)
         by = ", relative ".join(f"{number:+.3g}" for number in gap or () if number is not None)
         return f"{name} at {a.unit} {place + 1} is {now!r}, and not {was!r}{': ' if by else ''}{by}"
-    if not len(a):
+    if not len(a) and not len(b):
         return f"neither has {a.unit}s that could agree"
     if len(a) != len(b):
         return f"has {len(b)} {b.unit}s, and not {len(a)}"
