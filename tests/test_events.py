@@ -114,16 +114,21 @@ def test_rows_that_are_taken_back_are_told_once_with_their_last_values(tmp_path:
     assert_all_there(tmp_path / "run")
 
 
-def test_a_kill_at_any_moment_leaves_files_that_can_be_read_and_gone_on_with(tmp_path: Path) -> None:
+def stopped(folder: Path, number: int) -> int:
+    """Begin a long training and send it a signal after some hundred iterations; its exit code."""
     arguments = ["train", "--out", "run", "--tensorboard", "--quiet", "--checkpoint-every", "100"]
-    command = [str(COMMAND), *arguments, "--epochs", "100000", "--lr", "1e-5"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.DEVNULL)
-    history = tmp_path / "run/history.csv"
-    deadline = time.monotonic() + 60
-    while not (history.exists() and history.stat().st_size > 20_000) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    command = [str(COMMAND), *arguments, "--epochs", "1000000", "--lr", "1e-5"]
+    history = folder / "run/history.csv"
+    with subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (history.exists() and history.stat().st_size > 20_000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        return process.wait(60)
+
+
+def test_a_kill_at_any_moment_leaves_files_that_can_be_read_and_gone_on_with(tmp_path: Path) -> None:
+    assert stopped(tmp_path, signal.SIGKILL) == -signal.SIGKILL
     killed = scalars(tmp_path / "run")[TAGS["loss"]]
     assert [step for step, _ in killed] == list(range(1, len(killed) + 1))
     assert len(killed) > 100
@@ -146,14 +151,7 @@ def test_a_divergence_is_told_to_its_end(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_has_told_all_it_has_done(tmp_path: Path) -> None:
-    command = [str(COMMAND), "train", "--out", "run", "--tensorboard", "--epochs", "1000000", "--lr", "1e-5", "--quiet"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.DEVNULL)
-    history = tmp_path / "run/history.csv"
-    deadline = time.monotonic() + 60
-    while not (history.exists() and history.stat().st_size > 20_000) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert stopped(tmp_path, signal.SIGINT) == 130
     assert_all_there(tmp_path / "run")
 
 
