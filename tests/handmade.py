@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 from twolayer import saved
 from twolayer.history import csv_header, csv_row
 from twolayer.saved import Saved
+from twolayer.sealing import seal_json
 
 
 def make(
@@ -37,6 +39,27 @@ def make(
         file.write(csv_header([unit, "loss", "val_loss"][: 1 + len(columns)]))
         file.writelines(csv_row((i + 1, *row)) for i, row in enumerate(zip(*columns, strict=True)))
     return saved.read(path)
+
+
+def write_info(run: Path, info: Mapping[str, Any]) -> None:
+    """Write a run's run.json, with the checksum of itself."""
+    (run / "run.json").write_bytes(seal_json({key: value for key, value in info.items() if key != "sha256"}))
+
+
+def change_info(run: Path, **fields: Any) -> None:
+    """Change what a run's run.json says; None takes a field out, and `running` what is written at the end."""
+    info = json.loads((run / "run.json").read_text()) | fields
+    ended = ("history_bytes", "history_sha256") if fields.get("status") == "running" else ()
+    write_info(run, {key: value for key, value in info.items() if value is not None and key not in ended})
+
+
+def write_history(run: Path, text: str, **fields: Any) -> None:
+    """Give a run that has ended another history, as if that were its own."""
+    (run / "history.csv").write_text(text)
+    losses = dict.fromkeys(("first_loss", "best_loss", "last_loss"))
+    rows = text.count("\n") - 1
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    change_info(run, **{"iterations": rows, "history_bytes": len(text), "history_sha256": digest} | losses | fields)
 
 
 @dataclass(frozen=True)

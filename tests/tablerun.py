@@ -12,6 +12,7 @@ from twolayer import checkpoint, runs
 from twolayer.baselines import linear_baseline
 from twolayer.config import FileData
 from twolayer.evaluation import bundle
+from twolayer.sealing import digest
 from twolayer.tables import Table, read
 
 CSV = "id,size,colour,weight,price\n" + "".join(
@@ -42,10 +43,13 @@ def make_run(
     x, y = torch.from_numpy(table.x), torch.from_numpy(table.y)
     baseline = linear_baseline(x, y, table.columns.classes is not None)
     with runs.making(path, "x") as run:
-        run.note(status=status)
         if status == "completed":
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
-            run.write(runs.MODEL, *checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
+            data = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
+            run.write(runs.MODEL, data)
+            run.note(status=status, model_sha256=digest(data))
+        else:
+            run.note(status=status)
     run.close()
     return table

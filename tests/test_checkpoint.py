@@ -74,7 +74,7 @@ def test_a_pickle_is_not_executed(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     (run.path / "checkpoints" / "5.safetensors").write_bytes(pickle.dumps(Bomb()))
     torch.save({"a": Bomb()}, run.path / "checkpoints" / "6.safetensors")
-    found, wrong = checkpoint.newest(run.path)
+    found, wrong = checkpoint.newest(run.open_checkpoints())
     assert found is None
     assert [message.endswith("is no safetensors file, or damaged") for message in wrong] == [True, True]
 
@@ -84,22 +84,24 @@ def test_the_newest_two_are_kept_and_the_newest_good_one_is_taken(run: Run) -> N
         checkpoint.save(run, iteration, {"a": torch.full((2,), float(iteration))}, 1.5)
     folder = run.path / "checkpoints"
     assert sorted(file.name for file in folder.iterdir()) == ["100.safetensors", "20.safetensors"]
-    found, wrong = checkpoint.newest(run.path)
+    found, wrong = checkpoint.newest(run.open_checkpoints())
     assert found is not None
     assert (found.iteration, found.seconds, wrong) == (100, 1.5, [])
     assert found.state["a"].tolist() == [100.0, 100.0]
-    found, _ = checkpoint.newest(run.path, 99)
+    found, _ = checkpoint.newest(run.open_checkpoints(), 99)
     assert found is not None
     assert found.iteration == 20
 
     (folder / "100.safetensors").write_bytes((folder / "100.safetensors").read_bytes()[:-1])
-    found, wrong = checkpoint.newest(run.path)
+    found, wrong = checkpoint.newest(run.open_checkpoints())
     assert found is not None
     assert found.iteration == 20
-    assert wrong == [f"{folder / '100.safetensors'}: is damaged: its checksum is another"]
+    assert wrong == [f"{folder / '100.safetensors'}: is damaged: it is not as long as its header says"]
 
     (folder / "100.safetensors").write_bytes((folder / "20.safetensors").read_bytes())
-    assert checkpoint.newest(run.path)[1] == [f"{folder / '100.safetensors'}: is the checkpoint of iteration 20"]
+    assert checkpoint.newest(run.open_checkpoints())[1] == [
+        f"{folder / '100.safetensors'}: is the checkpoint of iteration 20"
+    ]
 
 
 def test_damaged_ones_that_were_passed_over_make_room(run: Run) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import BASE, COMMAND, TERMINAL_CODES, clean_environment, in_terminal, screen, without_torch
+from handmade import change_info, write_info
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -151,9 +152,7 @@ def test_what_computed_is_said_where_it_differs(folder: Path, tmp_path: Path) ->
     for name in ("a", "b"):
         shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
     info = json.loads((tmp_path / "runs/b/run.json").read_text())
-    (tmp_path / "runs/b/run.json").write_text(
-        json.dumps(info | {"torch": "9.9", "initial_sha256": "0" * 64, "resumed": [{"torch": "9.10"}, {}, 1]})
-    )
+    change_info(tmp_path / "runs/b", torch="9.9", initial_sha256="0" * 64, resumed=[{"torch": "9.10"}, {}, 1])
     assert differing(told(tmp_path, "a", "b")) == {
         "torch": (info["torch"], "9.9, then 9.10"),
         "initial_sha256": (info["initial_sha256"], "0" * 64),
@@ -216,8 +215,7 @@ def test_what_is_too_long_for_a_terminal_is_folded_and_nothing_is_lost(folder: P
         shutil.copytree(folder / "runs/table", tmp_path / "runs" / name)
         file = tmp_path / "runs" / name / "config.yaml"
         file.write_text(file.read_text().replace(str(folder / "my.csv"), f"/{path}/{name}.csv"))
-        info = json.loads((tmp_path / "runs" / name / "run.json").read_text())
-        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(info | {"config_sha256": None}))
+        change_info(tmp_path / "runs" / name, config_sha256=None)
     _, written = in_terminal(["compare", "a", "b"], tmp_path, {"COLUMNS": "80"})
     lines = screen(written)
     assert max(map(cell_len, lines)) <= 80
@@ -231,7 +229,7 @@ def test_hostile_text_reaches_the_terminal_as_text(folder: Path, tmp_path: Path)
         shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
     info = json.loads((tmp_path / "runs/a/run.json").read_text())
     info |= {"device": bad, "torch": bad, "data_sha256": bad, "resumed": [{"python": bad}, bad], "final_loss": bad}
-    (tmp_path / "runs/a/run.json").write_text(json.dumps(info))
+    write_info(tmp_path / "runs/a", info)
     for form in ("table", "csv"):
         done = without_torch("compare", "a", f"runs/b{bad}", "--format", form, "--expect-equal", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -246,8 +244,7 @@ def test_hostile_text_reaches_the_terminal_as_text(folder: Path, tmp_path: Path)
 def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, tmp_path: Path) -> None:
     def change(name: str, **fields: Any) -> None:
         shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
-        info = json.loads((tmp_path / "runs" / name / "run.json").read_text()) | fields
-        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(info))
+        change_info(tmp_path / "runs" / name, **fields)
 
     for name, fields in {
         "a": {},
@@ -282,7 +279,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
     assert done.stderr.splitlines() == [
         "runs/broken/run.json: is damaged; it does not say its format",
         "runs/damaged/history.csv: is damaged after row 1",
-        "runs/unset/config.yaml: is gone",
+        "runs/unset/config.yaml: is missing",
         "error: damaged: runs/damaged/history.csv: is damaged after row 1",
     ]
 
@@ -345,9 +342,12 @@ def test_histories_without_a_row_agree_with_none(folder: Path, tmp_path: Path) -
     for name in ("a", "b"):
         shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
         (tmp_path / "runs" / name / "history.csv").write_text("iteration,loss\n")
-        info = json.loads((tmp_path / "runs" / name / "run.json").read_text())
-        (tmp_path / "runs" / name / "run.json").write_text(
-            json.dumps(info | {"status": "interrupted", "iterations": 0})
+        shutil.rmtree(tmp_path / "runs" / name / "checkpoints")
+        change_info(
+            tmp_path / "runs" / name,
+            **dict.fromkeys(("first_loss", "best_loss", "last_loss", "history_bytes", "history_sha256")),
+            status="interrupted",
+            iterations=0,
         )
     assert agree(tmp_path, "--expect-equal", "a", "b") == (1, ["error: b: neither has iterations that could agree"])
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Run
+from handmade import change_info
 from tablerun import CSV, make_run
 
 from twolayer.baselines import Baseline, linear_baseline
@@ -134,6 +135,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
         path.write_bytes(b"".join(checkpoint.pack(changed, {"columns": metadata["columns"]})))
+        change_info(tmp_path / "run", model_sha256=None, format=1)
         with pytest.raises(RunError, match=message):
             load_model(tmp_path / "run")
     path.write_bytes(b"".join(checkpoint.pack(tensors, {"columns": {"features": 3}})))

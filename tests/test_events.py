@@ -207,10 +207,11 @@ def test_wherever_a_write_fails_the_run_goes_on_and_every_scalar_is_there(lastin
     for at in range(1, 1000):
         folder = tmp_path / f"run-{at}"
         with pytest.MonkeyPatch.context() as patch:
-            Failing(patch, at, errno.ENOSPC, lastingly=lastingly)
+            failing = Failing(patch, at, errno.ENOSPC, lastingly=lastingly)
             try:
                 record(folder)
-                break
+                if failing.calls < at:
+                    break
             except RunError as error:
                 failed += 1
                 of_events += "events.out.tfevents" in str(error)
@@ -220,7 +221,8 @@ def test_wherever_a_write_fails_the_run_goes_on_and_every_scalar_is_there(lastin
         if folder.exists():
             assert_all_there(folder)
         assert not list(tmp_path.rglob("*.part"))
-    assert failed == at - 1 > 60
+    assert failed > 60
+    assert failed >= at - 3  # the sweep of leftovers may fail, and nothing is lost
     assert of_events > 10
 
 
@@ -231,10 +233,11 @@ def test_wherever_catching_up_fails_it_is_done_the_next_time(tmp_path: Path) -> 
     for at in range(1, 1000):
         folder = shutil.copytree(tmp_path / "begun", tmp_path / f"run-{at}")
         with pytest.MonkeyPatch.context() as patch:
-            Failing(patch, at, errno.EIO, lastingly=True)
+            failing = Failing(patch, at, errno.EIO, lastingly=True)
             try:
                 resume(folder, epochs=16)
-                break
+                if failing.calls < at:
+                    break
             except RunError as error:
                 of_events += "events.out.tfevents" in str(error)
         assert not list(folder.glob(".*"))

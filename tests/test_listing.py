@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import COMMAND, clean_environment, without_torch
+from handmade import change_info
 
 from twolayer import listing, runs
 from twolayer.errors import RunError
@@ -23,9 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(command, cwd=path, env=clean_environment(), capture_output=True, check=False)
     killed = path / "runs" / "scratch-3"
     info = json.loads((killed / "run.json").read_text())
-    (killed / "run.json").write_text(
-        json.dumps({key: info[key] for key in info if "loss" not in key} | {"status": "running"})
-    )
+    change_info(killed, status="running", **{key: None for key in info if "loss" in key})
     with (killed / "history.csv").open("a") as file:
         file.write("201,12")
     for name in ("no-json", "damaged", "no-history", "garbled"):
@@ -78,7 +77,7 @@ def test_a_run_itself_is_listed_and_what_is_gone_from_it_is_named(folder: Path, 
     copy = tmp_path / "scratch-1"
     shutil.copytree(folder / "runs" / "scratch-1", copy)
     (copy / "model.safetensors").unlink()
-    assert listing.listed(copy)[1] == [f"{copy}/model.safetensors: is gone"]
+    assert listing.listed(copy)[1] == [f"{copy}/model.safetensors: is missing"]
 
 
 def test_a_run_that_is_held_is_running(folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import math
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from browsing import opened
 from conftest import Run, without_torch
-from handmade import look, make
+from handmade import change_info, look, make
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from trained import train
@@ -57,8 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def change(run: Path, status: str) -> None:
     """A run that has come as far as iteration 300."""
-    info = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(info | {"status": status, "iterations": 300}))
+    change_info(run, status=status, iterations=300)
     (run / "model.safetensors").unlink()
     rows = (run / "history.csv").read_text().splitlines(keepends=True)
     (run / "history.csv").write_text("".join(rows[:301]) + "301,0.0")  # which is being written

@@ -349,7 +349,7 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
             done = twolayer(command, name, "new.csv")
             assert (done.returncode, done.stdout, done.stderr) == (code, "", f"error: {message}\n")
     model.unlink()
-    assert twolayer("predict", "run", "new.csv").stderr == "error: run/model.safetensors: is gone\n"
+    assert twolayer("predict", "run", "new.csv").stderr == "error: run/model.safetensors: is missing\n"
 
 
 def test_without_polars_one_line_says_what_to_install(run: Path) -> None:

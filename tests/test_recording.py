@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from handmade import change_info
 from test_runs import Failing
 from torch import nn
 
@@ -18,6 +19,7 @@ from twolayer import checkpoint, recording, runs
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.errors import RunError
+from twolayer.files import Folder
 from twolayer.loading import load_config
 from twolayer.recording import Recording, fingerprints
 from twolayer.runs import Every
@@ -63,10 +65,11 @@ def test_wherever_a_write_fails_the_newest_checkpoint_verifies_and_the_run_goes_
         at += 1
         folder = tmp_path / f"run-{at}"
         with pytest.MonkeyPatch.context() as patch:
-            Failing(patch, at, code, lastingly=lastingly)
+            failing = Failing(patch, at, code, lastingly=lastingly)
             try:
                 record(folder, config)
-                break
+                if failing.calls < at:
+                    break
             except RunError as error:
                 failed += 1
                 assert error.exit_code == 1
@@ -76,14 +79,14 @@ def test_wherever_a_write_fails_the_newest_checkpoint_verifies_and_the_run_goes_
         if not (folder / "run.json").exists():  # nothing was trained
             assert not list(folder.rglob("*.safetensors"))
             continue
-        assert checkpoint.newest(folder)[1] == []
+        assert checkpoint.newest(Folder(folder / "checkpoints"))[1] == []
         info = runs.read_info(folder)
         if info["status"] != "completed":
             resume(folder)
         for part in ("history.csv", "model.safetensors"):
             assert (folder / part).read_bytes() == (tmp_path / "whole" / part).read_bytes()
     assert failed > 50
-    assert failed == at - 1
+    assert at - 3 <= failed <= at - 1  # the sweep of leftovers may fail, and nothing is lost
 
 
 def test_checkpoints_come_at_the_very_iterations(tmp_path: Path) -> None:
@@ -116,8 +119,7 @@ def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_keeps_the_provenance_of_its_start(tmp_path: Path) -> None:
     record(tmp_path / "run", load_config("scratch", epochs=8))
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps(info | {"torch": "2.11.0", "status": "interrupted"}))
+    change_info(tmp_path / "run", torch="2.11.0", status="interrupted")
     resume(tmp_path / "run", epochs=12)
     after = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (after["torch"], after["epochs"]) == ("2.11.0", 12)

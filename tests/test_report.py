@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from browsing import opened
 from conftest import clean_environment, without_torch
+from handmade import write_info
 from playwright.sync_api import Browser, Page, expect
 from tablerun import make_run
 
@@ -343,7 +344,7 @@ def evil_run(place: Path) -> Path:
         "seconds": 10**400,
         "epochs": True,
     }
-    (run / "run.json").write_text(json.dumps(info))
+    write_info(run, info)
     return run
 
 
@@ -437,7 +438,7 @@ def test_a_run_without_a_model_shows_the_layers_alone(place: Path, chromium: Bro
     shutil.copytree(place / "runs/default-1", run)
     (run / "model.safetensors").unlink()
     info = json.loads((run / "run.json").read_text()) | {"status": "interrupted"}
-    (run / "run.json").write_text(json.dumps(info))
+    write_info(run, info)
     path, problems = report(place, run.name)
     assert not problems
     with opened(chromium, path) as page:

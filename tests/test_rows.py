@@ -181,7 +181,7 @@ def test_from_its_state_it_goes_on_bit_for_bit(engine: str, loss: str) -> None:
         machine.sync()
     assert same(rest, whole[3:])
     assert same(weights(model), expected)
-    with pytest.raises(DataError, match="the state is that of another engine"):
+    with pytest.raises(DataError, match="is a state of another training"):
         machine.load_state({name: tensor for name, tensor in saved.items() if name != "b2"}, 3)
 
 

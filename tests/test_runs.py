@@ -68,13 +68,19 @@ def test_of_two_that_make_one_folder_the_first_has_it() -> None:
 
 
 def test_what_a_kill_has_left_in_the_making_is_swept_away() -> None:
-    old, new = (Path(f".twolayer-{digit * 16}.part") for digit in "ab")
-    for path in (old, new):
+    old, new, empty, others = (Path(f".twolayer-{digit * 16}.part") for digit in "abcd")
+    for path in (old, new, others):
         (path / "checkpoints").mkdir(parents=True)
-    os.utime(old, (0, 0))
+        (path / "history.csv").touch()
+        (path / ".twolayer").write_text(path.name if path != others else "another")
+    empty.mkdir()
+    for path in (old, empty, others):
+        os.utime(path, (0, 0))
     made(out=Path("mine"))
     assert not old.exists()
+    assert not empty.exists()
     assert new.exists()
+    assert (others / "history.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
         run.start_history(("iteration", "loss"), *mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
-    with runs.claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is gone; put it back"):
+    with runs.claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
         run.start_history(("iteration", "loss"), *mark)
     assert not (run.path / "history.csv").exists()
 
@@ -199,7 +205,7 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     [
         ("", "is damaged; it is no JSON"),
         ("[]", "it does not say its format"),
-        ('{"format": 99}', "is of format 99, and this twolayer knows 1"),
+        ('{"format": 99}', "is of format 99, and this twolayer knows 2"),
     ],
 )
 def test_a_run_json_that_is_not_understood_is_named(text: str, message: str) -> None:
@@ -239,20 +245,21 @@ def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
         with pytest.MonkeyPatch.context() as patch:
             failing = Failing(patch, at, code, lastingly=lastingly)
             try:
-                files.write_whole(path, b"after")
+                with files.replacing(path) as file:
+                    file.write(b"after")
                 break
             except RunError as error:
                 assert str(error) == f"{path}: cannot be written: {os.strerror(code)}"
         assert path.read_text() in ("before", "after")
         assert list(tmp_path.iterdir()) == [path]
-    assert failing.calls < failing.at == 7  # open, write, fsync, replace, and the folder's open and fsync
+    assert failing.calls < failing.at == 6  # the folder's open, the file's, fsync, replace, and the folder's fsync
     assert path.read_text() == "after"
 
 
 def test_what_a_kill_left_is_swept_away() -> None:
     run = made()
     run.close()
-    left = [run.path / "run.json.part", run.path / "checkpoints" / "5.safetensors.part"]
+    left = [folder / files.temporary_name() for folder in (run.path, run.path / "checkpoints")]
     for file in left:
         file.write_text("half")
     runs.claim(run.path)
@@ -276,7 +283,7 @@ def test_a_config_that_was_changed_is_refused() -> None:
     with pytest.raises(RunError, match=r"config\.yaml: was changed since"):
         runs.claim(run.path)
     (run.path / "config.yaml").unlink()
-    with pytest.raises(RunError, match=r"config\.yaml: cannot be read: No such file or directory"):
+    with pytest.raises(RunError, match=r"config\.yaml: is missing"):
         runs.claim(run.path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import BASE
+from handmade import change_info
 from trained import train
 
 from twolayer import runs, saved
@@ -38,12 +39,6 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "my-1"
 
 
-def change(run: Path, **fields: Any) -> None:
-    """Change what run.json says; None takes a field out."""
-    info = json.loads((run / "run.json").read_text()) | fields
-    (run / "run.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
-
-
 def test_a_completed_run_is_all_there(run: Path) -> None:
     found = saved.read(run)
     assert (found.name, found.status, found.problems, len(found.history)) == ("my-1", "completed", (), 5)
@@ -55,14 +50,14 @@ def test_a_completed_run_is_all_there(run: Path) -> None:
 
 
 def test_what_a_continuation_had_otherwise_is_told(run: Path) -> None:
-    change(run, device="cpu", resumed=[{"device": "H100"}, {"device": "H100"}, {}, 1, {"device": 2}])
+    change_info(run, device="cpu", resumed=[{"device": "H100"}, {"device": "H100"}, {}, 1, {"device": 2}])
     assert saved.read(run).told("device") == "cpu, then H100"
-    change(run, device=7, resumed=None)
+    change_info(run, device=7, resumed=None)
     assert saved.read(run).told("device") == ""
 
 
 def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: Path) -> None:
-    change(run, status="running", iterations=None)
+    change_info(run, status="running", iterations=None)
     with runs.Run(run):
         assert saved.read(run).status == "running"
     found = saved.read(run)
@@ -77,13 +72,13 @@ def pipe(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "no run.json": (lambda run: (run / "run.json").unlink(), "broken", "is broken; run.json is gone"),
+    "no run.json": (lambda run: (run / "run.json").unlink(), "broken", "is broken; run.json is missing"),
     "no JSON": (lambda run: (run / "run.json").write_text("{"), "broken", "run.json: is damaged; it is no JSON"),
     "a list": (lambda run: (run / "run.json").write_text("[1]"), "broken", "it does not say its format"),
-    "newer": (lambda run: change(run, format=2), "broken", "is of format 2"),
-    "no status": (lambda run: change(run, status=None), "broken", "it does not say the run's status"),
-    "other status": (lambda run: change(run, status=["completed"]), "broken", "it does not say the run's status"),
-    "no history": (lambda run: (run / "history.csv").unlink(), "completed", "history.csv: is gone"),
+    "newer": (lambda run: change_info(run, format=3), "broken", "is of format 3"),
+    "no status": (lambda run: change_info(run, status=None), "broken", "it does not say the run's status"),
+    "other status": (lambda run: change_info(run, status=["completed"]), "broken", "it does not say the run's status"),
+    "no history": (lambda run: (run / "history.csv").unlink(), "completed", "history.csv: is missing"),
     "history": (
         lambda run: (run / "history.csv").write_text("iteration,loss\n1,2.0\n3,4.0\n"),
         "completed",
@@ -92,19 +87,27 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "rows gone": (
         lambda run: (run / "history.csv").write_text("iteration,loss\n1,2.0\n"),
         "completed",
-        "history.csv: has 1 rows, and run.json tells of 5",
+        "history.csv: has 1 row, and run.json says 5",
     ),
-    "no config": (lambda run: (run / "config.yaml").unlink(), "completed", "config.yaml: is gone"),
+    "no config": (lambda run: (run / "config.yaml").unlink(), "completed", "config.yaml: is missing"),
     "config": (lambda run: (run / "config.yaml").write_text("N: many"), "completed", "config.yaml: cannot be underst"),
     "other config": (
         lambda run: (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("lr: 0.001", "lr: 0.1")),
         "completed",
         "config.yaml: was changed since",
     ),
-    "a pipe for run.json": (lambda run: pipe(run / "run.json"), "broken", "run.json: cannot be read: it is no regular"),
-    "a pipe for the history": (lambda run: pipe(run / "history.csv"), "completed", "cannot be read: it is no regular"),
-    "a pipe for config": (lambda run: pipe(run / "config.yaml"), "completed", "cannot be read: it is no regular file"),
-    "no model": (lambda run: (run / "model.safetensors").unlink(), "completed", "model.safetensors: is gone"),
+    "a pipe for run.json": (
+        lambda run: pipe(run / "run.json"),
+        "broken",
+        "run.json: cannot be read: not a regular file",
+    ),
+    "a pipe for the history": (
+        lambda run: pipe(run / "history.csv"),
+        "completed",
+        "cannot be read: not a regular file",
+    ),
+    "a pipe for config": (lambda run: pipe(run / "config.yaml"), "completed", "cannot be read: not a regular file"),
+    "no model": (lambda run: (run / "model.safetensors").unlink(), "completed", "model.safetensors: is missing"),
 }
 
 
@@ -143,14 +146,14 @@ def test_run_json_may_hold_anything(run: Path) -> None:
 def test_reading_again_takes_what_has_come_since(run: Path) -> None:
     whole = (run / "history.csv").read_text()
     (run / "history.csv").write_text(whole[:40])
-    change(run, status="running", iterations=None)
+    change_info(run, status="running", iterations=None)
     with runs.Run(run):
         before = saved.read(run)
         assert (before.status, len(before.history)) == ("running", 1)
         (run / "history.csv").write_text(whole)
         after = saved.read(run, before)
         assert (after.status, len(after.history), after.config is before.config) == ("running", 5, True)
-    change(run, status="completed", iterations=5)
+    change_info(run, status="completed", iterations=5)
     assert saved.read(run, after).status == "completed"
 
 

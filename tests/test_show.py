@@ -23,6 +23,7 @@ from typing import Self
 
 import pytest
 from conftest import BASE, COMMAND, TERMINAL_CODES, clean_environment, in_terminal, screen, without_torch
+from handmade import change_info, write_history
 from rich.cells import cell_len
 from trained import train
 
@@ -157,13 +158,8 @@ def test_no_run_is_a_usage_error_that_says_so(folder: Path) -> None:
 # --- Runs in any state
 
 
-def change(run: Path, **fields: object) -> None:
-    info = json.loads((run / "run.json").read_text()) | fields
-    (run / "run.json").write_text(json.dumps(info))
-
-
 def test_a_killed_run_is_shown_and_told_as_killed(run: Path) -> None:
-    change(run, status="running")
+    change_info(run, status="running")
     done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr) == (0, "")
     assert re.match(
@@ -172,7 +168,7 @@ def test_a_killed_run_is_shown_and_told_as_killed(run: Path) -> None:
 
 
 def test_a_running_run_is_told_as_running(run: Path) -> None:
-    change(run, status="running", epochs=10)
+    change_info(run, status="running", epochs=10)
     with runs.Run(run):
         done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr) == (0, "")
@@ -188,7 +184,7 @@ def test_a_running_run_is_told_as_running(run: Path) -> None:
             "run.json: is damaged; it is no JSON",
             ["broken, 5 iterations", "8 x 3 -> 4 -> 2", "iteration"],
         ),
-        ("run.json", None, "is broken; run.json is gone", ["broken, 5 iterations", "8 x 3 -> 4 -> 2"]),
+        ("run.json", None, "is broken; run.json is missing", ["broken, 5 iterations", "8 x 3 -> 4 -> 2"]),
         (
             "config.yaml",
             "N: x",
@@ -201,8 +197,8 @@ def test_a_running_run_is_told_as_running(run: Path) -> None:
             "history.csv: is damaged after row 1",
             ["completed", "final", "2.5"],
         ),
-        ("history.csv", None, "history.csv: is gone", ["completed", "8 x 3 -> 4 -> 2", "0 of 5 iterations"]),
-        ("model.safetensors", None, "model.safetensors: is gone", ["completed", "final", "by iteration"]),
+        ("history.csv", None, "history.csv: is missing", ["completed", "8 x 3 -> 4 -> 2", "0 of 5 iterations"]),
+        ("model.safetensors", None, "model.safetensors: is missing", ["completed", "final", "by iteration"]),
     ],
 )
 def test_a_broken_run_is_shown_as_far_as_it_goes_and_what_is_wrong_is_said(
@@ -219,18 +215,19 @@ def test_a_broken_run_is_shown_as_far_as_it_goes_and_what_is_wrong_is_said(
 
 def test_where_the_config_is_gone_run_json_may_say_anything_of_it(run: Path) -> None:
     (run / "config.yaml").unlink()
-    info = json.loads((run / "run.json").read_text()) | {"seed": 7, "lr": None}
+    info = json.loads((run / "run.json").read_text()) | {"seed": 7, "lr": None, "format": 1}
+    del info["sha256"]
     deep = "[" * 900 + "]" * 900
     (run / "run.json").write_text(json.dumps(info).replace('"lr": null', f'"lr": {deep}'))
     done = without_torch("show", "my-3", cwd=run.parents[1])
-    assert (done.returncode, done.stderr) == (0, "runs/my-3/config.yaml: is gone\n")
+    assert (done.returncode, done.stderr) == (0, "runs/my-3/config.yaml: is missing\n")
     assert "8 x 3 -> 4 -> 2, seed 7\n" in done.stdout
 
 
 def test_where_nothing_can_be_shown_the_exit_code_is_1(run: Path) -> None:
     (run / "history.csv").unlink()
     done = without_torch("show", "my-3", "--format", "csv", cwd=run.parents[1])
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "runs/my-3/history.csv: is gone\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "runs/my-3/history.csv: is missing\n")
     (run / "config.yaml").unlink()
     (run / "run.json").write_text("{")
     (run / "history.csv").write_text("<html>\n")
@@ -239,12 +236,10 @@ def test_where_nothing_can_be_shown_the_exit_code_is_1(run: Path) -> None:
 
 
 def test_a_run_without_rows_and_one_without_a_finite_loss_have_no_curve(run: Path) -> None:
-    (run / "history.csv").write_text("iteration,loss\n")
-    change(run, iterations=0)
+    write_history(run, "iteration,loss\n")
     done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr, "┌" in done.stdout) == (0, "", False)
-    (run / "history.csv").write_text("iteration,loss\n1,nan\n")
-    change(run, iterations=1)
+    write_history(run, "iteration,loss\n1,nan\n")
     done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr) == (0, "")
     assert "no loss is a finite number: there is no curve" in done.stdout
@@ -255,7 +250,7 @@ def test_a_run_without_rows_and_one_without_a_finite_loss_have_no_curve(run: Pat
 
 def test_hostile_text_reaches_the_terminal_as_text(run: Path) -> None:
     bad = "\x1b]0;x\x07[red]\u202e</script>\n\x9b31m"
-    change(run, config=bad, note=bad, device=bad, error=bad, status="failed", ended=bad)
+    change_info(run, config=bad, note=bad, device=bad, error=bad, status="failed", ended=bad)
     done = without_torch("show", "my-3", cwd=run.parents[1], COLUMNS="200")
     assert done.returncode == 0
     assert not TERMINAL_CODES.search(done.stdout + done.stderr)
@@ -517,7 +512,7 @@ def test_at_a_pipe_rows_come_as_they_are_computed_until_the_run_ends(form: str, 
     else:
         assert [int(row[0]) for row in rows(shown.splitlines())] == list(range(1, whole.count("\n")))
     assert following.returncode == 0
-    assert re.fullmatch(r"live, killed some time after .+, \d+ of 1000000 iterations\n", error)
+    assert re.fullmatch(r"live, killed some time after .+, \d+ of 1000000 iterations, unsealed\n", error)
 
 
 def test_ctrl_c_at_a_pipe_ends_it_with_130(tmp_path: Path) -> None:
@@ -541,7 +536,7 @@ def test_ctrl_c_at_a_pipe_ends_it_with_130(tmp_path: Path) -> None:
 
 def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
     whole = (run / "history.csv").read_text()
-    change(run, status="running", iterations=None)
+    change_info(run, status="running", iterations=None)
     with (
         runs.Run(run),
         subprocess.Popen(
@@ -560,7 +555,7 @@ def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
         time.sleep(1)
         (run / "history.csv").write_text("".join(lines[:3]) + "3,7.5\n4,6.5\n")
         assert [following.stdout.readline() for _ in range(2)] == ["3,7.5\n", "4,6.5\n"]
-        change(run, status="completed", iterations=4)
+        change_info(run, status="completed", iterations=4)
         rest, error = following.communicate(timeout=30)
     assert (following.returncode, rest) == (0, "")
     assert error.splitlines()[0] == "runs/my-3: rows after 2 were taken back; those that take their place follow"

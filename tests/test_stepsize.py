@@ -293,7 +293,7 @@ def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from
     other.load_state(state)
     assert other.step() == second
     assert same([*other.state().values()], [*first.state().values()])
-    with pytest.raises(DataError, match="the state of the curvature is that of another model"):
+    with pytest.raises(DataError, match="is a state of another training"):
         other.load_state({"curvature": torch.zeros(3)})
 
 

@@ -69,7 +69,7 @@ def test_a_run_that_goes_on_has_no_model_yet_and_one_that_is_completed_has_lost_
         if status in ("running", "interrupted"):
             assert weights.read(run) is None
         else:
-            with pytest.raises(RunError, match=r"model.safetensors: is gone"):
+            with pytest.raises(RunError, match=r"model.safetensors: is missing"):
                 weights.read(run)
 
 

@@ -77,6 +77,8 @@ def _status(run: Saved) -> str:
         said.append(f"the loss at {at:.0f} is not finite")
     if run.status == "failed":
         said.append(run.word("error"))
+    if run.unsealed and done:
+        said.append(f"unsealed after {done - run.unsealed}" if run.unsealed < done else "unsealed")
     return ", ".join(part for part in said if part)
 
 

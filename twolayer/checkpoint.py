@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from twolayer.errors import RunError
-from twolayer.runs import CHECKPOINTS, Run
-from twolayer.sealing import BLANK, unseal
+from twolayer.files import Folder, named
+from twolayer.runs import Run
+from twolayer.sealing import BLANK, checkpoint_names, read_tensors, unseal
 
 KEPT = 2
 
@@ -41,47 +42,57 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
         "history_bytes": str(size),
         "history_sha256": digest,
     }
-    run.write(f"{CHECKPOINTS}/{iteration}.safetensors", *pack(state, metadata))
-    files = _files(run.path)
-    later = [file for file in files if int(file.stem) > iteration]  # damaged ones, or the run would have gone on there
-    for old in [*later, *files[len(later) + KEPT :]]:
+    folder, name = run.open_checkpoints(), f"{iteration}.safetensors"
+    with named(folder.path / name):
+        folder.write(name, *pack(state, metadata))
+    names = _names(folder)
+    later = names.index(name)  # those were damaged, or the run would have gone on there
+    for old in [*names[:later], *names[later + KEPT :]]:
         with suppress(OSError):  # it does no harm
-            old.unlink()
+            folder.remove(old)
 
 
-def newest(path: Path, most: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run folder that verifies, of `most` iterations; and what is wrong with newer ones."""
+def newest(folder: Folder, most: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a folder that verifies, of `most` iterations; and what is wrong with newer ones."""
     wrong: list[str] = []
-    for file in _files(path):
-        if most is not None and int(file.stem) > most:
+    return next(verified(folder, wrong, most), None), wrong
+
+
+def verified(folder: Folder, wrong: list[str], most: int | None = None) -> Iterator[Checkpoint]:
+    """The good checkpoints, newest first, of `most` iterations; what is wrong with others is added to `wrong`."""
+    for name in _names(folder):
+        path = folder.path / name
+        if most is not None and int(path.stem) > most:
             continue
         try:
-            tensors, metadata = unpack(file.read_bytes())
+            with folder.open(name) as file:
+                tensors, metadata = unpack(read_tensors(file))
             found = Checkpoint(
                 int(metadata["iteration"]),
                 tensors,
                 float(metadata["seconds"]),
                 int(metadata["history_bytes"]),
-                metadata["history_sha256"],
+                str(metadata["history_sha256"]),
             )
-            if found.iteration != int(file.stem):
+            if found.iteration != int(path.stem):
                 raise ValueError(f"is the checkpoint of iteration {found.iteration}")
-            return found, wrong
+            if not math.isfinite(found.seconds) or found.history_bytes <= 0:
+                raise ValueError("is not a checkpoint of this program")
         except OSError as error:
-            wrong.append(f"{file}: cannot be read: {error.strerror or error}")
-        except (ValueError, KeyError) as error:
-            wrong.append(f"{file}: {error}")
-    return None, wrong
+            wrong.append(f"{path}: cannot be read: {error.strerror or error}")
+        except (KeyError, TypeError):
+            wrong.append(f"{path}: is not a checkpoint of this program")
+        except ValueError as error:
+            wrong.append(f"{path}: {error}")
+        else:
+            yield found
 
 
-def _files(path: Path) -> list[Path]:
-    """The checkpoints, newest first."""
+def _names(folder: Folder) -> list[str]:
     try:
-        entries = list((path / CHECKPOINTS).iterdir())
+        return checkpoint_names(folder)
     except OSError as error:
-        raise RunError(f"{path / CHECKPOINTS}: cannot be read: {error.strerror or error}") from None
-    files = [file for file in entries if file.suffix == ".safetensors" and file.stem.isdecimal() and file.is_file()]
-    return sorted(files, key=lambda file: int(file.stem), reverse=True)
+        raise RunError(f"{folder.path}: cannot be read: {error.strerror or error}") from None
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:

@@ -207,7 +207,7 @@ class LossView:
     def show(self, block: Block) -> None:
         """Print the block's rows, and move the bar on."""
         self.done = block.last
-        if self.quiet:
+        if self.quiet or not block.losses:
             return
         self.bar.erase()
         if self.form == "table":

@@ -66,6 +66,10 @@ class DataError(TwolayerError):
     """The data cannot be trained on."""
 
 
+class StateError(DataError):
+    """The state in a checkpoint is not one of this training."""
+
+
 class DeviceError(TwolayerError):
     """The device cannot be had, or does not have the memory."""
 

@@ -16,7 +16,9 @@ from torch.nn import functional
 from twolayer.baselines import Baseline
 from twolayer.checkpoint import unpack
 from twolayer.errors import DataError, RunError
-from twolayer.runs import MODEL, read_info
+from twolayer.files import open_regular
+from twolayer.runs import MODEL, check_files
+from twolayer.sealing import digest, read_tensors
 
 if TYPE_CHECKING:  # polars is for those who have tables
     from twolayer.tables import Columns
@@ -60,19 +62,26 @@ def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[s
 
 def load_model(run: Path) -> Model:
     """The model of a run folder (see `runs.find`). Raises RunError where there is none, or it is damaged."""
-    status, path = read_info(run).get("status"), run / MODEL
+    info, path = check_files(run), run / MODEL
+    status = info.get("status")
+    again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"
     try:
-        tensors, metadata = unpack(path.read_bytes())
+        with open_regular(path) as file:
+            data = read_tensors(file)
+        tensors, metadata = unpack(data)
     except FileNotFoundError:
         if status in ("completed", "diverged"):
-            raise RunError(f"{path}: is gone") from None
+            raise RunError(f"{path}: is missing") from None
         how = "its training was interrupted" if status == "interrupted" else "its training has not come to its end"
-        again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"
         raise RunError(f"{run}: has no model yet, as {how}; {again}") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+    if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):
+        if status == "running":  # killed in the instant before run.json was written
+            raise RunError(f"{run}: its training has not come to its end; {again}")
+        raise RunError(f"{path}: is not the model of this run, or was changed")
     if "columns" not in metadata:
         raise RunError(f"{run}: was not trained on a table, but on data that were drawn", usage=True)
     return _model(path, tensors, metadata["columns"])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from twolayer.config import Config
 from twolayer.errors import extra
-from twolayer.files import named, replacing, sync_folder, write_all
+from twolayer.files import named, write_all
 from twolayer.history import Block, Reader
 from twolayer.runs import HISTORY, Run
 
@@ -72,27 +72,28 @@ class Writer:
     def _begin(self) -> None:
         if self._file >= 0:
             return
-        folder = self.run.path
-        with named(folder):
-            found = [NUMBERED.fullmatch(entry.name) for entry in folder.iterdir()]
+        folder = self.run.folder
+        with named(self.run.path):
+            found = [NUMBERED.fullmatch(name) for name in folder.names()]
         number = max((int(match[1]) for match in found if match), default=0)
         if not number and self.done:
             number = 1
             self._catch_up(number)
-        self._path = folder / NAME.format(number + 1)
+        name = NAME.format(number + 1)
+        self._path = self.run.path / name
         with named(self._path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.open(self._path, flags, 0o666)
+            self._file = folder.create(name)
             write_all(self._file, _head(self.done + 1))
-            sync_folder(folder)
+            folder.sync()
 
     def _catch_up(self, number: int) -> None:
         """Write a file of the history so far, whole: a kill must not leave a part that the next start takes for all."""
-        history = Reader(self.run.path / HISTORY)
+        history = Reader(self.run.path / HISTORY, self.run.folder)
         history.read()
         end = time.time()
         seconds = float(self.run.info.get("seconds", 0.0)) / self.done
-        with replacing(self.run.path / NAME.format(number)) as file:
+        name = NAME.format(number)
+        with named(self.run.path / name), self.run.folder.replacing(name) as file:
             file.write(_head(1))
             for first in range(1, self.done + 1, ROWS):
                 rows = slice(first - 1, min(first - 1 + ROWS, self.done))

@@ -9,8 +9,11 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-from twolayer.files import regular
+from twolayer.files import Folder, open_regular
+
+MAX_LINE = 2**16  # bytes of a row; more is no row of ours, and may be gigabytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Block:
         start = -self.first % step
         columns = [self.losses, *self.more.values()]
         yield from zip(range(self.first + start, self.last + 1, step), *(c[start::step] for c in columns), strict=True)
-        if self.last % step and not math.isfinite(self.losses[-1]):
+        if self.losses and self.last % step and not math.isfinite(self.losses[-1]):
             yield (self.last, *(column[-1] for column in columns))
 
 
@@ -80,15 +83,14 @@ class Figures:
         self.count += len(losses)
 
 
-def scan(path: Path) -> Figures:
-    """The figures of a history file; a row that was cut off does not count."""
+def scan(file: BinaryIO) -> Figures:
+    """The figures of a history; a row that was cut off does not count. Raises ValueError or IndexError for damage."""
     figures = Figures()
-    with regular(path).open() as file:
-        next(file, None)
-        for row in file:
-            if not row.endswith("\n"):
-                break  # what follows now may be the rest of it
-            figures.add([float(row.split(",")[1])])
+    file.readline(MAX_LINE)
+    while (row := file.readline(MAX_LINE)).endswith(b"\n"):  # else what follows may be the rest of it
+        figures.add([float(row.split(b",")[1])])
+    if len(row) == MAX_LINE:
+        raise ValueError("a row of more than 64 KiB")
     return figures
 
 
@@ -104,8 +106,9 @@ class Reader:
     here on; it is empty where nothing is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.problem = path, ""
+    def __init__(self, path: Path, folder: Folder | None = None) -> None:
+        """Of the file at a path; or, in an open `folder`, of the one of that path's name."""
+        self.path, self.folder, self.problem = path, folder, ""
         self._forget()
 
     def _forget(self) -> None:
@@ -124,20 +127,24 @@ class Reader:
         """Take in the rows that have come since and are whole; all anew where rows that were here are others now."""
         self.problem = ""
         try:
-            with regular(self.path).open("rb") as file:
+            with open_regular(self.path) if self.folder is None else self.folder.open(self.path.name) as file:
                 file.seek(self._place - len(self._latest))
                 if file.read(len(self._latest)) != self._latest:  # a continuation has taken rows back
                     self._forget()
                     file.seek(0)
-                if not self._latest and (line := file.readline()).endswith(b"\n"):
-                    self._start(line)
+                if not self._latest:
+                    line = file.readline(MAX_LINE)
+                    if line.endswith(b"\n") or len(line) == MAX_LINE:
+                        self._start(line)
                 rest = b""  # of a line that is being written, or was cut off by a kill
                 while self._latest and not self.problem and (part := file.read(2**20)):
                     end = part.rfind(b"\n") + 1  # `readlines` would go on after half a line, and take the rest for one
                     self._add(io.BytesIO(rest + part[:end]).readlines() if end else [])
                     rest = part[end:] if end else rest + part
+                    if len(rest) > MAX_LINE and not self.problem:
+                        self.problem = f"is damaged after row {len(self)}"
         except FileNotFoundError:
-            self.problem = "is gone"
+            self.problem = "is missing"
         except OSError as error:
             self.problem = f"cannot be read: {error.strerror or error}"
 

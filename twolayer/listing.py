@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from twolayer.errors import RunError
+from twolayer.files import open_regular
 from twolayer.history import scan
-from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS
+from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
 from twolayer.saved import look
 
 COLUMNS = (
@@ -34,10 +35,13 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
     broken = []
     for path in sorted(paths, key=_natural, reverse=True):
         try:
+            check_inside(path, folder)
             info, status = look(path)
             found.append((str(info.get("started", "")), (path.name or str(path), *_brief(path, info, status))))
             gone = [part for part in _parts(info) if not (path / part).exists()]
-            broken += [f"{path / part}: is gone" for part in gone]
+            broken += [f"{path / part}: is missing" for part in gone]
+            if HISTORY not in gone and (size := info.get("history_bytes", there := _size(path / HISTORY))) != there:
+                broken.append(f"{path / HISTORY}: is damaged: it has {there} bytes, and {INFO} says {size}")
         except RunError as error:
             broken.append(str(error))
         except OSError as error:
@@ -45,6 +49,10 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
         except (ValueError, IndexError):
             broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(broken)
+
+
+def _size(path: Path) -> int:
+    return path.lstat().st_size
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -87,7 +95,11 @@ def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[
 def _brief(path: Path, info: dict[str, Any], status: str) -> tuple[Any, ...]:
     losses = {key: info.get(key) for key in ("iterations", "first_loss", "best_loss", "last_loss")}
     if status in ("running", "killed"):  # run.json has not been told
-        figures = scan(path / HISTORY)
+        problem, _ = check_history(path, info)
+        if problem:
+            raise RunError(f"{path / HISTORY}: {problem}")
+        with open_regular(path / HISTORY) as file:
+            figures = scan(file)
         losses = {"iterations": figures.count, **figures.named()}
     named = [info.get(key) for key in ("config", "shape", "engine", "lr", "seed")]
     resumed = info.get("resumed")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from twolayer import problems, yaml12
 from twolayer.config import KEYS, Config, FileData, flat, show
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
-from twolayer.files import TABLES
+from twolayer.files import TABLES, replacing
 from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 if TYPE_CHECKING:
@@ -77,15 +77,20 @@ def resolve(
     overrides: Iterable[Override] = (),
     values: Iterable[tuple[Override, Any]] = (),
     read: bool = True,
+    raw: bytes | None = None,
 ) -> Resolved:
     """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value.
 
     `source` may be a table, too: then all but the target has its default. A table is read, unless `read` is false, for
-    what the config does not say. Raises ConfigError, and DataError for what is wrong with the table.
+    what the config does not say. `raw` is what the file `source` holds, where that has been read already. Raises
+    ConfigError, and DataError for what is wrong with the table.
     """
     if is_table(source):
         name, folder = os.fspath(source), FilePath()
         text = f"data: {{source: file, path: {json.dumps(name)}}}"
+    elif raw is not None:
+        name, folder = os.fspath(source), FilePath(source).parent
+        text = _decoded(name, raw)
     else:
         name, text, folder = _read(source)
     document = yaml12.parse(text, name)
@@ -204,15 +209,12 @@ def write_starter(path: FilePath, name: str = "default", *, force: bool = False)
         if target.exists() and not force:
             raise TwolayerError(f"{target} is there already; --force overwrites it")
     for target, origin in copies.items():
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            try:
-                partial.write_bytes(origin.read_bytes())
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-        except (OSError, ValueError) as error:
-            raise TwolayerError(f"{target} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+            data = origin.read_bytes()
+        except OSError as error:
+            raise TwolayerError(f"{origin}: cannot be read: {error.strerror or error}") from None
+        with replacing(target) as file:
+            file.write(data)
     return list(copies)
 
 
@@ -241,9 +243,14 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
         raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
         raise refuse("is over 1 MiB, which no config is")
+    return name, _decoded(name, raw), path.parent
+
+
+def _decoded(name: str, raw: bytes) -> str:
+    """The text of a config's file. Raises ConfigError."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return name, raw.decode(), path.parent
+        return raw.decode()
     except UnicodeDecodeError as error:
         lines = raw[: error.start].decode().split("\n")
         place = Origin(name, len(lines), len(lines[-1]) + 1)

@@ -85,9 +85,10 @@ ResumeOption = Annotated[
 def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
     """A run's own config, with what may be changed for its continuation."""
     source = str(run.path.absolute() / runs.CONFIG)
-    before = loading.resolve(source, environment={}, read=False)
+    raw = runs.read_config(run.path, run.folder)
+    before = loading.resolve(source, environment={}, read=False, raw=raw)
     try:
-        after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+        after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(loading.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)

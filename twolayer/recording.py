@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from twolayer import __version__, checkpoint, evaluation, memory, runs
 from twolayer.baselines import linear_baseline
+from twolayer.checkpoint import Checkpoint
 from twolayer.config import Config, FileData, document
 from twolayer.data import Data
-from twolayer.errors import DivergedError, RunError, TwolayerError
+from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
+from twolayer.files import named
 from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
-from twolayer.runs import CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
 from twolayer.training import Fit, Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Recording:
     def __init__(self, run: Run, fit: Fit, every: Every, writer: events.Writer | None = None) -> None:
         self.run, self.fit, self.every, self.writer = run, fit, every, writer
         self.saved_at = time.monotonic()
-        self.losses = scan(run.path / HISTORY)
+        with named(run.path / HISTORY), run.folder.open(HISTORY) as file:
+            self.losses = scan(file)
         self.seconds = float(run.info.get("seconds", 0.0))
 
     def add(self, block: Block) -> None:
@@ -72,9 +75,9 @@ class Recording:
         """The training has come to its end."""
         self.save()
         outcome = self.fit.finish()
-        self._save_model(self.fit, outcome.kept)
+        digest = self._save_model(self.fit, outcome.kept)
         scores = {f"final_{name}": _finite(value) for name, value in outcome.scores.items()}
-        self.end("completed", 0, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
+        self.end("completed", 0, model_sha256=digest, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
         return outcome
 
     def interrupt(self, exit_code: int) -> None:
@@ -101,27 +104,35 @@ class Recording:
         updates = max(0, error.iteration - 2)
         config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
         data, model = self.fit.anew()
-        found, _ = checkpoint.newest(self.run.path, updates)
+        found, _ = checkpoint.newest(self.run.open_checkpoints(), updates)
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
             pass
-        self._save_model(fit, updates)
+        self.run.note(model_sha256=self._save_model(fit, updates))
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
         """Say in `run.json` how the training has ended."""
         if self.writer is not None:
             self.writer.close()
-        figures = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
+        size, digest = self.run.mark()
+        figures: dict[str, Any] = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
+        figures |= {"history_bytes": size, "history_sha256": digest}
         self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
 
-    def _save_model(self, fit: Fit, iteration: int) -> None:
+    def _save_model(self, fit: Fit, iteration: int) -> str:
+        """Write the model; its SHA-256."""
         tensors: dict[str, Tensor] = fit.model.state_dict()
         metadata: dict[str, Any] = {"iteration": str(iteration)}
         if (columns := fit.data.columns) is not None:
             baseline = linear_baseline(fit.data.x, fit.data.y, columns.classes is not None)
             tensors = evaluation.bundle(fit.model, columns, baseline)
             metadata["columns"] = columns.document()
-        self.run.write(MODEL, *checkpoint.pack(tensors, metadata))
+        parts = checkpoint.pack(tensors, metadata)
+        self.run.write(MODEL, *parts)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return digest.hexdigest()
 
 
 def _finite(value: float) -> float | None:
@@ -167,11 +178,7 @@ def go_on(
     for key, digest in fingerprints(data, model).items():
         if digest != run.info.get(key):
             raise RunError(_other(run, config, key))
-    found, wrong = checkpoint.newest(run.path)
-    if found is None:
-        fit = Fit(model, data, config, cut_every=every.iterations)
-    else:
-        fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
+    fit, found, wrong = _restored(run, config, data, model, every)
     if run.info.get("status") == "completed" and run.info.get("stopped_early"):
         reason = f"{config.patience} epochs had brought no better validation loss"
         raise RunError(f"{run.path}: has stopped after {fit.done} epochs, because {reason}", usage=True)
@@ -186,7 +193,7 @@ def go_on(
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
     again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done, **other}]
-    ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept")
+    ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept", "history_bytes", "history_sha256")
     for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
         del run.info[key]  # they are of the end before
     seconds = found.seconds if found else 0.0
@@ -200,6 +207,19 @@ def go_on(
     )
     run.write(CONFIG, document(config).encode())
     return fit, wrong
+
+
+def _restored(
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every
+) -> tuple[Fit, Checkpoint | None, list[str]]:
+    """The training at the newest checkpoint that is good and of this training; what is wrong with newer ones."""
+    wrong: list[str] = []
+    for found in checkpoint.verified(run.open_checkpoints(), wrong):
+        try:
+            return Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations), found, wrong
+        except StateError as error:
+            wrong.append(f"{run.path / CHECKPOINTS / f'{found.iteration}.safetensors'}: {error}")
+    return Fit(model, data, config, cut_every=every.iterations), None, wrong
 
 
 def provenance(config: Config) -> dict[str, Any]:

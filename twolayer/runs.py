@@ -9,32 +9,33 @@ import json
 import math
 import os
 import re
-import secrets
+import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from twolayer import sealing
 from twolayer.errors import RunError
 from twolayer.files import (
+    LEFTOVER,
     TABLES,
-    TEMPORARY,
+    Folder,
     make_folders,
     named,
-    regular,
-    remove_all,
+    open_regular,
+    remove_folder,
     remove_folders,
-    sync_folder,
+    temporary_name,
     write_all,
-    write_whole,
 )
 from twolayer.history import csv_header
 
-FORMAT = 1  # of the folder; a newer one is refused
+FORMAT = 2  # of the folder; a newer one is refused. In 1, which twolayer 0.1.0 wrote, run.json is without checksums
 RUNS = Path("runs")
 INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
     "run.json",
@@ -45,18 +46,22 @@ INFO, CONFIG, HISTORY, MODEL, CHECKPOINTS = (
 )
 SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-UNFINISHED = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a folder of that name is in the making
+MARKER = ".twolayer"  # in a folder that is being made: its name, by which the sweep knows that it may be removed
+SWEPT_AFTER = 60  # seconds
+MAX_INFO, MAX_CONFIG = 64 * 2**20, 2**20  # bytes of run.json and config.yaml; more is none of ours
 
 
 class Run:
     """A run folder that this process holds: nobody else writes there until it is closed. A context manager.
 
-    `info` is what `run.json` says. Raises RunError wherever the folder cannot be read or written.
+    `info` is what `run.json` says. All is read and written through the folder itself: where it is moved, that goes
+    along. Raises RunError wherever the folder cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.info = path, dict[str, Any]()
-        self._folder = _hold(path)
+        self.folder = _hold(path)
+        self.checkpoints: Folder | None = None
         self._history = -1
         self._size, self._hash = 0, hashlib.sha256()
 
@@ -69,31 +74,57 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Let the folder go."""
-        for descriptor in (self._history, self._folder):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._history = self._folder = -1
+        """Release the lock, and close the files."""
+        if self._history >= 0:
+            os.close(self._history)
+        self._history = -1
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+        self.folder.close()
+
+    def where(self) -> Path:
+        """Where the folder is: its path, or where it was moved to, as far as the system says that."""
+        if not self.folder.is_at(self.path):
+            with suppress(OSError):  # Linux
+                now = Path(f"/proc/self/fd/{self.folder.descriptor}").readlink()
+                if self.folder.is_at(now):
+                    return now
+        return self.path
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
         """Write a file of the folder so that it is there whole or as it was before, also after a power cut."""
-        write_whole(self.path / name, *parts)
+        with named(self.path / name):
+            self.folder.write(name, *parts)
+
+    def open_checkpoints(self, *, create: bool = False) -> Folder:
+        """The folder of the checkpoints, which is made where it is missing."""
+        if self.checkpoints is None:
+            with named(self.path / CHECKPOINTS):
+                if create or self.folder.status(CHECKPOINTS) is None:
+                    os.mkdir(CHECKPOINTS, dir_fd=self.folder.descriptor)
+                self.checkpoints = Folder(Path(CHECKPOINTS), inside=self.folder)
+        return self.checkpoints
 
     def note(self, **fields: Any) -> None:
         """Change what `run.json` says."""
         info = self.info | fields
-        text = json.dumps({"format": FORMAT} | info, indent=2, allow_nan=False)
+        data = sealing.seal_json(
+            {"format": FORMAT} | {key: info[key] for key in info if key not in ("format", "sha256")}
+        )
         self.info = info
-        self.write(INFO, text.encode() + b"\n")
+        self.write(INFO, data)
 
     def start_history(self, columns: Sequence[str], size: int = 0, digest: str = "") -> None:
         """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
         path = self.path / HISTORY
-        if size and not path.exists():
-            raise RunError(f"{path}: is gone; {_anew(self.path)}")
         with named(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._history = os.open(path, flags, 0o666)
+            before = self.folder.status(HISTORY)
+            if size and before is None:
+                raise RunError(f"{path}: is missing; {_anew(self.path)}")
+            _check_own(before, path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._history = os.open(HISTORY, flags, 0o666, dir_fd=self.folder.descriptor)
+            _check_own(os.fstat(self._history), path)
             self._size, self._hash = 0, hashlib.sha256()
             while self._size < size and (part := os.pread(self._history, min(2**20, size - self._size), self._size)):
                 self._hash.update(part)
@@ -119,6 +150,18 @@ class Run:
         return self._size, self._hash.hexdigest()
 
 
+def _check_own(status: os.stat_result | None, path: Path) -> None:
+    """Raise RunError where writing into what is there would change something else, or could wait without end."""
+    if status is None:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise RunError(f"{path}: is a link; nothing is written through links")
+    if not stat.S_ISREG(status.st_mode):
+        raise RunError(f"{path}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}; remove it")
+    if status.st_nlink > 1:
+        raise RunError(f"{path}: has another name elsewhere (a hard link), which would be written, too; copy the file")
+
+
 @contextmanager
 def making(out: Path | None, name: str) -> Iterator[Run]:
     """A new run folder, to be filled inside: `out`, or `runs/<name>-<n>` with the first number that is free.
@@ -129,22 +172,33 @@ def making(out: Path | None, name: str) -> Iterator[Run]:
     place = _place(out, name)
     made = make_folders(place.parent)
     _sweep(place.parent)
-    unfinished = place.parent / f".twolayer-{secrets.token_hex(8)}{TEMPORARY}"
+    unfinished = place.parent / temporary_name()
     run = None
     try:
         with named(place):
             unfinished.mkdir()
-            (unfinished / CHECKPOINTS).mkdir()
-        run = Run(unfinished)
+            try:
+                run = Run(unfinished)
+            except BaseException:
+                unfinished.rmdir()
+                raise
+            marker = run.folder.create(MARKER)
+            try:
+                write_all(marker, unfinished.name.encode())
+            finally:
+                os.close(marker)
+        run.open_checkpoints(create=True)
         yield run
         while not _moved(run, place):
             place = _place(out, name)  # another process was faster
         with named(place):
-            sync_folder(place.parent)
+            run.folder.remove(MARKER)
+            with Folder(place.parent) as parent:
+                parent.sync()
     except BaseException as error:
         if run is not None:
+            remove_folder(run.folder, run.path)
             run.close()
-        remove_all(run.path if run is not None else unfinished)
         remove_folders(made)
         if isinstance(error, RunError):
             raise RunError(str(error).replace(str(unfinished), str(place)), usage=error.exit_code == 2) from None
@@ -185,7 +239,9 @@ def _moved(run: Run, place: Path) -> bool:
     with named(place):
         try:
             if not os.path.lexists(place):
-                run.path = run.path.rename(place)
+                run.path = run.folder.path = run.path.rename(place)
+                if run.checkpoints is not None:
+                    run.checkpoints.path = place / CHECKPOINTS
                 return True
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -193,35 +249,49 @@ def _moved(run: Run, place: Path) -> bool:
     return False
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a kill has left in the making: held by nobody, and not just begun."""
-    with suppress(OSError):
-        for left in folder.iterdir():
-            if UNFINISHED.fullmatch(left.name) and time.time() - left.stat().st_mtime > 60 and not is_held(left):
-                remove_all(left)
+def _sweep(place: Path) -> None:
+    """Remove what a kill has left in the making: folders of ours, held by nobody, and not just begun."""
+    with suppress(OSError), Folder(place) as parent:
+        for name in filter(LEFTOVER.fullmatch, parent.names()):
+            with suppress(OSError), Folder(Path(name), inside=parent) as left:
+                status = os.fstat(left.descriptor)
+                is_old = time.time() - status.st_mtime > SWEPT_AFTER
+                if is_old and status.st_uid == os.getuid() and _lock(left.descriptor) and _is_marked(left, name):
+                    left.clear()
+                    os.rmdir(name, dir_fd=parent.descriptor)
+
+
+def _is_marked(folder: Folder, name: str) -> bool:
+    """Whether a folder was made by `making` under that name, or a kill came before its marker was whole."""
+    found = folder.names()
+    return not found or (MARKER in found and name.encode().startswith(folder.read(MARKER, limit=len(name))))
 
 
 def claim(path: Path) -> Run:
     """A run folder that is there, to go on with. Raises RunError where it is none, or another process holds it."""
-    for part in (path / CHECKPOINTS, path / HISTORY, path / INFO, path / CONFIG):
-        if part.is_symlink():
-            raise RunError(f"{part}: is a link; nothing is written through links")
     read_info(path)  # or it is no run folder
     run = Run(path)
     try:
-        run.info = read_info(path)  # now nobody else writes there
-        config = (path / CONFIG).read_bytes()
+        run.info = _checked(read_info(path, run.folder), path / INFO)  # now nobody else writes there
+        for name in (INFO, CONFIG, HISTORY, MODEL):
+            _check_own(run.folder.status(name), path / name)
+        checkpoints = run.open_checkpoints()
         with named(path / CHECKPOINTS):
-            (path / CHECKPOINTS).mkdir(exist_ok=True)
-    except OSError as error:
-        run.close()
-        raise RunError(f"{path / CONFIG}: cannot be read: {error.strerror or error}; the run cannot go on") from None
-    if hashlib.sha256(config).hexdigest() not in run.info.get("config_sha256", []):
-        run.close()
-        raise RunError(f"{path / CONFIG}: was changed since; a run goes on as it began, or not at all")
-    for left in [*path.glob("*" + TEMPORARY), *(path / CHECKPOINTS).glob("*" + TEMPORARY)]:  # by a kill
+            for name in checkpoints.names():
+                if name.endswith(".safetensors"):  # or the checkpoint of that name could never be written
+                    _check_own(checkpoints.status(name), path / CHECKPOINTS / name)
+        if sealing.digest(read_config(path, run.folder)) not in run.info["config_sha256"]:
+            raise RunError(f"{path / CONFIG}: was changed since; a run goes on as it began, or not at all")
+        for folder in (run.folder, checkpoints):
+            folder.remove_leftovers()
         with suppress(OSError):
-            left.unlink()
+            run.folder.remove(MARKER)  # a kill came just before
+        if run.info["format"] == 1 and run.folder.status(MODEL) is not None:
+            with named(path / MODEL):
+                run.info["model_sha256"] = sealing.digest(run.folder.read(MODEL))
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -230,12 +300,11 @@ def find(text: str) -> Path:
     try:
         named = RUNS / text
         if NAME.fullmatch(text) and not Path(text).is_dir() and named.is_dir():
-            if named.is_symlink() and not named.resolve().is_relative_to(RUNS.resolve()):
-                raise RunError(f"{named}: is a link out of {RUNS}", usage=True)
+            check_inside(named, RUNS)
             return named
         given = Path(text)
-        if given.is_symlink() and given.parent.resolve() == RUNS.resolve() != given.resolve().parent:
-            raise RunError(f"{given}: is a link out of {RUNS}", usage=True)
+        if given.is_symlink() and given.parent.resolve() == RUNS.resolve():
+            check_inside(given, RUNS)
         if text and given.is_dir():
             return given
     except (OSError, ValueError) as error:
@@ -243,11 +312,19 @@ def find(text: str) -> Path:
     raise RunError(f"{text or repr(text)}: no such run folder; `twolayer runs` lists those there are", usage=True)
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """What `run.json` says. Raises RunError where it is not to be had, or not understood."""
+def check_inside(path: Path, folder: Path) -> None:
+    """Raise RunError where a run in a folder of runs is a link to somewhere else. Raises OSError."""
+    if path != folder and path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"{path}: is a link out of {folder}", usage=True)
+
+
+def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
+    """What `run.json` says; with `folder`, in that open folder. Raises RunError where it is missing or damaged."""
     file = path / INFO
     try:
-        info = json.loads(regular(file).read_text())
+        with open_regular(file, MAX_INFO) if folder is None else folder.open(INFO, MAX_INFO) as opened:
+            data = opened.read()
+        info = json.loads(data)
     except FileNotFoundError:
         raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True) from None
     except OSError as error:
@@ -258,28 +335,97 @@ def read_info(path: Path) -> dict[str, Any]:
         raise RunError(f"{file}: is damaged; it does not say its format")
     if info["format"] > FORMAT:
         raise RunError(f"{file}: is of format {info['format']}, and this twolayer knows {FORMAT}; take a newer one")
+    if (info["format"] > 1 or "sha256" in info) and not sealing.is_sealed(data, info):
+        raise RunError(f"{file}: is damaged, or was edited: its checksum is another")
+    info.pop("sha256", None)
+    return info
+
+
+def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The same, known to hold what a continuation reads of it. Raises RunError."""
+    digests, seconds, epochs = info.get("config_sha256"), info.get("seconds", 0.0), info.get("epochs", 0)
+    whats = {
+        "config_sha256": isinstance(digests, list) and all(isinstance(digest, str) for digest in digests),
+        "seconds": isinstance(seconds, (int, float)) and math.isfinite(seconds),
+        "epochs": isinstance(epochs, int),
+    }
+    if wrong := [key for key, is_well in whats.items() if not is_well]:
+        raise RunError(f"{file}: is damaged: its {' and '.join(wrong)} cannot be understood")
+    return info
+
+
+def read_config(path: Path, folder: Folder | None = None) -> bytes:
+    """The run's config.yaml; with `folder`, in that open folder. Raises RunError where it cannot be read."""
+    file = path / CONFIG
+    try:
+        with open_regular(file, MAX_CONFIG) if folder is None else folder.open(CONFIG, MAX_CONFIG) as opened:
+            return opened.read()
+    except FileNotFoundError:
+        raise RunError(f"{file}: is missing") from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def check_history(
+    path: Path, info: Mapping[str, Any], known: sealing.Seal | None = None
+) -> tuple[str, sealing.Seal | None]:
+    """What is wrong with the history of a run, and the seal of what is right; None where nothing is known of any row.
+
+    A run that has ended has the checksum in `run.json`, else the newest checkpoint that verifies has one of the rows up
+    to it. The file is not read for a seal that is `known` to be right. Raises OSError.
+    """
+    size, digest = info.get("history_bytes"), info.get("history_sha256")
+    with open_regular(path / HISTORY) as file:
+        there = os.fstat(file.fileno()).st_size
+        if info.get("status") != "running" and isinstance(size, int) and isinstance(digest, str):
+            seal = sealing.Seal(size, digest)
+            if there == size and (seal == known or seal.fits(file)):
+                return "", seal
+            return f"is damaged: its checksum is not the one in {INFO}", None
+        with suppress(OSError), Folder(path) as folder, Folder(Path(CHECKPOINTS), inside=folder) as checkpoints:
+            for name, seal in sealing.seals(checkpoints):
+                if seal == known or seal.fits(file):
+                    return "", seal
+                if sealing.is_whole(checkpoints, name):
+                    return f"is damaged in its first {seal.rows} rows: their checksum is not the checkpoint's", None
+    return "", None
+
+
+def check_files(path: Path) -> dict[str, Any]:
+    """What `run.json` says of a run whose config and history, where they are there, are the run's own.
+
+    Raises RunError.
+    """
+    info = read_info(path)
+    digests = info.get("config_sha256")
+    if (path / CONFIG).exists() and isinstance(digests, list) and sealing.digest(read_config(path)) not in digests:
+        raise RunError(f"{path / CONFIG}: is not the config of this run, or was changed")
+    try:
+        problem, _ = check_history(path, info)
+    except FileNotFoundError:
+        problem = ""
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+    if problem:
+        raise RunError(f"{path / HISTORY}: {problem}")
     return info
 
 
 def is_held(path: Path) -> bool:
     """Whether a process is at work in the folder."""
-    with named(path):
-        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return not _lock(folder, shared=True)
-    finally:
-        os.close(folder)
+    with named(path), Folder(path) as folder:
+        return not _lock(folder.descriptor, shared=True)
 
 
-def _hold(path: Path) -> int:
+def _hold(path: Path) -> Folder:
     """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
     with named(path):
-        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        folder = Folder(path)
     for _ in range(5):  # `twolayer runs` may be looking, for an instant
-        if _lock(folder):
+        if _lock(folder.descriptor):
             return folder
         time.sleep(0.02)
-    os.close(folder)
+    folder.close()
     raise RunError(f"{path}: another process is at work there", usage=True)
 
 

@@ -5,8 +5,8 @@ Nothing is written or held, and torch is never imported.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from typing import Any
 from twolayer import loading, text
 from twolayer.config import Config, flat
 from twolayer.errors import ConfigError, RunError
-from twolayer.files import regular
-from twolayer.history import Reader
-from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, is_held, read_info
+from twolayer.history import Figures, Reader
+from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, check_history, is_held, read_config, read_info
+from twolayer.sealing import Seal, digest
+from twolayer.text import counted
 
 STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
 _UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it ended
@@ -31,7 +32,8 @@ class Saved:
     `status` is one of STATES: "killed" where run.json says "running" and no process is there, "broken" where run.json
     cannot be read. `info` is what run.json says (of a format that is known, but its values are whatever stands there),
     `config` is None where config.yaml cannot be read. `problems` says what is wrong with the folder, a line each,
-    led by the file it is about.
+    led by the file it is about. `seal` is the checksum that the history was found to agree with, from its first row on;
+    None where nothing is known of any.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Saved:
     config: Config | None
     history: Reader
     problems: tuple[str, ...]
+    seal: Seal | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +69,13 @@ class Saved:
         return ", then ".join(dict.fromkeys(text.safe(word) for word in words if isinstance(word, str)))
 
     @property
+    def unsealed(self) -> int:
+        """The rows at the end of the history whose checksum stands nowhere: since the newest checkpoint."""
+        if self.status not in ("running", "killed"):
+            return 0
+        return len(self.history) - min(len(self.history), (self.seal.rows or 0) if self.seal is not None else 0)
+
+    @property
     def each(self) -> float | None:
         """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""
         seconds, rows = self.seconds, self.number("iterations")  # of the whole, also where rows are gone
@@ -88,10 +98,19 @@ def read(path: Path, before: Saved | None = None) -> Saved:
     Raises RunError where the folder is none of a run: it has none of a run's files.
     """
     try:
-        if not any((path / name).exists() for name in (INFO, CONFIG, HISTORY)):
+        if not any(os.path.lexists(path / name) for name in (INFO, CONFIG, HISTORY)):
             raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    found = _read(path, before)
+    for _ in range(3):
+        if not found.problems or found.status == "broken" or look(path)[0] == found.info:
+            break
+        found = _read(path, None)  # it was being written
+    return found
+
+
+def _read(path: Path, before: Saved | None) -> Saved:
     problems = []
     try:
         info, status = look(path)
@@ -99,7 +118,7 @@ def read(path: Path, before: Saved | None = None) -> Saved:
             problems.append(f"{path / INFO}: is damaged; it does not say the run's status")
     except RunError as error:
         info, status = {}, "broken"
-        problems.append(str(error).replace("is no run folder; it has no run.json", "is broken; run.json is gone"))
+        problems.append(str(error).replace("is no run folder; it has no run.json", "is broken; run.json is missing"))
     config = None
     digests = info.get("config_sha256")
     if before is not None and before.config is not None and before.info.get("config_sha256") == digests:
@@ -111,13 +130,35 @@ def read(path: Path, before: Saved | None = None) -> Saved:
             problems.append(str(error))
     history = before.history if before is not None else Reader(path / HISTORY)
     history.read()
+    seal = None
     if history.problem:
         problems.append(f"{path / HISTORY}: {history.problem}")
-    elif status not in _UNTOLD and isinstance(told := info.get("iterations"), int) and told != len(history):
-        problems.append(f"{path / HISTORY}: has {len(history)} rows, and {INFO} tells of {told}")
-    if status == "completed" and not (path / MODEL).exists():
-        problems.append(f"{path / MODEL}: is gone")
-    return Saved(path, status, info, config, history, tuple(map(text.safe, problems)))
+    elif status not in _UNTOLD and isinstance(count := info.get("iterations"), int) and count != len(history):
+        problems.append(f"{path / HISTORY}: has {counted(len(history), 'row')}, and {INFO} says {count}")
+    else:
+        problem, seal = _check_history(path, info, before)
+        if problem:
+            problems.append(f"{path / HISTORY}: {problem}")
+        elif status not in _UNTOLD:
+            problems += [f"{path / INFO}: its {key} is not that of {HISTORY}" for key in _other_losses(info, history)]
+    if status == "completed" and not os.path.lexists(path / MODEL):
+        problems.append(f"{path / MODEL}: is missing")
+    return Saved(path, status, info, config, history, tuple(map(text.safe, problems)), seal)
+
+
+def _check_history(path: Path, info: Mapping[str, Any], before: Saved | None) -> tuple[str, Seal | None]:
+    """What is wrong with the history, and the seal of what is known to be right."""
+    try:
+        return check_history(path, info, before.seal if before is not None else None)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}", None
+
+
+def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:
+    """The losses in run.json, by their names, that are not those of the history."""
+    figures = Figures()
+    figures.add(history.columns["loss"])
+    return [key for key, loss in figures.named().items() if key in info and info[key] != loss]
 
 
 def look(path: Path) -> tuple[dict[str, Any], str]:
@@ -134,16 +175,12 @@ def look(path: Path) -> tuple[dict[str, Any], str]:
 def _config(path: Path, digests: object) -> Config:
     """The config, whose file's SHA-256 is to be one of these, where they are known. Raises RunError."""
     file = path / CONFIG
+    raw = read_config(path)
     try:
-        digest = hashlib.sha256(regular(file).read_bytes()).hexdigest()
-        config = loading.resolve(str(file.absolute()), environment={}, read=False).config
-    except FileNotFoundError:
-        raise RunError(f"{file}: is gone") from None
-    except OSError as error:
-        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+        config = loading.resolve(str(file.absolute()), environment={}, read=False, raw=raw).config
     except ConfigError as error:
         raise RunError(f"{file}: cannot be understood: {error.problems[0].message}") from None
-    if isinstance(digests, list) and digest not in digests:
+    if isinstance(digests, list) and digest(raw) not in digests:
         raise RunError(f"{file}: was changed since")
     return config
 

@@ -1,12 +1,69 @@
-"""The checksum that a safetensors file of ours carries of itself. Never imports torch."""
+"""Checksums: what a safetensors file, run.json and a history must be, byte for byte. Never imports torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twolayer.files import Folder
 
 BLANK = "0" * 64  # stands for the checksum in what the checksum is of
+MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
+_NO_TENSORS = "is no safetensors file, or damaged"
+_OTHER = "is damaged: its checksum is another"
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of the data."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def blanked(data: bytes, digest: str) -> str:
+    """The SHA-256 of the data with BLANK in place of the last `digest` in it; empty where that is not there."""
+    start = data.rfind(digest.encode()) if len(digest) == len(BLANK) else -1
+    if start < 0:
+        return ""
+    found = hashlib.sha256(memoryview(data)[:start])
+    found.update(BLANK.encode())
+    found.update(memoryview(data)[start + len(BLANK) :])
+    return found.hexdigest()
+
+
+# --- safetensors
+
+
+def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The metadata that `checkpoint.pack` wrote, and the size of the whole file: from its header, not verified.
+
+    Raises ValueError where the file is not as long as that, or is none of `checkpoint.pack`.
+    """
+    try:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, MAX_HEADER):
+            raise ValueError
+        found = json.loads(file.read(length))
+        metadata = json.loads(found["__metadata__"]["twolayer"])
+        metadata["sha256"]  # raises KeyError, or TypeError where this is no mapping
+        ends = [int(one["data_offsets"][1]) for name, one in found.items() if name != "__metadata__"]
+    except _DAMAGE:
+        raise ValueError(_NO_TENSORS) from None
+    if size != 8 + length + max(ends, default=0):
+        raise ValueError("is damaged: it is not as long as its header says")
+    return dict(metadata), size
+
+
+def read_tensors(file: BinaryIO) -> bytes:
+    """The whole safetensors file, once its header agrees with its size. Raises ValueError, and OSError."""
+    header(file)
+    file.seek(0)
+    return file.read()
 
 
 def unseal(data: bytes) -> dict[str, Any]:
@@ -15,11 +72,80 @@ def unseal(data: bytes) -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
         digest = metadata["sha256"]
+        # The first place: the tensors behind the header may hold any bytes.
         start = data.index(digest.encode()) if len(digest) == len(BLANK) else -1
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("is no safetensors file, or damaged") from None
+    except _DAMAGE:
+        raise ValueError(_NO_TENSORS) from None
     blank = hashlib.sha256(data[:start] + BLANK.encode())
     blank.update(memoryview(data)[start + len(BLANK) :])
     if start < 0 or blank.hexdigest() != digest:
-        raise ValueError("is damaged: its checksum is another")
+        raise ValueError(_OTHER)
     return dict(metadata)
+
+
+# --- run.json
+
+
+def seal_json(info: Mapping[str, Any]) -> bytes:
+    """The mapping as JSON, with the SHA-256 of the whole (where that of 64 zeros stands for it) as its last value."""
+    blank = json.dumps({**info, "sha256": BLANK}, indent=2, allow_nan=False) + "\n"
+    start = blank.rindex(BLANK)
+    return (blank[:start] + hashlib.sha256(blank.encode()).hexdigest() + blank[start + len(BLANK) :]).encode()
+
+
+def is_sealed(data: bytes, info: Mapping[str, Any]) -> bool:
+    """Whether `data`, which holds the mapping, is what `seal_json` wrote."""
+    digest = info.get("sha256")
+    return isinstance(digest, str) and blanked(data, digest) == digest
+
+
+# --- the history
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The checksum of the first `size` bytes of a history, with so many `rows`; None where nothing says how many."""
+
+    size: int
+    sha256: str
+    rows: int | None = None
+
+    def fits(self, file: BinaryIO) -> bool:
+        """Whether a history begins with these bytes."""
+        found, left = hashlib.sha256(), self.size
+        file.seek(0)
+        while left > 0 and (part := file.read(min(left, 2**20))):
+            found.update(part)
+            left -= len(part)
+        return not left and found.hexdigest() == self.sha256
+
+
+def seals(checkpoints: Folder) -> Iterator[tuple[str, Seal]]:
+    """The names of the checkpoints, newest first, and what each says of the history, which is not verified."""
+    for name in checkpoint_names(checkpoints):
+        try:
+            with checkpoints.open(name) as file:
+                metadata, _ = header(file)
+            yield (
+                name,
+                Seal(int(metadata["history_bytes"]), str(metadata["history_sha256"]), int(metadata["iteration"])),
+            )
+        except (OSError, *_DAMAGE):  # gone since, or damaged
+            continue
+
+
+def is_whole(checkpoints: Folder, name: str) -> bool:
+    """Whether a checkpoint is what it was written as."""
+    try:
+        with checkpoints.open(name) as file:
+            unseal(read_tensors(file))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def checkpoint_names(checkpoints: Folder) -> list[str]:
+    """The names that checkpoints have, <iteration>.safetensors, newest first. Raises OSError."""
+    stems = (Path(name) for name in checkpoints.names())
+    names = [path.name for path in stems if path.suffix == ".safetensors" and path.stem.isdecimal()]
+    return sorted(names, key=lambda name: int(Path(name).stem), reverse=True)

@@ -11,7 +11,6 @@ from twolayer import console, process
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.model import device_name
 from twolayer.recording import Recording
-from twolayer.runs import MODEL
 from twolayer.stepsize import curvature, is_cheap
 from twolayer.training import Fit
 
@@ -39,13 +38,21 @@ def follow(
             raise _explained(error, fit) from None
         return _failed(fit, recorder, _explained(error, fit))
     if recorder is not None:
+        _note_move(recorder)
         console.note(f"saved; {_what_next(fit, recorder)}")
     return 0
 
 
+def _note_move(recorder: Recording) -> None:
+    run, now = recorder.run, recorder.run.where()
+    if not run.folder.is_at(run.path):
+        where = f"in {now}" if now != run.path else "in the folder that was moved"
+        console.note(f"{run.path}: was moved or removed while the training ran; the run is {where}")
+
+
 def _what_next(fit: Fit, recorder: Recording) -> str:
     if fit.data.columns is not None:
-        return f"to score other rows: twolayer evaluate {shlex.quote(str(recorder.run.path))} DATA"
+        return f"to score other rows: twolayer evaluate {shlex.quote(str(recorder.run.where()))} DATA"
     return f"for more: {_again(recorder)} --epochs {2 * fit.done}"
 
 
@@ -85,6 +92,7 @@ def _interrupted(fit: Fit, recorder: Recording | None, exit_code: int) -> int:
         recorder.interrupt(exit_code)
     console.note(f"interrupted after {fit.done} of {fit.config.epochs} {fit.config.unit}s")
     if recorder is not None:
+        _note_move(recorder)
         console.note(f"go on with: {_again(recorder)}")
     return exit_code
 
@@ -103,23 +111,24 @@ def _explained(error: Exception, fit: Fit) -> Exception:
 def _failed(fit: Fit, recorder: Recording, error: Exception) -> int:
     """What went wrong comes first, then what is left."""
     recorder.fail(error)
+    _note_move(recorder)
     if isinstance(error, OSError):
         error = OutputError(error)
     if not isinstance(error, TwolayerError):
         raise error from None
     console.error(error)
-    console.note(f"run {recorder.run.path} keeps {_kept(recorder)}")
+    console.note(f"run {recorder.run.where()} keeps {_kept(recorder)}")
     return error.exit_code
 
 
 def _kept(recorder: Recording) -> str:
     """What a run that ended by an error is good for."""
     if recorder.run.info.get("status") == "diverged":
-        if not (recorder.run.path / MODEL).exists():
+        if "model_sha256" not in recorder.run.info:
             return "its history; the weights could not be written"
         return "the last weights that gave a finite loss, in model.safetensors"
     return f"its last checkpoint; go on with: {_again(recorder)}"
 
 
 def _again(recorder: Recording) -> str:
-    return f"twolayer train --resume {shlex.quote(str(recorder.run.path))}"
+    return f"twolayer train --resume {shlex.quote(str(recorder.run.where()))}"

@@ -18,7 +18,7 @@ from twolayer.config import Config, FileData
 from twolayer.data import Data
 from twolayer.engines.losses import factor, softmax
 from twolayer.engines.manual import relu_backward
-from twolayer.engines.working import views
+from twolayer.engines.working import check_state, views
 from twolayer.errors import DataError
 
 TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
@@ -138,11 +138,9 @@ class Measure:
         return {"curvature": self.vector}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from such a state. Raises DataError for another's."""
-        vector = state.get("curvature")
-        if vector is None or (vector.shape, vector.dtype) != (self.vector.shape, self.vector.dtype):
-            raise DataError("the state of the curvature is that of another model")
-        self.vector.copy_(vector)
+        """Go on from such a state. Raises StateError for another's."""
+        check_state(self.state(), state)
+        self.vector.copy_(state["curvature"])
 
     def _power(self, w2: Tensor, shift: float) -> float:
         """The eigenvalue of largest size of the Hessian less `shift` times one; its vector stays."""

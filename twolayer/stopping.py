@@ -8,6 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from twolayer.engines.working import check_state
+from twolayer.errors import StateError
+
 
 class Best:
     """The weights with the least validation loss so far; the earliest, where several have it.
@@ -42,7 +45,11 @@ class Best:
         return {"best": figures} | {f"best.{name}": tensor for name, tensor in self.weights.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
-        self.loss, self.at = float(state["best"][0]), int(state["best"][1])
+        """Go on from a state. Raises StateError for another's."""
+        check_state(self.state(), state)
+        loss, at = state["best"].tolist()
+        if math.isnan(loss) or not 0 <= at < math.inf:
+            raise StateError(f"is a state of another training: its best loss is {loss}, after {at} epochs")
+        self.loss, self.at = loss, int(at)
         for name, tensor in self.weights.items():
             tensor.copy_(state[f"best.{name}"])

@@ -45,6 +45,7 @@ ELSEWHERE = {  # on the page
     *("format", "status", "note", "resumed", "iterations", "epochs", "shape", "lr", "seed", "kept", "stopped_early"),
     *("first_loss", "best_loss", "last_loss", "diverged_at", "error"),
     *("final_loss", "final_accuracy", "final_val_loss", "final_val_accuracy"),
+    *("history_bytes", "history_sha256", "model_sha256"),
 }
 
 
@@ -71,7 +72,10 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "layers": picturing.layers(run, model),
         "when": when,
         "config": _config(run),
-        "provenance": _provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
+        "provenance": [
+            *_provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
+            ("checksums", _checksums(run, problems)),
+        ],
         "resumed": _resumed(run.info.get("resumed")),
     }
 
@@ -201,6 +205,18 @@ def _provenance(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What run.json says that stands nowhere else on the page."""
     keys = [key for key in CALLED if key in info] + [key for key in info if key not in CALLED and key not in ELSEWHERE]
     return [(CALLED.get(key, _value(key)), _entry(key, info[key])) for key in keys]
+
+
+def _checksums(run: Saved, problems: Sequence[str]) -> str:
+    """Which of the run's files are known to be as they were written."""
+    if problems:
+        return "see the messages above"
+    if run.info.get("format") == 1:
+        return "unsealed: this version of twolayer kept no checksums of run.json, history.csv and model.safetensors"
+    if not run.unsealed:
+        return "every file is as it was written"
+    rows = f"row {len(run.history) - run.unsealed + 1}" if run.unsealed < len(run.history) else "the first row"
+    return f"the history is unsealed from {rows} on: no checkpoint holds a checksum of it yet"
 
 
 def _entry(key: str, value: Any) -> str:

@@ -19,7 +19,8 @@ from twolayer.config import Config, FileData, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
-from twolayer.errors import DataError, DeviceError, DivergedError
+from twolayer.engines.working import check_state
+from twolayer.errors import DataError, DeviceError, DivergedError, StateError
 from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
 from twolayer.stepsize import Measure, is_sampled
@@ -114,7 +115,7 @@ class Fit(Iterator[Block]):
     With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut;
     with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every
     batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for
-    bit. No block reaches over a multiple of `cut_every`.
+    bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
     """
 
     def __init__(
@@ -138,8 +139,9 @@ class Fit(Iterator[Block]):
             for part in (self.meter, self.best):
                 if part is not None and state:
                     own = part.state()
-                    part.load_state({name: state.pop(name) for name in own})
-            self.lr = float(state.pop("lr")) if "lr" in state else self._step(math.inf)
+                    taken = {name: state.pop(name) for name in own if name in state}
+                    part.load_state(taken)
+            self.lr = _kept_step(state) if state and config.lr == "auto" else self._step(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
             if state:
                 self.engine.load_state(state, done)
@@ -281,6 +283,15 @@ class Fit(Iterator[Block]):
             raise DataError("patience goes with validation rows, and the data have none")
         values = cast(RowEngine, self.engine).evaluate(self.data.validation)
         return tuple(values.view(-1).tolist())
+
+
+def _kept_step(state: dict[str, Tensor]) -> float:
+    """Take the step of `lr: auto` out of a state. Raises StateError."""
+    taken = {name: state.pop(name) for name in ("lr",) if name in state}
+    check_state({"lr": torch.zeros((), dtype=torch.float64)}, taken)
+    if not 0 < (lr := float(taken["lr"])) < math.inf:
+        raise StateError(f"is a state of another training: its lr is {lr}")
+    return lr
 
 
 def _dot(values: Sequence[float], weights: Sequence[float]) -> float:

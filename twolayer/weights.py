@@ -11,10 +11,10 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from twolayer.errors import RunError
-from twolayer.files import regular
+from twolayer.files import open_regular
 from twolayer.runs import CONFIG, MODEL
 from twolayer.saved import Saved
-from twolayer.sealing import unseal
+from twolayer.sealing import digest, read_tensors, unseal
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
 
@@ -44,15 +44,16 @@ class Model:
 
 
 def read(run: Saved) -> Model | None:
-    """The model of a run; None where it has none yet. Raises RunError where that is gone, damaged or another's."""
+    """The model of a run; None where it has none yet. Raises RunError where that is missing, damaged or another's."""
     path = run.path / MODEL
     try:
-        data = regular(path).read_bytes()
+        with open_regular(path) as file:
+            data = read_tensors(file)
         metadata = unseal(data)
         tensors = safetensors.numpy.load(data)
     except FileNotFoundError:
         if run.status in ("completed", "diverged"):
-            raise RunError(f"{path}: is gone") from None
+            raise RunError(f"{path}: is missing") from None
         return None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -60,6 +61,8 @@ def read(run: Saved) -> Model | None:
         raise RunError(f"{path}: is no safetensors file, or damaged") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+    if "model_sha256" in run.info and run.info["model_sha256"] != digest(data):
+        raise RunError(f"{path}: is not the model of this run, or was changed")
     if missing := [name for name in TENSORS if name not in tensors]:
         raise RunError(f"{path}: lacks the tensor {missing[0]}")
     w1, b1, w2, b2 = (tensors[name] for name in TENSORS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from twolayer.errors import DataError
+from twolayer.errors import StateError
 
 
 class Working:
@@ -27,14 +27,20 @@ class Working:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on from the state that such an engine had after so many iterations. Raises DataError for another's."""
+        """Go on from the state that such an engine had after so many iterations. Raises StateError for another's."""
         own = self.state()
-        shapes = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (own, state)]
-        if shapes[0] != shapes[1]:
-            raise DataError("the state is that of another engine, form, shape or dtype")
+        check_state(own, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
         self.done = done
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise StateError where the tensors of a state do not have the names, shapes and dtypes of a training's own."""
+    shapes = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (own, state)]
+    if shapes[0] != shapes[1]:
+        names = sorted(name for name in {*own, *state} if shapes[0].get(name) != shapes[1].get(name))
+        raise StateError(f"is a state of another training: its {names[0]} is missing, or of another shape or dtype")
 
 
 def views(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
