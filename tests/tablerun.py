@@ -46,9 +46,9 @@ def make_run(
         if status == "completed":
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
-            data = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
-            run.write(runs.MODEL, data)
-            run.note(status=status, model_sha256=digest(data))
+            model_file = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
+            run.write(runs.MODEL, model_file)
+            run.note(status=status, model_sha256=digest(model_file))
         else:
             run.note(status=status)
     run.close()

@@ -346,8 +346,8 @@ def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
     digests, seconds, epochs = info.get("config_sha256"), info.get("seconds", 0.0), info.get("epochs", 0)
     whats = {
         "config_sha256": isinstance(digests, list) and all(isinstance(digest, str) for digest in digests),
-        "seconds": isinstance(seconds, (int, float)) and math.isfinite(seconds),
-        "epochs": isinstance(epochs, int),
+        "seconds": isinstance(seconds, (int, float)) and seconds is not True and math.isfinite(seconds),
+        "epochs": isinstance(epochs, int) and epochs is not True,
     }
     if wrong := [key for key, is_well in whats.items() if not is_well]:
         raise RunError(f"{file}: is damaged: its {' and '.join(wrong)} cannot be understood")

@@ -69,6 +69,11 @@ class Saved:
         return ", then ".join(dict.fromkeys(text.safe(word) for word in words if isinstance(word, str)))
 
     @property
+    def is_history_damaged(self) -> bool:
+        """Whether something is wrong with the rows."""
+        return any(problem.startswith(text.safe(f"{self.path / HISTORY}: ")) for problem in self.problems)
+
+    @property
     def unsealed(self) -> int:
         """The rows at the end of the history whose checksum stands nowhere: since the newest checkpoint."""
         if self.status not in ("running", "killed"):

@@ -133,17 +133,17 @@ class Fit(Iterator[Block]):
             raise DataError("validation rows go with a config that has `validation`, and such a config with them")
         self.best = Best(model, config.patience) if config.patience is not None else None
         self.stopped = False  # for want of a better validation loss
-        state = dict(state or {})
+        is_continued, state = state is not None, dict(state or {})
         with machine.set_up(config):  # the dual form's K depends on the threads, too
             self.meter = Measure(model, data, config) if config.lr == "auto" and is_sampled(config) else None
             for part in (self.meter, self.best):
-                if part is not None and state:
+                if part is not None and is_continued:
                     own = part.state()
                     taken = {name: state.pop(name) for name in own if name in state}
                     part.load_state(taken)
-            self.lr = _kept_step(state) if state and config.lr == "auto" else self._step(math.inf)
+            self.lr = _kept_step(state) if is_continued and config.lr == "auto" else self._step(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
-            if state:
+            if is_continued:
                 self.engine.load_state(state, done)
                 self.engine.sync()
         self._blocks = self._run()

@@ -64,7 +64,7 @@ def show(
         showing.show(found, format_, scale, everything=everything)
     for problem in found.problems:
         console.note(problem)
-    if not is_there:
+    if not is_there or (format_ != "table" and found.is_history_damaged):  # a script would believe the rows
         raise typer.Exit(1)
 
 
