@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def test_a_training_goes_on_in_its_folder_wherever_that_is_moved(tmp_path: Path)
         while not list((tmp_path / "A" / "checkpoints").glob("[0-9]*.safetensors")):
             assert process.poll() is None
         (tmp_path / "A").rename(tmp_path / "A-moved")
-        other = [COMMAND, "train", "my.yaml", "--seed", "7", "--out", "A", "-q"]
+        other: list[str | Path] = [COMMAND, "train", "my.yaml", "--seed", "7", "--out", "A", "-q"]
         subprocess.run(other, cwd=tmp_path, env=environment, check=True, capture_output=True)
         before = contents(tmp_path / "A")
         _, stderr = process.communicate()
@@ -185,7 +185,7 @@ def test_a_training_goes_on_in_its_folder_wherever_that_is_moved(tmp_path: Path)
     for name, rows in (("A-moved", 40000), ("A", 5)):
         run = saved.read(tmp_path / name)
         assert (run.status, run.problems, len(run.history)) == ("completed", (), rows)
-    again = [COMMAND, "train", "--resume", "A-moved", "--epochs", "40010", "-q"]
+    again: list[str | Path] = [COMMAND, "train", "--resume", "A-moved", "--epochs", "40010", "-q"]
     assert subprocess.run(again, cwd=tmp_path, env=environment, check=False, capture_output=True).returncode == 0
 
 
@@ -343,7 +343,7 @@ def test_run_json_may_hold_anything_and_a_continuation_says_so(key: str, value: 
         assert key in ("resumed", "checkpoint_every", "tensorboard") or (key, value) in (("seconds", 7), ("epochs", 7))
 
 
-OTHERS = {
+OTHERS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "a name more": lambda state: state | {"more": torch.zeros(1)},
     "a name less": lambda state: dict(list(state.items())[1:]),
     "another shape": lambda state: {name: torch.zeros(3, 3, 3) for name in state},
