@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, clean_environment, without_torch
+from conftest import without_torch
+from trained import train
 
 from twolayer import listing, runs
 from twolayer.errors import RunError
@@ -18,9 +18,7 @@ from twolayer.errors import RunError
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a completed run, a diverged one, a killed one and four that are broken."""
     path = tmp_path_factory.mktemp("listing")
-    for options in (["--note", "fine"], ["--lr", "10"], []):
-        command = [str(COMMAND), "train", "scratch", "--quiet", *options]
-        subprocess.run(command, cwd=path, env=clean_environment(), capture_output=True, check=False)
+    train(path, "scratch --note fine", "scratch --lr 10", "scratch")
     killed = path / "runs" / "scratch-3"
     info = json.loads((killed / "run.json").read_text())
     (killed / "run.json").write_text(

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import COMMAND, Run, clean_environment
+from conftest import COMMAND, Run, clean_environment, forked
+from forking import Forked
 from safetensors import safe_open
 from tablerun import CSV, NEW, make_run
 
@@ -29,10 +30,7 @@ def run(tmp_path: Path) -> Path:
 
 def piped(data: str | bytes, *arguments: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
     given = data.encode() if isinstance(data, str) else data
-    command = [COMMAND, *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=clean_environment(), input=given, capture_output=True, timeout=120, check=False, **options
-    )
+    return forked(arguments, cwd, given=given, text=False, **options)
 
 
 def parsed(text: str) -> list[dict[str, str]]:
@@ -168,13 +166,10 @@ def test_many_rows_come_in_their_order_and_each_as_it_would_alone(run: Path) -> 
 def test_a_reader_that_has_enough_is_no_error(run: Path) -> None:
     text = "size,colour,weight\n" + "1,red,2\n" * 100_000
     (run.parent / "new.csv").write_text(text)
-    command = f"{COMMAND} predict run new.csv | head -n 2; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=run.parent, env=clean_environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[0] == "size,colour,weight,price_predicted"
-    assert done.stdout.splitlines()[2:] == ["0"]
-    assert done.stderr == ""
+    with Forked(["predict", "run", "new.csv"], run.parent) as process:
+        assert process.stdout.readline() == "size,colour,weight,price_predicted\n"
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (0, "")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
