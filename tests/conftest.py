@@ -110,6 +110,49 @@ def examples(count: int) -> settings:
     return settings(max_examples=count * settings().max_examples // 100)
 
 
+# --- `make test-fast`: without the tests that took long the last time they ran
+
+DURATIONS = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", type=float, metavar="SECONDS", help="only tests that took less when they last ran")
+
+
+def _durations(config: pytest.Config) -> dict[str, float]:
+    """The seconds of each test when it last ran here, as far as that is known."""
+    cache = getattr(config, "cache", None)  # which pytest may be told to do without
+    durations: dict[str, float] = cache.get("twolayer/durations", {}) if cache else {}
+    return durations
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DURATIONS] = {}
+    config.pluginmanager.register(_Recorder(config))
+
+
+class _Recorder:
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.config.stash[DURATIONS][report.nodeid] = report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        cache = getattr(self.config, "cache", None)
+        if cache and not hasattr(self.config, "workerinput"):  # the processes of xdist only report
+            cache.set("twolayer/durations", _durations(self.config) | self.config.stash[DURATIONS])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    most, took = config.getoption("--fast"), _durations(config)
+    if most is not None:
+        slow = [item for item in items if took.get(item.nodeid, 0) >= most]
+        items[:] = [item for item in items if took.get(item.nodeid, 0) < most]
+        config.hook.pytest_deselected(items=slow)
+
+
 def agree_to_three_digits(losses: Iterable[float], others: Iterable[float]) -> bool:
     """Whether each loss is within half a unit of the other's third significant digit."""
     pairs = zip(losses, others, strict=True)
