@@ -24,6 +24,11 @@ from hypothesis import HealthCheck, settings
 
 # Threads that wait for one another leave the cores to those that work: there are more processes than cores here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+with (
+    pytest.MonkeyPatch.context() as _patch
+):  # numpy's threads always spin, and it reads this once; our processes do not
+    _patch.setenv("OPENBLAS_NUM_THREADS", "1")
+    import numpy as np  # noqa: F401
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
