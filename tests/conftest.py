@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 with (
     pytest.MonkeyPatch.context() as _patch
-):  # numpy's threads always spin, and it reads this once; our processes do not
+):  # numpy's always spin; it reads this once
     _patch.setenv("OPENBLAS_NUM_THREADS", "1")
     import numpy as np  # noqa: F401
 
