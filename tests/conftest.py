@@ -24,9 +24,7 @@ from hypothesis import HealthCheck, settings
 
 # Threads that wait for one another leave the cores to those that work: there are more processes than cores here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-with (
-    pytest.MonkeyPatch.context() as _patch
-):  # numpy's always spin; it reads this once
+with pytest.MonkeyPatch.context() as _patch:  # numpy's always spin; it reads this once
     _patch.setenv("OPENBLAS_NUM_THREADS", "1")
     import numpy as np  # noqa: F401
 
