@@ -2,15 +2,25 @@
 
 PYTHON ?= python3
 INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PARALLEL = --numprocesses auto --dist worksteal
 ARGS ?=
 
-.PHONY: train test check format docs bench clean
+.PHONY: train test test-fast test-deep check format docs bench clean
 
 train: .venv/.train
 	.venv/bin/twolayer train $(ARGS)
 
+# All tests, but the long forms of some.
 test: .venv/.test
-	.venv/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+# For the loop of writing: the tests that took less than a quarter of a second when they last ran here.
+test-fast: .venv/.test
+	.venv/bin/python -m pytest $(PARALLEL) --fast 0.25 $(ARGS)
+
+# What `make test` leaves out: the long forms, and ten times the examples from hypothesis.
+test-deep: .venv/.test
+	.venv/bin/python -m pytest $(PARALLEL) -m 'deep or hypothesis' --hypothesis-profile deep $(ARGS)
 
 check: .venv/.test
 	.venv/bin/ruff check .

@@ -14,13 +14,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsing import ARGUMENTS
+from forking import Forked, can_fork, clean_environment
+from forking import run as forked
+from hypothesis import HealthCheck, settings
+
+# Threads that wait for one another leave the cores to those that work: there are more processes than cores here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+with pytest.MonkeyPatch.context() as _patch:  # numpy's always spin; it reads this once
+    _patch.setenv("OPENBLAS_NUM_THREADS", "1")
+    import numpy as np  # noqa: F401
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# How many examples: as many as a test asks for, or, in `make test-deep`, ten times as many. No example has a deadline.
+COMMON: Any = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=100, **COMMON)
+settings.register_profile("deep", max_examples=1000, **COMMON)
+settings.load_profile("ci")
 
 COMMAND = Path(sys.executable).with_name("twolayer")
 REFERENCE = Path(__file__).parent / "reference"
@@ -29,15 +44,10 @@ BASE = "N: 8\nD_in: 3\nH: 4\nD_out: 2\nlr: 1e-3\nepochs: 5\n"
 Write = Callable[[str | bytes], Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+__all__ = ["clean_environment", "forked"]
 
+COMPUTE = {"train", "bench", "lr", "predict", "evaluate"}  # the commands that need torch
 TERMINAL_CODES = re.compile(r"\x1b|[\x80-\x9f]")
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """The environment without what changes our output."""
-    ours = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "LC_ALL", "LANG", "PYTHONWARNINGS"}
-    kept = {key: value for key, value in os.environ.items() if key not in ours and not key.startswith("TWOLAYER_")}
-    return kept | {"LC_ALL": "C.UTF-8"} | more
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -66,9 +76,12 @@ def _fresh_consoles() -> Iterator[None]:
 
 @pytest.fixture
 def twolayer(tmp_path: Path) -> Run:
-    """Run the real command, in an empty folder."""
+    """Run the command in a process of its own, in an empty folder: a forked one (see forking.py) where that can be."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        if can_fork(environment):
+            bare = not COMPUTE.intersection(arguments)
+            return forked(arguments, tmp_path, clean_environment(**environment), bare=bare)
         return subprocess.run(
             [COMMAND, *arguments],
             cwd=tmp_path,
@@ -95,6 +108,54 @@ def config_file(tmp_path: Path) -> Write:
     return write
 
 
+def examples(count: int) -> settings:
+    """As many examples, or in a deeper profile more."""
+    return settings(max_examples=count * settings().max_examples // 100)
+
+
+# --- `make test-fast`: without the tests that took long the last time they ran
+
+DURATIONS = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", type=float, metavar="SECONDS", help="only tests that took less when they last ran")
+
+
+def _durations(config: pytest.Config) -> dict[str, float]:
+    """The seconds of each test when it last ran here, as far as that is known."""
+    cache = getattr(config, "cache", None)  # which pytest may be told to do without
+    durations: dict[str, float] = cache.get("twolayer/durations", {}) if cache else {}
+    return durations
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DURATIONS] = {}
+    config.pluginmanager.register(_Recorder(config))
+
+
+class _Recorder:
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.config.stash[DURATIONS][report.nodeid] = report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        cache = getattr(self.config, "cache", None)
+        if cache and not hasattr(self.config, "workerinput"):  # the processes of xdist only report
+            cache.set("twolayer/durations", _durations(self.config) | self.config.stash[DURATIONS])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    most, took = config.getoption("--fast"), _durations(config)
+    if most is not None:
+        slow = [item for item in items if took.get(item.nodeid, 0) >= most]
+        items[:] = [item for item in items if took.get(item.nodeid, 0) < most]
+        config.hook.pytest_deselected(items=slow)
+
+
 def agree_to_three_digits(losses: Iterable[float], others: Iterable[float]) -> bool:
     """Whether each loss is within half a unit of the other's third significant digit."""
     pairs = zip(losses, others, strict=True)
@@ -109,6 +170,10 @@ def published(name: str, column: str) -> list[float]:
 
 def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command; fails if it imported torch."""
+    if can_fork(environment):
+        done = forked(arguments, cwd, clean_environment(**environment), bare=True)
+        assert "torch was imported" not in done.stderr
+        return done
     program = (
         "import sys; from twolayer.__main__ import main; code = main(); "
         "sys.exit('torch was imported' if 'torch' in sys.modules else code)"
@@ -127,6 +192,32 @@ def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.
     return done
 
 
+def opened_in(
+    terminal: int, command: list[str], cwd: Path, environment: Mapping[str, str], *, new_session: bool = False
+) -> Forked | subprocess.Popen[bytes]:
+    """Start the command in a terminal."""
+    if can_fork(environment):
+        return Forked(
+            command,
+            cwd,
+            clean_environment(**environment),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            bare=command[0] not in COMPUTE,
+            new_session=new_session,
+        )
+    return subprocess.Popen(
+        [COMMAND, *command],
+        cwd=cwd,
+        env=clean_environment(**environment),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=new_session,
+    )
+
+
 def in_terminal(
     command: list[str],
     cwd: Path,
@@ -137,10 +228,8 @@ def in_terminal(
 ) -> tuple[int, str]:
     """Run the command in a real terminal; its exit code and all that it wrote there."""
     leader, follower = pty.openpty()
-    environment = clean_environment(**{"TERM": "xterm-256color", **(environment or {})})
-    with subprocess.Popen(
-        [COMMAND, *command], cwd=cwd, env=environment, stdin=follower, stdout=follower, stderr=follower
-    ) as process:
+    environment = {"TERM": "xterm-256color", **(environment or {})}
+    with opened_in(follower, command, cwd, environment) as process:
         os.close(follower)
         written = b""
         while True:
@@ -158,7 +247,7 @@ def in_terminal(
                 process.send_signal(number)
                 kill_at = ""
         os.close(leader)
-    return process.returncode, written.decode()
+    return process.wait(), written.decode()
 
 
 def screen(written: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Kills trainings at random moments and resumes them: a process that has torch imported, and forks a child for each.
 
+A moment is a number of rows that are written, and half of the kills come in the next write of a checkpoint.
+
 python tests/killing.py FOLDER ROUNDS SEED ARGUMENTS...
 """
 
@@ -28,33 +30,39 @@ def child(arguments: list[str]) -> int:
     os._exit(cli.run(arguments))
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the child runs still; leaves it for another wait."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def main(folder: Path, rounds: int, seed: int, arguments: list[str]) -> None:
-    """Print for every round whether it was killed, and in a checkpoint's write, and how the run differs in the end."""
+    """Kill so often, at least once in a checkpoint's write, and print whether the run is the same in the end."""
     moments = random.Random(seed)
     whole = folder / "whole"
-    start = time.perf_counter()
     assert os.waitpid(child(["train", "--out", str(whole), *arguments]), 0)[1] == 0
-    taken = time.perf_counter() - start
-    for number in range(rounds):
+    size = (whole / PARTS[0]).stat().st_size
+    killed = in_writes = number = 0
+    while killed < rounds or not in_writes:
+        assert number < 5 * rounds
         run = folder / f"killed-{number}"
         pid = child(["train", "--out", str(run), *arguments])
-        # Half of the kills come in the next write of a checkpoint, so they leave time for one.
-        time.sleep(moments.random() * taken * (0.5 if number % 2 else 0.9))
-        if number % 2:
-            end = time.perf_counter() + taken
-            while not any((run / "checkpoints").glob("*.part")) and time.perf_counter() < end:
-                pass
+        history, least = run / PARTS[0], moments.random() * size * (0.5 if number % 2 else 0.9)
+        while is_alive(pid) and not (history.exists() and history.stat().st_size >= least):
+            time.sleep(0.001)
+        while is_alive(pid) and number % 2 and not any((run / "checkpoints").glob("*.part")):
+            time.sleep(0.0001)
         os.kill(pid, signal.SIGKILL)
         was_killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
         in_write = any((run / "checkpoints").glob("*.part"))
+        killed, in_writes, number = killed + was_killed, in_writes + in_write, number + 1
         if was_killed:
             # A kill before there is anything leaves nothing, and what was to be done can be done again.
             again = ["--resume", str(run), "--quiet"] if run.exists() else ["--out", str(run), *arguments]
             code = os.waitstatus_to_exitcode(os.waitpid(child(["train", *again]), 0)[1])
             # Complete already, if the kill came in its very last moment.
-            assert code in (0, 2), f"round {number}: exit code {code}"
+            assert code in (0, 2), f"{run.name}: exit code {code}"
         same = all((run / part).read_bytes() == (whole / part).read_bytes() for part in PARTS)
-        print(number, was_killed, in_write, same, flush=True)
+        print(same, flush=True)
 
 
 if __name__ == "__main__":

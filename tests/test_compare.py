@@ -9,14 +9,14 @@ import math
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE, COMMAND, TERMINAL_CODES, clean_environment, in_terminal, screen, without_torch
+from conftest import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
+from forking import Forked
 from handmade import change_info, write_info
 from hypothesis import given
 from hypothesis import strategies as st
@@ -364,13 +364,7 @@ def test_engines_agree_to_a_tolerance_and_not_exactly(folder: Path) -> None:
 def test_a_run_that_a_signal_stopped_and_its_whole_twin_agree(tmp_path: Path) -> None:
     arguments = ["--set", "N=200", "--epochs", "3000", "--quiet", "--checkpoint-every", "500"]
     train(tmp_path, " ".join([*arguments, "--out", "runs/whole"]))
-    with subprocess.Popen(
-        [COMMAND, "train", *arguments, "--out", "runs/cut"],
-        cwd=tmp_path,
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with Forked(["train", *arguments, "--out", "runs/cut"], tmp_path) as process:
         history = tmp_path / "runs/cut/history.csv"
         end = time.monotonic() + 60
         while not history.exists() or history.stat().st_size < 1000:

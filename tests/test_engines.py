@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from conftest import examples
+from hypothesis import assume, given
 from oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
 from torch import nn
 
@@ -24,7 +25,7 @@ from twolayer.training import prepare
 
 
 @given(configs())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_manual_equals_autograd_bit_for_bit(config: Config) -> None:
     assume(config.N > 1 or config.H > 1)  # the one shape for which PyTorch takes another kernel: see below
     losses, weights = run(with_engine(config, "autograd"))
@@ -34,7 +35,7 @@ def test_manual_equals_autograd_bit_for_bit(config: Config) -> None:
 
 
 @given(configs())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_at_one_row_and_one_hidden_unit_manual_equals_autograd_to_rounding(config: Config) -> None:
     config = config.model_copy(update={"N": 1, "H": 1})
     losses, weights = run(with_engine(config, "autograd"))
@@ -45,7 +46,7 @@ def test_at_one_row_and_one_hidden_unit_manual_equals_autograd_to_rounding(confi
 
 
 @given(configs())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_autograd_equals_torch_optim_sgd_bit_for_bit(config: Config) -> None:
     config = with_engine(config, "autograd")
     losses, weights = run(config)
@@ -57,7 +58,7 @@ def test_autograd_equals_torch_optim_sgd_bit_for_bit(config: Config) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @given(config=configs())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_in_float64_each_engine_agrees_with_numpy_to_1e_10(engine: str, config: Config) -> None:
     config = with_engine(config, engine).model_copy(update={"dtype": "float64"})
     losses, weights = run(config)
@@ -108,9 +109,9 @@ def test_neither_cuts_nor_syncs_change_a_bit(
     N, D_in, H, D_out = shape
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-5, threads=threads)
     config, data, model = prepare(with_engine(config, engine))
-    machine = make_engine(model, data, config)
     losses = []
     with set_up(config):
+        machine = make_engine(model, data, config)
         for count in (1, 7, 30, 2):
             losses += machine.advance(count).tolist()
             machine.sync()
@@ -206,7 +207,7 @@ def test_auto_is_fused_and_on_mps_autograd() -> None:
 @needs_cuda
 @pytest.mark.parametrize("engine", ENGINES)
 @given(config=configs())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_on_cuda_each_engine_agrees_with_numpy(engine: str, config: Config) -> None:
     config = with_engine(config, engine)
     rel = 1e-10 if config.dtype == "float64" else 1e-4

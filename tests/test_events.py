@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import COMMAND, Run, Write, clean_environment
+from forking import Forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_runs import Failing
 from trained import train
@@ -117,9 +118,9 @@ def test_rows_that_are_taken_back_are_told_once_with_their_last_values(tmp_path:
 def stopped(folder: Path, number: int) -> int:
     """Begin a long training and send it a signal after some hundred iterations; its exit code."""
     arguments = ["train", "--out", "run", "--tensorboard", "--quiet", "--checkpoint-every", "100"]
-    command = [str(COMMAND), *arguments, "--epochs", "1000000", "--lr", "1e-5"]
+    command = [*arguments, "--epochs", "1000000", "--lr", "1e-5"]
     history = folder / "run/history.csv"
-    with subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=subprocess.DEVNULL) as process:
+    with Forked(command, folder, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not (history.exists() and history.stat().st_size > 20_000) and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, clean_environment, without_torch
+from conftest import without_torch
 from handmade import change_info
+from trained import train
 
 from twolayer import listing, runs
 from twolayer.errors import RunError
@@ -19,9 +19,7 @@ from twolayer.errors import RunError
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a completed run, a diverged one, a killed one and four that are broken."""
     path = tmp_path_factory.mktemp("listing")
-    for options in (["--note", "fine"], ["--lr", "10"], []):
-        command = [str(COMMAND), "train", "scratch", "--quiet", *options]
-        subprocess.run(command, cwd=path, env=clean_environment(), capture_output=True, check=False)
+    train(path, "scratch --note fine", "scratch --lr 10", "scratch")
     killed = path / "runs" / "scratch-3"
     info = json.loads((killed / "run.json").read_text())
     change_info(killed, status="running", **{key: None for key in info if "loss" in key})

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from conftest import examples
+from hypothesis import assume, given
 from oracles import ENGINES, allocations, configs, same, score, sgd_on, with_classes, with_engine
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ def run(config: Config, engine: str, cuts: tuple[int, ...] = (5,)) -> tuple[Tens
 
 @engines
 @given(config=configs(30))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_each_engine_is_torchs_sgd_on_torchs_cross_entropy(engine: str, config: Config) -> None:
     config = config.model_copy(update={"lr": 1e-2 if config.reduction == "mean" else 1e-4})
     full, data, model = start(config, engine)
@@ -68,7 +69,7 @@ def test_each_engine_is_torchs_sgd_on_torchs_cross_entropy(engine: str, config: 
 
 
 @given(configs())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_manual_equals_autograd_bit_for_bit_for_classes_too(config: Config) -> None:
     assume(config.N > 1 or config.H > 1)
     scores, weights = run(config, "autograd")

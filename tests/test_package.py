@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from conftest import clean_environment
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,27 +35,50 @@ def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -
     assert {name.split("/")[0].split("-")[0] for name in names} == {"twolayer"}
 
 
-def test_installed_without_the_dev_tools_it_trains(wheel: Path, tmp_path: Path) -> None:
+def needed(wheel: Path) -> set[str]:
+    """The packages that the wheel says it needs, and all that these need, extras aside."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    lines = re.findall("^Requires-Dist: (.+)$", archive.read(name).decode(), re.MULTILINE)
+    found: set[str] = set()
+    while lines:
+        wanted = map(Requirement, lines)
+        names = {one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})} - found
+        found |= names
+        lines = [line for each in names for line in metadata.requires(each) or []]
+    return found
+
+
+def link(name: str, folder: Path) -> None:
+    """Put links to an installed package's files into a folder."""
+    package = metadata.distribution(name)
+    for top in {file.parts[0] for file in package.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+        if not (folder / top).exists():
+            (folder / top).symlink_to(Path(str(package.locate_file(top))).absolute())
+
+
+@pytest.mark.parametrize("by", ["links", pytest.param("pip", marks=pytest.mark.deep)])
+def test_installed_without_the_dev_tools_it_trains(by: str, wheel: Path, tmp_path: Path) -> None:
+    """With what the wheel says that it needs, and no more: from pip, or, which is sooner done, links."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    install = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--constraint",
-        str(ROOT / "constraints.txt"),
-        str(wheel),
-    ]
+    install = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
+    if by == "pip":
+        install += ["--constraint", str(ROOT / "constraints.txt")]
+    else:
+        install += ["--no-deps"]
+        (folder,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+        for name in needed(wheel):
+            link(name, folder)
     subprocess.run(install, check=True, capture_output=True)
     (tmp_path / "elsewhere").mkdir()
+    environment = {key: value for key, value in clean_environment().items() if key != "PYTHONPATH"}
     for command in (
         [str(python.with_name("twolayer")), "train"],
         [str(python), "-m", "twolayer", "train", "--no-save"],
     ):
         done = subprocess.run(
-            command, cwd=tmp_path / "elsewhere", env=clean_environment(), capture_output=True, text=True, check=False
+            command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         assert "\n       500    1.457" in done.stdout
@@ -65,7 +91,7 @@ def test_installed_without_the_dev_tools_it_trains(wheel: Path, tmp_path: Path) 
         done = subprocess.run(
             [str(python.with_name("twolayer")), *command],
             cwd=tmp_path / "elsewhere",
-            env=clean_environment(),
+            env=environment,
             capture_output=True,
             text=True,
             check=False,

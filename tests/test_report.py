@@ -10,17 +10,17 @@ import random
 import shutil
 import struct
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import opened
-from conftest import clean_environment, without_torch
+from conftest import forked, without_torch
 from handmade import write_info
 from playwright.sync_api import Browser, Page, expect
 from tablerun import make_run
+from trained import train
 
 from twolayer import saved
 from twolayer.report import write
@@ -30,13 +30,6 @@ SAFE = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
 FOUR = ("default-1", "default-2", "flowers-1", "diverged-1")
 FOLDER = EVIL.replace("/", "\\")
 
-TRAIN = """
-import json, sys
-from twolayer import cli
-for arguments in json.load(sys.stdin):
-    cli.run(["train", *arguments, "--quiet"])
-"""
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,20 +37,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     rows = [f"{x},{y},{'yes' if x * 3 % 7 + y > 6 else 'no'}" for x in range(10) for y in range(6)]
     (folder / "flowers.csv").write_text("\n".join(["length,width,blooms", *rows, ""]))
-    commands = [
-        ["default", "--note", "the book's"],
-        ["default", "--seed", "1", "--lr", "5e-4"],
-        ["default", "--lr", "0.01", "--out", "runs/diverged-1"],
-        ["flowers.csv", "--target", "blooms", "--epochs", "40", "--set", "validation=0.2"],
-    ]
-    subprocess.run(
-        [sys.executable, "-c", TRAIN],
-        input=json.dumps(commands),
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
+    forked(["train", "default", "--note", "the book's"], folder)
+    train(
+        folder,
+        "default --seed 1 --lr 5e-4",
+        "default --lr 0.01 --out runs/diverged-1",
+        "flowers.csv --target blooms --epochs 40 --set validation=0.2",
     )
     return folder
 

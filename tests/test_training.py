@@ -9,18 +9,19 @@ import torch
 from conftest import agree_to_three_digits, published
 from torch import nn
 
-from twolayer import machine, training
+from twolayer import training
 from twolayer.config import Config
 from twolayer.errors import ConfigError, DivergedError
 from twolayer.history import Block
 from twolayer.loading import load_config
+from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare, train
 
 
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
     result = train(load_config("default"))
     assert agree_to_three_digits(result.losses, published("rtorch_losses.csv", "loss"))
-    with torch.no_grad(), machine.set_up(result.config):  # other threads add up in another order
+    with torch.no_grad(), set_up(result.config):
         loss = nn.MSELoss(reduction="sum")(result.model(result.data.x), result.data.y)
     assert result.final_loss == float(loss) < result.losses[-1]
     assert result.seconds > 0

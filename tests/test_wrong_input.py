@@ -13,10 +13,11 @@ import pytest
 from conftest import (
     BASE,
     Write,
+    examples,
     in_terminal,
     without_torch,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from twolayer import cli
@@ -112,7 +113,7 @@ def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 def test_any_bytes_end_in_exit_0_or_2(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fuzz.yaml"
     path.write_bytes(content)
@@ -153,7 +154,7 @@ VALUE = st.recursive(
 
 
 @given(st.lists(st.tuples(KEY, VALUE), max_size=8), st.booleans())
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(500)
 def test_any_structure_ends_in_exit_0_or_2(tmp_path: Path, items: list[tuple[str, str]], complete: bool) -> None:
     path = tmp_path / "fuzz.yaml"
     lines = [f"{key}: {value}" for key, value in items]
@@ -162,7 +163,7 @@ def test_any_structure_ends_in_exit_0_or_2(tmp_path: Path, items: list[tuple[str
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_arguments_of_check_end_in_exit_0_or_2(arguments: list[str]) -> None:
     assert run_silently("check", *arguments) in (0, 2)
 
