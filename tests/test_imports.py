@@ -19,7 +19,7 @@ MODULES = {
 MAY_IMPORT = {
     "__init__": "",
     "__main__": "| cli",
-    "errors": "",
+    "errors": "text",
     "yaml12": "errors",
     "config": "",
     "problems": "config errors yaml12",
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "reading": "arrays damage errors files",
     "columns": "errors reading",
     "survey": "columns errors reading",
-    "summary": "columns errors reading survey",
+    "summary": "columns errors reading survey text",
     "tables": "columns config errors reading summary survey",
     "baselines": "",
     "evaluation": "baselines checkpoint errors runs | tables",

@@ -12,6 +12,7 @@ from twolayer.columns import Kind
 from twolayer.errors import DataError
 from twolayer.reading import collect, open_table
 from twolayer.survey import Survey, roles, settle, survey
+from twolayer.text import safe
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def summary(
     try:
         taken, targets = roles(source, target, inputs, exclude)
     except DataError as error:
-        problems.append(str(error).removeprefix(f"{name}: "))
+        problems.append(str(error).removeprefix(safe(f"{name}: ")))
     else:
         found = survey(
             raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed
