@@ -57,7 +57,8 @@ def summary(
 
     Raises DataError where the file cannot be read.
     """
-    source = open_table(path, name, separator=separator, decimal=decimal)
+    named = [*target, *(inputs or ()), *exclude]
+    source = open_table(path, name, separator=separator, decimal=decimal, named=named)
     names = list(source.names)
     raw, typed = collect(source, names), source.raw is None
     frame, kinds, _ = settle(raw, names, decimal, typed=typed)
