@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import unicodedata
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ import polars as pl
 import pytest
 from conftest import COMMAND, Run, clean_environment, forked
 from forking import Forked
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from tablerun import CSV, NEW, make_run
 
-from twolayer import cli, reading, serving
+from twolayer import cli, reading, serving, writing
 
 CLASSES = CSV.replace("price", "kind").replace("\n", "\n", 1)
 
@@ -123,6 +126,43 @@ def test_no_cell_becomes_a_formula_and_numbers_stay(run: Path) -> None:
     assert [row["'+n"] for row in parsed(done.stdout.decode())] == [*harmless, ".5", "-.5"]
     done = piped(buffer.getvalue(), "predict", "run", "-", "--format", "ndjson", cwd=run.parent)
     assert [json.loads(line)["+n"] for line in done.stdout.splitlines()] == [cell or None for cell in cells]
+
+
+def is_formula(cell: str) -> bool:
+    """Whether a spreadsheet may take a cell for a formula, by Python's own tables of Unicode."""
+    if cell[:1] in ("\t", "\r", "\n"):
+        return True
+    blanks = 0
+    while blanks < len(cell) and (
+        unicodedata.category(cell[blanks])[0] in "CZ" or cell[blanks] in "\u034f\u115f\u1160\u3164\ufe0f"
+    ):
+        blanks += 1
+    rest = unicodedata.normalize("NFKC", cell[blanks : blanks + 1])
+    if cell[:blanks].strip(" ") == "":  # blanks that every spreadsheet keeps
+        blanks = 0
+        rest = unicodedata.normalize("NFKC", cell[:1])
+    is_number = blanks == 0 and re.fullmatch(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", cell, re.ASCII)
+    return rest in ("=", "+", "-", "@") and not is_number
+
+
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b\u207a\u2212"
+UNSEEN = " \t\r\n\ufeff\u00a0\u200b\u200c\u200d\u2060\u00ad\u2028\u3000\u202e\u0000\u034f\u3164\ufe0f"
+CELL = st.tuples(
+    st.text(UNSEEN, max_size=3), st.text(SIGNS, max_size=2), st.sampled_from(["", "1", "-1e5", "SUM(A1)", "a"])
+)
+
+
+@given(st.lists(CELL.map("".join) | st.text(max_size=5), min_size=1, unique=True))
+@settings(deadline=None)
+def test_a_cell_or_a_column_that_may_be_a_formula_is_led_by_a_quote_and_no_other(cells: list[str]) -> None:
+    frame = pl.DataFrame({"text": cells})
+    written = b"".join(writing.parts([frame], frame.schema, "csv")).decode()
+    rows = list(csv.reader(io.StringIO(written, newline="")))[1:]
+    assert [row[0] if row else "" for row in rows] == ["'" * is_formula(cell) + cell for cell in cells]
+    wide = pl.DataFrame({cell: [1] for cell in cells})
+    header = b"".join(writing.parts([wide], wide.schema, "csv")).decode()
+    (names, _) = csv.reader(io.StringIO(header, newline=""))
+    assert names == ["'" * is_formula(cell) + cell for cell in cells]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ndjson", ".jsonl"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -11,18 +13,24 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
+from twolayer.sizing import DEFLATED
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _DAMAGE = (zlib.error, zipfile.BadZipFile, SafetensorError)
-_DEFLATED = 1032  # bytes that a deflated byte holds at most
 _MOST_COLUMNS = 200_000  # each is made one by one
+_ENCRYPTED = 1  # among a zip member's flags
 
 
-def frames(path: Path, suffix: str) -> dict[str, pl.DataFrame]:
-    """The columns of each array, by its name, "" for that of an .npy. Raises ValueError, and OSError."""
+def frames(path: Path, suffix: str, check_memory: Callable[[int], None]) -> dict[str, pl.DataFrame]:
+    """The columns of each array, by its name, "" for that of an .npy. Raises ValueError, and OSError.
+
+    `check_memory` is called with the bytes that they take, before any of them is taken; it may raise.
+    """
     try:
-        arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path)
+        with warnings.catch_warnings(action="ignore"):  # numpy has some for headers that are odd
+            arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path, check_memory)
         _check_shapes(arrays)
         return {key: _as_frame(key, array) for key, array in arrays.items()}
     except (TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, *_DAMAGE) as error:
@@ -57,20 +65,25 @@ def _as_frame(key: str, array: Array) -> pl.DataFrame:
     return pl.DataFrame({f"{prefix}{j}": array[:, j] for j in range(array.shape[1])})
 
 
-def _npy(path: Path) -> dict[str, Array]:
+def _npy(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
+    size = path.stat().st_size
     with path.open("rb") as file:
-        _check_npy(file, path.stat().st_size)
+        _check_npy(file, size)
+    check_memory(size)  # the file is mapped, and its columns are copies
     return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
 
 
-def _npz(path: Path) -> dict[str, Array]:
+def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if member.compress_size > size or member.file_size > _DEFLATED * (member.compress_size + 1):
+            if member.flag_bits & _ENCRYPTED:
+                raise ValueError(f"{member.filename} is encrypted")
+            if member.compress_size > size or member.file_size > DEFLATED * (member.compress_size + 1):
                 raise ValueError(f"{member.filename} claims more than the file holds")
             with archive.open(member) as file:
                 _check_npy(file, member.file_size)
+        check_memory(2 * sum(member.file_size for member in archive.infolist()))  # the arrays, and their columns
     with np.load(path, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in arrays.files}
 
@@ -81,7 +94,9 @@ def _check_npy(file: IO[bytes], size: int) -> None:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 the header is Python, and whatever Python's parser raises comes out
         raise ValueError("its header is damaged") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never read: save numbers")
@@ -92,7 +107,8 @@ def _check_npy(file: IO[bytes], size: int) -> None:
         raise ValueError(f"its header claims {claimed} bytes of numbers, and there are {there}")
 
 
-def _safetensors(path: Path) -> dict[str, Array]:
+def _safetensors(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
+    check_memory(2 * path.stat().st_size)  # the arrays, and their columns
     try:
         with safe_open(path, framework="np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)

@@ -40,6 +40,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the library reads and writes has its own errors: this is stdout
         what = OutputError(error)
         code = what.exit_code
+    except MemoryError:
+        code, what = 1, "out of memory: there is less than this takes"
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     if what:

@@ -7,11 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from twolayer.text import safe
+
 
 class TwolayerError(Exception):
-    """Something that could not be done; the message says what, why, and what to do next."""
+    """Something that could not be done; the message says what, why, and what to do next.
+
+    It may name files, columns and cells: as text, every character that a terminal could act on is an escape.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return safe(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Problem:
 
     def __str__(self) -> str:
         key = f"{self.key}: " if self.key else ""
-        return f"{self.origin.place}  {key}{self.message}"
+        return safe(f"{self.origin.place}  {key}{self.message}")
 
 
 class ConfigError(TwolayerError):
@@ -52,6 +60,9 @@ class ConfigError(TwolayerError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class RunError(TwolayerError):

@@ -122,7 +122,7 @@ def _which_target(path: str) -> str:
     with extra("polars", "data"):
         from twolayer import reading
 
-    names = reading.open_table(FilePath(path), path).names
+    names = reading.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"which column is to be predicted? --target COLUMN, of {shown}"
 

@@ -1,4 +1,4 @@
-"""How much memory a training needs, and whether there is as much: known before anything is allocated."""
+"""How much memory a training or a table needs, and whether there is as much: known before anything is allocated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from twolayer.config import Config
-from twolayer.errors import ConfigError, Origin, Problem
+from twolayer.errors import ConfigError, DataError, Origin, Problem
 
 # Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
 PART = 2**24
@@ -66,8 +66,8 @@ def _drawn(config: Config) -> int:
 
 
 def available() -> int | None:
-    """The bytes this process can still take, by the system and by its container; None where neither says."""
-    limits = [limit for limit in (_system(), _container()) if limit is not None]
+    """The bytes this process can still take, by the system, its container and its own limit; None where none says."""
+    limits = [limit for limit in (_system(), _container(), _process()) if limit is not None]
     return min(limits, default=None)
 
 
@@ -100,6 +100,26 @@ def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def _process() -> int | None:
+    """What the process's own limit (`ulimit -v`) leaves."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        return max(0, limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+    except (ImportError, OSError):  # no Linux
+        return None
+
+
+def check_table(need: int, name: str, free: int | None = None) -> None:
+    """Raise DataError, with both sizes, for a table that needs at least `need` bytes, where there are fewer."""
+    free = available() if free is None else free
+    if free is not None and need > free:
+        raise DataError(f"{name}: needs at least {size(need)} of memory, and {size(free)} is available")
 
 
 def check(config: Config, name: str = "config", *, saved: bool = False) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twolayer import arrays
+from twolayer import arrays, memory, sizing
 from twolayer.arrays import Array
 from twolayer.damage import look, look_at_json, opened
 from twolayer.errors import DataError
@@ -30,7 +30,9 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 SEPARATORS = (",", ";", "\t", "|")
 _CSV = (".csv", ".tsv", ".txt")
 _JSON = (".ndjson", ".jsonl")
+_PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, zstd
 
+_PART = 2**20  # bytes that are read at a time
 _SAMPLED = 100  # rows that a CSV's types are guessed from
 
 
@@ -38,7 +40,8 @@ _SAMPLED = 100  # rows that a CSV's types are guessed from
 class Source:
     """A file that can be read: `frame` reads it when collected, `groups` are the arrays that hold several columns.
 
-    `raw` is set for a CSV, whose frame is all text; `guessed` says that `collect` is to find the types.
+    `raw` is set for a CSV, whose frame is all text; `guessed` says that `collect` is to find the types. `path` is the
+    file of a frame that polars itself reads.
     """
 
     name: str
@@ -48,34 +51,68 @@ class Source:
     raw: Path | bytes | None = None
     separator: str = ","
     guessed: bool = False
+    path: Path | None = None
 
 
 def open_table(
-    path: Path | str, name: str, *, separator: str = "auto", decimal: str = ".", text: bool = False
+    path: Path | str,
+    name: str,
+    *,
+    separator: str = "auto",
+    decimal: str = ".",
+    text: bool = False,
+    named: Sequence[str] | None = None,
 ) -> Source:
     """The file as a frame that is read when it is collected (by `collect` or `batches`).
 
     The suffix says what it is; "-" is a CSV on stdin. `collect` gives the columns of a CSV the types that its rows
-    show, or with `text` all are text, exactly as it stands there. Raises DataError.
+    show, or with `text` all are text, exactly as it stands there. Where the path leads over a symbolic link, the file
+    must have one of the columns `named`, unless that is None: else it may be any file, and no error tells what is in
+    it. Raises DataError.
     """
-    raw: Path | bytes = sys.stdin.buffer.read() if path == "-" else Path(path)
-    if isinstance(raw, Path):
-        _check_file(raw, name)
-    suffix = ".csv" if isinstance(raw, bytes) else _suffix(raw, name)
+    raw: Path | bytes = _stdin(name) if path == "-" else Path(path)
+    if isinstance(raw, bytes):
+        return _opened(raw, name, ".csv", separator, decimal, text=text)
+    _check_file(raw, name)
+    suffix = _suffix(raw, name)
+    if named is None or not any(part.is_symlink() for part in (raw, *raw.parents)):
+        return _opened(raw, name, suffix, separator, decimal, text=text)
+    # The link may lead to any file of this user, whose text no message may tell.
+    try:
+        source = _opened(raw, name, suffix, separator, decimal, text=text)
+    except DataError:
+        raise DataError(f"{name}: is a link, and the file that it leads to cannot be read as a table") from None
+    is_alone = source.raw is not None and len(source.names) == 1  # as any text is
+    if is_alone or not {*source.names, *source.groups} & set(named):
+        lacking = "has one column only" if is_alone else "has no column of the names that are given"
+        raise DataError(f"{name}: is a link, and its file {lacking}; to see its columns, give the file itself")
+    return source
+
+
+def _stdin(name: str) -> bytes:
+    """All that comes on stdin. Raises DataError where that is more than there is memory for."""
+    parts, size, free = [], 0, memory.available()
+    while part := sys.stdin.buffer.read(_PART):
+        parts.append(part)
+        size += len(part)
+        memory.check_table(2 * size, name, free)  # the parts, and the whole
+    return b"".join(parts)
+
+
+def _opened(raw: Path | bytes, name: str, suffix: str, separator: str, decimal: str, *, text: bool) -> Source:
     with reworded(name):
-        if suffix in _CSV:
+        if suffix in _CSV or isinstance(raw, bytes):
             return _open_csv(raw, name, separator, decimal, text=text)
-        path = Path(path)
         if suffix in arrays.SUFFIXES:
-            return _open_arrays(path, name, suffix)
+            return _open_arrays(raw, name, suffix)
         if suffix in _JSON:
-            frame = _scan_json(path, name)
+            frame = _scan_json(raw, name)
         else:
-            frame = pl.scan_parquet(path, glob=False) if suffix == ".parquet" else pl.scan_ipc(path, glob=False)
+            frame = pl.scan_parquet(raw, glob=False) if suffix == ".parquet" else pl.scan_ipc(raw, glob=False)
         names = tuple(frame.collect_schema().names())
     if not names:
         raise DataError(f"{name}: has no columns")
-    return Source(name, frame, names)
+    return Source(name, frame, names, path=raw)
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -116,6 +153,7 @@ def _first_line(error: BaseException) -> str:
 
 def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
     """The columns, in memory, without blank lines; the types of a CSV come of all its rows. Raises DataError."""
+    _check_memory(source, columns)
     if source.raw is None:
         with reworded(source.name):
             return source.frame.select(columns).collect()
@@ -156,6 +194,33 @@ def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.Da
             part = _without(part, blank[(blank >= first) & (blank < end)] - first)
         first = end
         yield part.select(columns)
+
+
+def _check_memory(source: Source, columns: Sequence[str]) -> None:
+    """Raise DataError where the columns cannot fit into memory, before any is taken. Arrays are looked at as they are
+    opened.
+    """
+    free = memory.available()
+    if free is None:
+        return
+    need = 0
+    with reworded(source.name):
+        if isinstance(source.raw, Path):
+            need = sizing.csv_bytes(source.raw, len(source.names), free)
+        elif source.path is not None and source.path.suffix.lower() in _JSON:
+            need = sizing.ndjson_bytes(source.path, len(columns), free)
+        elif source.path is not None:
+            schema = source.frame.collect_schema()
+            rows = source.frame.select(pl.len()).collect().item()  # from the metadata
+            need = rows * sum(count * _width(dtype) for dtype, count in Counter(schema[c] for c in columns).items())
+    memory.check_table(need, source.name, free)
+
+
+def _width(dtype: pl.DataType) -> int:
+    """The bytes that a cell takes in a frame, at the least; of text without its letters, which cells may share."""
+    if dtype in (pl.String, pl.Binary):
+        return 16
+    return int(pl.Series([None] * 64, dtype=dtype).estimated_size()) // 64
 
 
 def _without(frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
@@ -259,6 +324,9 @@ def _separator(start: str, decimal: str) -> str:
 
 
 def _scan_json(path: Path, name: str) -> pl.LazyFrame:
+    with path.open("rb") as file:
+        if file.read(4).startswith(_PACKED):  # polars would unpack it, however much that is
+            raise DataError(f"{name}: is compressed, which of text only a CSV may be; unpack it")
     frame = pl.scan_ndjson(path, infer_schema_length=None)
     try:
         with reworded(name):
@@ -273,7 +341,7 @@ def _scan_json(path: Path, name: str) -> pl.LazyFrame:
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
-        pieces = arrays.frames(path, suffix)
+        pieces = arrays.frames(path, suffix, lambda need: memory.check_table(need, name))
     except ValueError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
     heights = {key: piece.height for key, piece in pieces.items()}

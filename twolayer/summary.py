@@ -12,6 +12,7 @@ from twolayer.columns import Kind
 from twolayer.errors import DataError
 from twolayer.reading import collect, open_table
 from twolayer.survey import Survey, roles, settle, survey
+from twolayer.text import safe
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def summary(
 
     Raises DataError where the file cannot be read.
     """
-    source = open_table(path, name, separator=separator, decimal=decimal)
+    named = [*target, *(inputs or ()), *exclude]
+    source = open_table(path, name, separator=separator, decimal=decimal, named=named)
     names = list(source.names)
     raw, typed = collect(source, names), source.raw is None
     frame, kinds, _ = settle(raw, names, decimal, typed=typed)
@@ -69,7 +71,7 @@ def summary(
     try:
         taken, targets = roles(source, target, inputs, exclude)
     except DataError as error:
-        problems.append(str(error).removeprefix(f"{name}: "))
+        problems.append(str(error).removeprefix(safe(f"{name}: ")))
     else:
         found = survey(
             raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed

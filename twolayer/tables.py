@@ -70,8 +70,8 @@ def scan(
     The columns of a CSV are all text, exactly as in the file, so that they can be written as they were; `encode` makes
     numbers of them. Other formats keep their types. Raises DataError.
     """
-    decimal = columns.decimal if columns is not None else "."
-    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True)
+    decimal, named = (columns.decimal, columns.inputs) if columns is not None else (".", None)
+    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True, named=named)
 
 
 def read(
@@ -89,7 +89,8 @@ def read(
     file. Text is one-hot; classes are what cross_entropy predicts, and what is predicted where `loss` is None and the
     one target is text or a boolean. Raises DataError with all that keeps the table from being trained on.
     """
-    source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal)
+    named = [*data.target, *(data.inputs or ()), *data.exclude]
+    source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
     inputs, targets = roles(source, data.target, data.inputs, data.exclude)
     found = survey(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
@@ -133,8 +134,8 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Columns, name: str, 
 
 def _other(folder: Path, path: str, data: FileData, columns: Columns) -> pl.DataFrame:
     """The rows of the validation file, as `encode` takes them. Raises DataError."""
-    source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True)
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
+    source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
     require(source.names, needed, path)
     frame = collect(source, needed)
     if not frame.height:

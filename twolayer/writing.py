@@ -26,8 +26,11 @@ FORMATS: dict[str, Format] = {
     ".ipc": "arrow",
 }  # by suffix
 
-# What a spreadsheet takes for a formula when it opens a CSV ("CSV injection"), and what begins alike but is none.
-_FORMULA = r"^[=+\-@\t\r]"
+# What a spreadsheet may take for a formula when it opens a CSV ("CSV injection"), and what begins alike but is none.
+# = + - @ are there in other forms, too (NFKC makes them one), and blanks and characters without a width may be dropped.
+_SIGN = r"=+\-@\x{207A}\x{207C}\x{208A}\x{208C}\x{FB29}\x{FE62}\x{FE63}\x{FE66}\x{FE6B}\x{FF0B}\x{FF0D}\x{FF1D}\x{FF20}"
+_UNSEEN = r"\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}"
+_FORMULA = rf"^([{_SIGN}\t\r\n]| *[[{_UNSEEN}]--[ ]][{_UNSEEN}]*[{_SIGN}])"
 _NUMBER = r"^[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -79,5 +82,5 @@ def _harmless(column: str) -> pl.Expr:
 
 def _line(cells: Sequence[str], separator: str) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, delimiter=separator, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode()
+    csv.writer(buffer, delimiter=separator, lineterminator="\r\n").writerow(cells)  # so that it quotes a CR, too
+    return buffer.getvalue().removesuffix("\r\n").encode() + b"\n"
