@@ -23,6 +23,7 @@ def made(text: str) -> list[TwolayerError]:
         TwolayerError(text),
         RunError(f"{text}: is gone"),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
+        errors.StateError(text),
         errors.DeviceError(text),
         OutputError(OSError(5, text)),
         errors.DisagreementError([text, text]),

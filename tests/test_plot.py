@@ -56,7 +56,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def change(run: Path, status: str) -> None:
     """A run that has come as far as iteration 300."""
-    change_info(run, status=status, iterations=300)
+    ended = ("history_bytes", "history_sha256", "first_loss", "best_loss", "last_loss")
+    change_info(run, **dict.fromkeys(ended), status=status, iterations=300)
+    shutil.rmtree(run / "checkpoints")
     (run / "model.safetensors").unlink()
     rows = (run / "history.csv").read_text().splitlines(keepends=True)
     (run / "history.csv").write_text("".join(rows[:301]) + "301,0.0")  # which is being written

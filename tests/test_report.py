@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from browsing import opened
 from conftest import forked, without_torch
-from handmade import write_info
+from handmade import change_info, write_info
 from playwright.sync_api import Browser, Page, expect
 from tablerun import make_run
 from trained import train
@@ -375,8 +375,7 @@ def test_a_killed_continuation_does_not_pass_the_time_before_it_for_its_own(
 ) -> None:
     name = f"{status}-again"
     shutil.copytree(place / "runs/default-1", place / "runs" / name)
-    file = place / "runs" / name / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": status, "seconds": 41.5}))
+    change_info(place / "runs" / name, status=status, seconds=41.5)
     page = report(place, name)[0].read_text()
     assert ("41.5 s" in page) == is_told
     assert ("was killed after" in page.lower()) != is_told

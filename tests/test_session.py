@@ -137,8 +137,8 @@ def test_after_a_signal_a_run_goes_on_to_the_same_end(number: int, code: int, tw
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_the_run_can_go_on(twolayer: Run, tmp_path: Path) -> None:
-    # Each iteration takes half a second, and the first checkpoint comes after it.
-    slow = ["--set", "N=10000", "--set", "H=1000", "--engine", "autograd", "--lr", "1e-9", "--epochs", "300"]
+    # Each iteration takes a second, and the first checkpoint comes after it.
+    slow = ["--set", "N=20000", "--set", "H=1000", "--engine", "autograd", "--lr", "1e-9", "--epochs", "300"]
     run = tmp_path / "runs" / "default-1"
     with start(tmp_path, "train", *slow) as process:
         wait_for_rows(run, 2)
