@@ -179,7 +179,6 @@ def test_ctrl_c_before_the_first_iteration_is_an_interruption(twolayer: Run, tmp
     assert status(run) == "interrupted"
 
 
-@pytest.mark.xfail(strict=True, reason="what a failed write leaves in the buffer fails again at the exit")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_an_output_that_cannot_be_written_leaves_a_run_that_goes_on(twolayer: Run, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:

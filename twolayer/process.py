@@ -29,18 +29,19 @@ def prepare_streams() -> None:
 
 
 def flushed(code: int) -> int:
-    """Empty the streams now: what fails at the interpreter's exit can no longer be told well."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        drop_output()
+    """Empty the streams now: what fails at the interpreter's exit can no longer be told well, and changes the code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            drop_output(stream)
     return code
 
 
-def drop_output() -> None:
-    """Send what stdout still holds to nowhere."""
+def drop_output(stream: TextIO | None = None) -> None:
+    """Send what a stream, stdout unless given, still holds to nowhere."""
     sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno())
+    os.dup2(sink, (stream or sys.stdout).fileno())
     os.close(sink)
 
 

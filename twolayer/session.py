@@ -113,6 +113,7 @@ def _failed(fit: Fit, recorder: Recording, error: Exception) -> int:
     recorder.fail(error)
     _note_move(recorder)
     if isinstance(error, OSError):
+        process.drop_output()  # else what stdout still holds fails again at its next flush
         error = OutputError(error)
     if not isinstance(error, TwolayerError):
         raise error from None
