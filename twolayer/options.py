@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, loading, memory, runs
+from twolayer import console, loading, memory, process, runs
 from twolayer.config import FileData, flat, show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
 
@@ -87,7 +87,8 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
     source = str(run.path.absolute() / runs.CONFIG)
     before = loading.resolve(source, environment={}, read=False)
     try:
-        after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
+        with process.without_panics():
+            after = loading.resolve(source, environment={}, overrides=_overrides(sets, context))
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(loading.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
@@ -126,7 +127,8 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         if text.find("=") < 1
     ]
     try:
-        resolved = loading.resolve(source, overrides=_overrides(sets, context))
+        with process.without_panics():
+            resolved = loading.resolve(source, overrides=_overrides(sets, context))
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
     if malformed:
