@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, loading, memory, runs
+from twolayer import console, loading, memory, process, runs
 from twolayer.config import FileData, flat, show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
 
@@ -88,7 +88,8 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
     raw = runs.read_config(run.path, run.folder)
     before = loading.resolve(source, environment={}, read=False, raw=raw)
     try:
-        after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
+        with process.without_panics():
+            after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(loading.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
@@ -127,7 +128,8 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         if text.find("=") < 1
     ]
     try:
-        resolved = loading.resolve(source, overrides=_overrides(sets, context))
+        with process.without_panics():
+            resolved = loading.resolve(source, overrides=_overrides(sets, context))
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
     if malformed:

@@ -6,14 +6,21 @@ import codecs
 import gc
 import locale
 import os
+import re
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from types import FrameType
 from typing import NoReturn, Self, TextIO
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+_PANIC = re.compile(rb"\n?^thread '[^\n]*' (?:\([0-9]+\) )?panicked at ", re.MULTILINE)
 
 
 def prepare_streams() -> None:
@@ -43,6 +50,33 @@ def drop_output(stream: TextIO | None = None) -> None:
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, (stream or sys.stdout).fileno())
     os.close(sink)
+
+
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """Inside, keep from stderr what Rust writes there about its own failures: they come as exceptions, too.
+
+    Rust writes to the descriptor itself, from any thread, and leaves no other way. All that is written before a panic
+    is shown in the end; where the text of a panic ends, nothing tells.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except OSError:  # closed by the shell (2>&-)
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            if text := _PANIC.split(file.read(), maxsplit=1)[0]:
+                with open(2, "wb", closefd=False) as stream:
+                    stream.write(text)
 
 
 def start_computing() -> None:

@@ -187,13 +187,22 @@ def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.Da
         except DataError as error:
             raise _explained(source, error) from None
         if part is None:
-            return
+            break
         end = first + part.height
         if source.raw is not None and part[source.names[-1]].null_count():
             blank = _blank_lines(source) if blank is None else blank
             part = _without(part, blank[(blank >= first) & (blank < end)] - first)
         first = end
         yield part.select(columns)
+    # Where polars fails inside one of its threads, the parts end as if there were no more.
+    if source.path is not None and source.path.suffix.lower() not in _JSON and first != (rows := _rows(source)):
+        raise DataError(f"{source.name}: is damaged: of its {rows} rows only {first} could be read")
+
+
+def _rows(source: Source) -> int:
+    """How many rows a Parquet or an Arrow file has, by its metadata. Raises DataError."""
+    with reworded(source.name):
+        return int(source.frame.select(pl.len()).collect().item())
 
 
 def _check_memory(source: Source, columns: Sequence[str]) -> None:
@@ -211,8 +220,9 @@ def _check_memory(source: Source, columns: Sequence[str]) -> None:
             need = sizing.ndjson_bytes(source.path, len(columns), free)
         elif source.path is not None:
             schema = source.frame.collect_schema()
-            rows = source.frame.select(pl.len()).collect().item()  # from the metadata
-            need = rows * sum(count * _width(dtype) for dtype, count in Counter(schema[c] for c in columns).items())
+            need = _rows(source) * sum(
+                count * _width(dtype) for dtype, count in Counter(schema[c] for c in columns).items()
+            )
     memory.check_table(need, source.name, free)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer import console, writing
+from twolayer import console, process, writing
 from twolayer.columns import require, shown
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation import Array, Model, Scores, load_model, predict
@@ -51,7 +51,7 @@ class _Rows:
 @contextmanager
 def _table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool) -> Iterator[_Rows]:
     """The columns of a file, or with "-" of what comes on stdin: all, or those that are needed. Raises DataError."""
-    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, process.without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
         source = scan(path, columns, name=name)
         require(source.names, needed, name)

@@ -20,15 +20,13 @@ def csv_bytes(path: Path, columns: int, enough: int) -> int:
     most = size * DEFLATED if is_packed else size
     if most * (columns * _CELL + is_packed) <= enough:
         return 0
-    need, is_quoted = 0, False
+    need, is_quoted = -columns * _CELL, False  # the first line is no row
     with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
         while need <= enough and (part := file.read(_PART)):
-            outside = part
-            if b'"' in part:
-                pieces = part.split(b'"')
-                outside = b"".join(pieces[is_quoted::2])
-                is_quoted ^= len(pieces) % 2 == 0
-            need += outside.count(b"\n") * columns * _CELL + len(part) * is_packed
+            pieces = part.split(b'"')
+            rows = sum(piece.count(b"\n") for piece in pieces[is_quoted::2])
+            need += rows * columns * _CELL + len(part) * is_packed
+            is_quoted ^= len(pieces) % 2 == 0
     return need
 
 

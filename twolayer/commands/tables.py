@@ -31,16 +31,17 @@ def data_command(
     with extra("polars", "data"):
         from twolayer import tables
 
-    found = tables.summary(
-        data.path,
-        data.path,
-        target=targets,
-        inputs=data.inputs,
-        exclude=data.exclude,
-        missing=data.missing,
-        separator=data.separator,
-        decimal=data.decimal,
-    )
+    with process.without_panics():
+        found = tables.summary(
+            data.path,
+            data.path,
+            target=targets,
+            inputs=data.inputs,
+            exclude=data.exclude,
+            missing=data.missing,
+            separator=data.separator,
+            decimal=data.decimal,
+        )
     names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
     if format_ == "table":
         console.say(f"{found.rows} rows\n")
