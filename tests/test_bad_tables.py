@@ -22,7 +22,7 @@ import safetensors.numpy
 from conftest import REFERENCE, Run, clean_environment
 from tablerun import make_run
 
-from twolayer import cli, memory, process, sizing
+from twolayer import available_memory, cli, process, sizing
 from twolayer.errors import DataError, TwolayerError
 from twolayer.reading import collect, open_table
 
@@ -103,7 +103,7 @@ def test_only_the_text_of_a_panic_is_kept_from_stderr(capfd: pytest.CaptureFixtu
     with process.without_panics():
         os.write(2, b"first\nthread of thought\n")
     assert capfd.readouterr().err == "first\nthread of thought\n"
-    with pytest.raises(ZeroDivisionError), process.without_panics():
+    with pytest.raises(ZeroDivisionError), process.without_panics():  # noqa: PT012 (both stand in it)
         os.write(2, b"first\n\nthread '<unnamed>' (12) panicked at crates/a.rs:1:2:\nmessage\nnote: run with\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "first\n"
@@ -177,11 +177,11 @@ def test_a_table_that_needs_more_memory_than_there_is_is_refused_with_both_sizes
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     BOMBS[name](tmp_path / name, 2**24)
-    monkeypatch.setattr(memory, "available", lambda: 2**24 - 2**17)
+    monkeypatch.setattr(available_memory, "available", lambda: 2**24 - 2**17)
     told = refusal(tmp_path / name)
     assert told.startswith(f"{name}: needs at least ")
     assert told.endswith(" of memory, and 15.9 MiB is available")
-    monkeypatch.setattr(memory, "available", lambda: None)
+    monkeypatch.setattr(available_memory, "available", lambda: None)
     if name not in ("t.ndjson", "t.csv"):  # which take long, or are refused for their short rows
         assert read(tmp_path / name).height > 2
 
@@ -196,7 +196,7 @@ def test_stdin_is_read_no_further_than_there_is_memory(tmp_path: Path, monkeypat
 
     endless = Endless()
     monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": endless}))
-    monkeypatch.setattr(memory, "available", lambda: 2**23)
+    monkeypatch.setattr(available_memory, "available", lambda: 2**23)
     with pytest.raises(DataError, match=r"^stdin: needs at least .* of memory, and 8 MiB is available$"):
         open_table("-", "stdin")
     assert endless.given < 2**23
@@ -209,7 +209,7 @@ def test_a_table_that_fits_is_not_refused_for_line_ends_in_its_text(
     text = '"' + "a\n" * 2**15 + '"'
     path.write_text(",".join(f"c{j}" for j in range(100)) + "\n" + ",".join(["1"] * 99 + [text]) + "\n")
     assert sizing.csv_bytes(path, 100, 0) == 8 * 100
-    monkeypatch.setattr(memory, "available", lambda: 2**20)
+    monkeypatch.setattr(available_memory, "available", lambda: 2**20)
     assert read(path).height == 1
 
 
@@ -279,13 +279,13 @@ def _plain_size(folder: Path) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_the_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**40, 2**40))
-    left = memory._process()
+    left = available_memory._process()
     assert left is not None
     assert 2**38 < left < 2**40
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**20, 2**20))
-    assert memory._process() == 0
+    assert available_memory._process() == 0
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
-    assert memory._process() is None
+    assert available_memory._process() is None
 
 
 def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

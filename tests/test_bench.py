@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Run, clean_environment, in_terminal, screen
 
-from twolayer import bench, machine, memory
+from twolayer import available_memory, bench, machine, memory
 from twolayer.bench import Bench, Measured
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
@@ -79,11 +79,11 @@ def test_a_form_that_no_one_would_wait_for_is_left_out() -> None:
 def test_a_form_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("default", N=1000)
     dual = memory.needed(config.model_copy(update={"form": "dual"}))
-    monkeypatch.setattr(memory, "available", lambda: dual - 1)
+    monkeypatch.setattr(available_memory, "available", lambda: dual - 1)
     engines = Bench(config)
     assert engines.left_out == {"fused (dual)": f"it needs {memory.size(dual)} of memory"}
     assert engines.auto == "fused (primal)"
-    monkeypatch.setattr(memory, "available", lambda: dual)
+    monkeypatch.setattr(available_memory, "available", lambda: dual)
     assert Bench(config).auto == "fused (dual)"
 
 

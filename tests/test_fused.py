@@ -11,7 +11,7 @@ from conftest import examples
 from hypothesis import given
 from oracles import configs, needs_cuda, run, same, with_engine
 
-from twolayer import memory
+from twolayer import available_memory, memory
 from twolayer.config import Config
 from twolayer.engines import fused, make_engine
 from twolayer.engines.fused import choose_form, fused_engine
@@ -64,9 +64,9 @@ def test_the_plain_primal_form_for_large_x_is_the_same_descent(config: Config) -
 def test_where_the_dual_form_does_not_fit_auto_takes_the_primal(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("default", N=1500)
     dual = memory.needed(config.model_copy(update={"form": "dual"}))
-    monkeypatch.setattr(memory, "available", lambda: dual)
+    monkeypatch.setattr(available_memory, "available", lambda: dual)
     assert prepare(config)[0].form == "dual"
-    monkeypatch.setattr(memory, "available", lambda: dual - 1)
+    monkeypatch.setattr(available_memory, "available", lambda: dual - 1)
     assert prepare(config)[0].form == "primal"
     with pytest.raises(ConfigError, match="needs at least"):
         prepare(load_config("default", N=1500, engine="fused", form="dual"))

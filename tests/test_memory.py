@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from twolayer import memory
+from twolayer import available_memory, memory
 from twolayer.errors import ConfigError
 from twolayer.loading import load_config
 
@@ -27,7 +27,7 @@ def test_saving_takes_two_copies_of_the_state(monkeypatch: pytest.MonkeyPatch) -
     dual = load_config("scratch", engine="fused", form="dual")
     assert memory.needed_to_save(config) == 2 * 4 * (32 * 4 + 33)
     assert memory.needed_to_save(dual) == 2 * 4 * (32 * 4 + 33 + 100 * 32)
-    monkeypatch.setattr(memory, "available", lambda: memory.needed_by_host(config))
+    monkeypatch.setattr(available_memory, "available", lambda: memory.needed_by_host(config))
     memory.check(config)
     with pytest.raises(ConfigError, match="needs at least"):
         memory.check(config, saved=True)
@@ -42,15 +42,15 @@ def test_the_host_holds_what_is_drawn_and_for_a_gpu_nothing_else() -> None:
 
 
 def test_a_containers_limit_counts_less_what_is_in_use_and_no_cache(tmp_path: Path) -> None:
-    assert memory._container(tmp_path) is None
+    assert available_memory._container(tmp_path) is None
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._container(tmp_path) is None
+    assert available_memory._container(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert memory._container(tmp_path) == 800
+    assert available_memory._container(tmp_path) == 800
     (tmp_path / "memory.max").write_text("100\n")
-    assert memory._container(tmp_path) == 0
+    assert available_memory._container(tmp_path) == 0
 
 
 def test_an_older_kernels_container_counts_too(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_an_older_kernels_container_counts_too(tmp_path: Path) -> None:
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
     (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 50\n")
-    assert memory._container(tmp_path) == 350
+    assert available_memory._container(tmp_path) == 350
 
 
 def test_the_memory_of_this_machine_is_known_and_believable() -> None:
-    free = memory.available()
+    free = available_memory.available()
     assert free is not None
     assert 2**20 < free < 2**50
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from twolayer import memory
+from twolayer import available_memory, memory
 from twolayer.config import Config
 from twolayer.engines import choose_engine
 from twolayer.engines.fused import choose_form
@@ -73,7 +73,7 @@ def free_memory(device: str) -> int | None:
             device
         )  # PyTorch's own, to be had again
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return memory.available()
+    return available_memory.available()
 
 
 @contextmanager

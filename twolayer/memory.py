@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+from twolayer import available_memory
 from twolayer.config import Config
-from twolayer.errors import ConfigError, DataError, Origin, Problem
+from twolayer.errors import ConfigError, Origin, Problem
 
 # Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
 PART = 2**24
@@ -65,66 +63,9 @@ def _drawn(config: Config) -> int:
     return config.N * (config.D_in + config.D_out) + _parameters(config)
 
 
-def available() -> int | None:
-    """The bytes this process can still take, by the system, its container and its own limit; None where none says."""
-    limits = [limit for limit in (_system(), _container(), _process()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _system() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:  # not Linux: the physical memory is all that the standard library knows
-        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
-def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the control group leaves: its limit less what is in use and is no cache that would give way."""
-    for limit, usage, cache, statistics in (
-        (root / "memory.max", root / "memory.current", "inactive_file", root / "memory.stat"),
-        (
-            root / "memory" / "memory.limit_in_bytes",
-            root / "memory" / "memory.usage_in_bytes",
-            "total_inactive_file",
-            root / "memory" / "memory.stat",
-        ),
-    ):
-        try:
-            most, used = int(limit.read_text()), int(usage.read_text())  # the limit may be the word "max"
-            lines = dict(line.split() for line in statistics.read_text().splitlines())
-            return max(0, most - used + int(lines.get(cache, 0)))
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def _process() -> int | None:
-    """What the process's own limit (`ulimit -v`) leaves."""
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit == resource.RLIM_INFINITY:
-            return None
-        return max(0, limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
-    except (ImportError, OSError):  # no Linux
-        return None
-
-
-def check_table(need: int, name: str, free: int | None = None) -> None:
-    """Raise DataError, with both sizes, for a table that needs at least `need` bytes, where there are fewer."""
-    free = available() if free is None else free
-    if free is not None and need > free:
-        raise DataError(f"{name}: needs at least {size(need)} of memory, and {size(free)} is available")
-
-
 def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
     """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory; one that is saved."""
-    need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available()
+    need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available_memory.available()
     if free is not None and need > free:
         message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])

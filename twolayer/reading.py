@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twolayer import arrays, memory, sizing
+from twolayer import arrays, available_memory, sizing
 from twolayer.arrays import Array
 from twolayer.damage import look, look_at_json, opened
 from twolayer.errors import DataError
 from twolayer.files import TABLES
+from twolayer.memory import size
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
@@ -91,11 +92,11 @@ def open_table(
 
 def _stdin(name: str) -> bytes:
     """All that comes on stdin. Raises DataError where that is more than there is memory for."""
-    parts, size, free = [], 0, memory.available()
+    parts, size, free = [], 0, available_memory.available()
     while part := sys.stdin.buffer.read(_PART):
         parts.append(part)
         size += len(part)
-        memory.check_table(2 * size, name, free)  # the parts, and the whole
+        _check_size(2 * size, name, free)  # the parts, and the whole
     return b"".join(parts)
 
 
@@ -205,11 +206,18 @@ def _rows(source: Source) -> int:
         return int(source.frame.select(pl.len()).collect().item())
 
 
+def _check_size(need: int, name: str, free: int | None = None) -> None:
+    """Raise DataError, with both sizes, for a table that needs at least `need` bytes, where there are fewer."""
+    free = available_memory.available() if free is None else free
+    if free is not None and need > free:
+        raise DataError(f"{name}: needs at least {size(need)} of memory, and {size(free)} is available")
+
+
 def _check_memory(source: Source, columns: Sequence[str]) -> None:
     """Raise DataError where the columns cannot fit into memory, before any is taken. Arrays are looked at as they are
     opened.
     """
-    free = memory.available()
+    free = available_memory.available()
     if free is None:
         return
     need = 0
@@ -223,7 +231,7 @@ def _check_memory(source: Source, columns: Sequence[str]) -> None:
             need = _rows(source) * sum(
                 count * _width(dtype) for dtype, count in Counter(schema[c] for c in columns).items()
             )
-    memory.check_table(need, source.name, free)
+    _check_size(need, source.name, free)
 
 
 def _width(dtype: pl.DataType) -> int:
@@ -351,7 +359,7 @@ def _scan_json(path: Path, name: str) -> pl.LazyFrame:
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
-        pieces = arrays.frames(path, suffix, lambda need: memory.check_table(need, name))
+        pieces = arrays.frames(path, suffix, lambda need: _check_size(need, name))
     except ValueError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
     heights = {key: piece.height for key, piece in pieces.items()}
