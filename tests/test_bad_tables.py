@@ -19,9 +19,11 @@ import numpy as np
 import polars as pl
 import pytest
 import safetensors.numpy
-from conftest import REFERENCE, Run, clean_environment
-from tablerun import make_run
 
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import Run
+from tests.helpers.published import REFERENCE
+from tests.helpers.tablerun import make_run
 from twolayer import available_memory, cli, process, sizing
 from twolayer.errors import DataError, TwolayerError
 from twolayer.reading import collect, open_table

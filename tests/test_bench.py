@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run, clean_environment, in_terminal, screen
 
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import Run, in_terminal, screen
 from twolayer import available_memory, bench, machine, memory
 from twolayer.bench import Bench, Measured
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
+from twolayer.formatting import size
 from twolayer.loading import load_config
 
 ALL = ["autograd", "manual", "fused (primal)", "fused (dual)"]
@@ -81,7 +83,7 @@ def test_a_form_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     dual = memory.needed(config.model_copy(update={"form": "dual"}))
     monkeypatch.setattr(available_memory, "available", lambda: dual - 1)
     engines = Bench(config)
-    assert engines.left_out == {"fused (dual)": f"it needs {memory.size(dual)} of memory"}
+    assert engines.left_out == {"fused (dual)": f"it needs {size(dual)} of memory"}
     assert engines.auto == "fused (primal)"
     monkeypatch.setattr(available_memory, "available", lambda: dual)
     assert Bench(config).auto == "fused (dual)"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 import vl_convert
-from handmade import Drawn, look, make
 
+from tests.helpers.handmade import Drawn, look, make
 from twolayer import chart
 from twolayer.errors import RunError
 from twolayer.saved import Saved

@@ -11,16 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import (
-    BASE,
-    Run,
-    Write,
-    agree_to_three_digits,
-    clean_environment,
-    published,
-    without_torch,
-)
 
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import BASE, Run, Write, without_torch
+from tests.helpers.published import agree_to_three_digits, published
 from twolayer import __version__
 from twolayer.config import KEYS, schema
 from twolayer.loading import bundled

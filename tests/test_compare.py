@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
-from forking import Forked
-from handmade import change_info, write_info
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from trained import train
 
+from tests.helpers.forking import Forked
+from tests.helpers.handmade import change_info, write_info
+from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
+from tests.helpers.trained import train
 from twolayer import compare, runs
 from twolayer.history import Reader
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import examples
 from hypothesis import assume, given
-from oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
 from torch import nn
 
+from tests.helpers.oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
+from tests.helpers.processes import examples
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines import choose_engine, fused, make_engine

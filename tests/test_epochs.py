@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from oracles import same
 from torch import nn
 
+from tests.helpers.oracles import same
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.loading import load_config

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BASE, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.processes import BASE, Run
 from twolayer import console, errors
 from twolayer.errors import ConfigError, DataError, Origin, OutputError, Problem, RunError, TwolayerError
+from twolayer.formatting import safe
 from twolayer.loading import load_config
-from twolayer.tables import summary
-from twolayer.text import safe
+from twolayer.summary import summary
 
 EVIL = ["a\x1b[31mb", "a\nb\rc\u2028d", "a\u202eb\u2066c", "a\udcffb", "a\x9b31mb\x7f", "C:\\a\\nb", "\u200b\ufeff"]
 

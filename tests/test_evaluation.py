@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import Run
-from handmade import change_info
-from tablerun import CSV, make_run
 
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import Run
+from tests.helpers.tablerun import CSV, make_run
 from twolayer.baselines import Baseline, linear_baseline
+from twolayer.columns import Columns, encode, encode_targets
 from twolayer.errors import RunError
 from twolayer.evaluation import Model, Scores, forward, load_model, predict
-from twolayer.tables import Columns, encode, encode_targets
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 

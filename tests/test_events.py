@@ -14,12 +14,12 @@ from array import array
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Run, Write, clean_environment
-from forking import Forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_runs import Failing
-from trained import train
 
+from tests.helpers.forking import Forked, clean_environment
+from tests.helpers.processes import COMMAND, Run, Write
+from tests.helpers.trained import train
+from tests.test_runs import Failing
 from twolayer import events, recording, runs
 from twolayer.errors import RunError
 from twolayer.history import Reader

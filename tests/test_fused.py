@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import examples
 from hypothesis import given
-from oracles import configs, needs_cuda, run, same, with_engine
 
+from tests.helpers.oracles import configs, needs_cuda, run, same, with_engine
+from tests.helpers.processes import examples
 from twolayer import available_memory, memory
 from twolayer.config import Config
 from twolayer.engines import fused, make_engine

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import BASE, COMMAND, Run, clean_environment
-from handmade import change_info
-from trained import train
 
+from tests.helpers.forking import clean_environment
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import BASE, COMMAND, Run
+from tests.helpers.trained import train
 from twolayer import checkpoint, runs, saved
 from twolayer.errors import RunError
 from twolayer.files import Folder

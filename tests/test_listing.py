@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import without_torch
-from handmade import change_info
-from trained import train
 
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import without_torch
+from tests.helpers.trained import train
 from twolayer import listing, runs
 from twolayer.errors import RunError
 

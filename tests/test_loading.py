@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE
 
+from tests.helpers.processes import BASE
 from twolayer.config import KEYS, Config
 from twolayer.errors import ConfigError, TwolayerError
 from twolayer.loading import MAX_BYTES, Override, bundled, load_config, resolve, write_starter

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import examples
 from hypothesis import assume, given
-from oracles import ENGINES, allocations, configs, same, score, sgd_on, with_classes, with_engine
 from torch import Tensor, nn
 
+from tests.helpers.oracles import ENGINES, allocations, configs, same, score, sgd_on, with_classes, with_engine
+from tests.helpers.processes import examples
 from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines import Engine, fused, make_engine

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import clean_environment
 
+from tests.helpers.forking import clean_environment
 from twolayer import machine
 from twolayer.errors import DeviceError
 from twolayer.loading import load_config

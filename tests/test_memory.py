@@ -6,6 +6,7 @@ import pytest
 
 from twolayer import available_memory, memory
 from twolayer.errors import ConfigError
+from twolayer.formatting import size
 from twolayer.loading import load_config
 
 
@@ -89,4 +90,4 @@ def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_siz
     ],
 )
 def test_sizes_are_written_in_the_unit_that_suits_them(count: int, text: str) -> None:
-    assert memory.size(count) == text
+    assert size(count) == text

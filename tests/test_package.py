@@ -11,8 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
 from packaging.requirements import Requirement
+
+from tests.helpers.forking import clean_environment
 
 ROOT = Path(__file__).parent.parent
 

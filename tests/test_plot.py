@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from browsing import opened
-from conftest import Run, without_torch
-from handmade import change_info, look, make
 from PIL import Image
 from playwright.sync_api import Browser, Page
-from trained import train
 
+from tests.helpers.browsing import opened
+from tests.helpers.handmade import change_info, look, make
+from tests.helpers.processes import Run, without_torch
+from tests.helpers.trained import train
 from twolayer import runs
 from twolayer.theme import COLOURS
 

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import COMMAND, Run, clean_environment, forked
-from forking import Forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from tablerun import CSV, NEW, make_run
 
-from twolayer import cli, reading, serving, writing
+from tests.helpers import forking
+from tests.helpers.forking import Forked, clean_environment
+from tests.helpers.processes import COMMAND, Run
+from tests.helpers.tablerun import CSV, NEW, make_run
+from twolayer import cli, reading, writing
 
 CLASSES = CSV.replace("price", "kind").replace("\n", "\n", 1)
 
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Path:
 
 def piped(data: str | bytes, *arguments: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
     given = data.encode() if isinstance(data, str) else data
-    return forked(arguments, cwd, given=given, text=False, **options)
+    return forking.run(arguments, cwd, given=given, text=False, **options)
 
 
 def parsed(text: str) -> list[dict[str, str]]:
@@ -424,7 +425,7 @@ def test_of_any_number_of_rows_some_thousands_are_in_memory_at_a_time(
             most = max(most, sum(other() is not None for other in parts))
             yield part
 
-    monkeypatch.setattr(serving, "batches", counted)
+    monkeypatch.setattr(reading, "batches", counted)
     assert cli.run(["predict", "run", "new.csv", "-o", "out.csv"]) == 0
     assert Path("out.csv").read_text().count("\n") == 1 + sum(heights) == 100_001
     assert max(heights) <= 8192

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from handmade import change_info
-from test_runs import Failing
 from torch import nn
 
+from tests.helpers.handmade import change_info
+from tests.test_runs import Failing
 from twolayer import checkpoint, recording, runs
 from twolayer.config import Config
 from twolayer.data import Data

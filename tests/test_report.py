@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import opened
-from conftest import forked, without_torch
-from handmade import change_info, write_info
 from playwright.sync_api import Browser, Page, expect
-from tablerun import make_run
-from trained import train
 
+from tests.helpers.browsing import opened
+from tests.helpers.forking import run
+from tests.helpers.handmade import change_info, write_info
+from tests.helpers.processes import without_torch
+from tests.helpers.tablerun import make_run
+from tests.helpers.trained import train
 from twolayer import saved
 from twolayer.report import write
 
@@ -37,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     rows = [f"{x},{y},{'yes' if x * 3 % 7 + y > 6 else 'no'}" for x in range(10) for y in range(6)]
     (folder / "flowers.csv").write_text("\n".join(["length,width,blooms", *rows, ""]))
-    forked(["train", "default", "--note", "the book's"], folder)
+    run(["train", "default", "--note", "the book's"], folder)
     train(
         folder,
         "default --seed 1 --lr 5e-4",

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
 from torch import Tensor, nn
 
+from tests.helpers.oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
+from tests.helpers.processes import examples
 from twolayer import checkpoint, memory
 from twolayer.config import Config
 from twolayer.data import Data

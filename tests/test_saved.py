@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE
-from handmade import change_info
-from trained import train
 
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import BASE
+from tests.helpers.trained import train
 from twolayer import runs, saved
 from twolayer.errors import RunError
+from twolayer.formatting import shown
 from twolayer.history import csv_row
 
 
@@ -192,4 +193,4 @@ def test_runs_of_one_name_are_called_by_their_paths(trained: Path, run: Path) ->
     ],
 )
 def test_values_are_shown_whole_and_harmless(value: Any, text: str) -> None:
-    assert saved.shown(value) == text
+    assert shown(value) == text

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import Run, clean_environment, forked
-from forking import Forked
-from oracles import needs_cuda
 from torch import nn
-from trained import train
 
+from tests.helpers.forking import Forked, clean_environment, run
+from tests.helpers.oracles import needs_cuda
+from tests.helpers.processes import Run
+from tests.helpers.trained import train
 from twolayer.config import document
 from twolayer.loading import load_config
 from twolayer.training import final_loss, prepare
@@ -182,7 +182,7 @@ def test_ctrl_c_before_the_first_iteration_is_an_interruption(twolayer: Run, tmp
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_an_output_that_cannot_be_written_leaves_a_run_that_goes_on(twolayer: Run, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = forked(["train", "scratch", "--out", "run"], tmp_path, stdout=full)
+        done = run(["train", "scratch", "--out", "run"], tmp_path, stdout=full)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2:] == [
         "error: the output cannot be written: No space left on device",
@@ -231,7 +231,7 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(
     arguments: list[str], rounds: int, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("killing.py"), tmp_path, str(rounds), "0", *arguments],
+        [sys.executable, Path(__file__).parent / "helpers" / "killing.py", tmp_path, str(rounds), "0", *arguments],
         env=clean_environment(),
         capture_output=True,
         text=True,
@@ -291,7 +291,7 @@ def test_two_processes_do_not_train_one_run(twolayer: Run, tmp_path: Path) -> No
 )
 def test_a_run_goes_on_as_it_began_or_not_at_all(options: list[str], message: str, done_run: Path) -> None:
     before = {path: path.read_bytes() for path in done_run.rglob("*") if path.is_file()}
-    done = forked(["train", "--resume", "runs/scratch-1", *options], done_run.parent.parent)
+    done = run(["train", "--resume", "runs/scratch-1", *options], done_run.parent.parent)
     assert done.returncode == 2
     assert message in done.stderr
     assert {path: path.read_bytes() for path in done_run.rglob("*") if path.is_file()} == before

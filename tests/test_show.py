@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from conftest import BASE, TERMINAL_CODES, in_terminal, opened_in, screen, without_torch
-from forking import Forked
-from handmade import change_info, write_history
 from rich.cells import cell_len
-from trained import train
 
+from tests.helpers.forking import Forked
+from tests.helpers.handmade import change_info, write_history
+from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, opened_in, screen, without_torch
+from tests.helpers.trained import train
 from twolayer import runs
 
 LONG = ["train", "--set", "N=300", "--threads", "1", "--quiet", "--out", "live", "--epochs"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import same, with_classes, with_engine
 from torch import Tensor, nn
 
+from tests.helpers.oracles import same, with_classes, with_engine
 from twolayer import stepsize
 from twolayer.config import Config, FileData
 from twolayer.data import Data

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
-from oracles import same
 from torch import nn
 
+from tests.helpers.oracles import same
 from twolayer.stopping import Best
 
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Run, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.processes import Run, examples
+from twolayer.columns import Columns, encode, encode_targets, unknown
 from twolayer.config import FileData
 from twolayer.errors import DataError
-from twolayer.tables import Columns, Table, encode, encode_targets, read, scan, summary, unknown
+from twolayer.summary import summary
+from twolayer.tables import Table, read, scan
 
 FLOWERS = "width,kind,wet,y\n1.5,b,true,1\n2.5,a,false,2\n4.0,b,false,4\n8.0,c,true,3\n"
 

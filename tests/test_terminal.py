@@ -11,14 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import (
-    COMMAND,
-    TERMINAL_CODES,
-    Run,
-    clean_environment,
-    in_terminal,
-    screen,
-)
+
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import COMMAND, TERMINAL_CODES, Run, in_terminal, screen
 
 
 def test_on_a_terminal_a_bar_stands_while_it_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:

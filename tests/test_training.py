@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from conftest import agree_to_three_digits, published
 from torch import nn
 
+from tests.helpers.published import agree_to_three_digits, published
 from twolayer import training
 from twolayer.config import Config
 from twolayer.errors import ConfigError, DivergedError

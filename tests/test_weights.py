@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tablerun import make_run
 from torch import nn
 
+from tests.helpers.tablerun import make_run
 from twolayer import checkpoint, picturing, saved, weights
 from twolayer.errors import RunError
 

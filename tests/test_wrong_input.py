@@ -10,16 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import (
-    BASE,
-    Write,
-    examples,
-    in_terminal,
-    without_torch,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.processes import BASE, Write, examples, in_terminal, without_torch
 from twolayer import cli
 from twolayer.config import KEYS
 

@@ -6,6 +6,8 @@ computes imports torch.
 
 from __future__ import annotations
 
+from twolayer.version import __version__
+
 TYPE_CHECKING = False  # typing's own, without the import: type checkers take the name for True
 if TYPE_CHECKING:
     from twolayer.config import Config
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from twolayer.loading import load_config
     from twolayer.model import build_model
     from twolayer.training import Fit, Training, final_loss, fit, prepare, train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Block",

@@ -17,6 +17,7 @@ from twolayer.config import Config
 from twolayer.engines import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
+from twolayer.formatting import size
 from twolayer.model import resolve_device
 from twolayer.stepsize import suggested
 from twolayer.training import prepare
@@ -86,7 +87,7 @@ class Bench:
             elif (times := machine.operations(config) / primal) > TOO_MANY:
                 self.left_out[config.engine_name] = f"{times:.0f} times the operations of primal"
             elif not machine.fits(config):
-                self.left_out[config.engine_name] = f"it needs {memory.size(memory.needed(config))} of memory"
+                self.left_out[config.engine_name] = f"it needs {size(memory.needed(config))} of memory"
             else:
                 yield config.model_copy(update={"cuda_graph": True})
                 if config.device.startswith("cuda"):

@@ -6,9 +6,9 @@ import datetime
 import math
 from dataclasses import dataclass
 
+from twolayer.formatting import duration, safe, shown
 from twolayer.runs import HISTORY
-from twolayer.saved import Saved, shown
-from twolayer.text import duration, safe
+from twolayer.saved import Saved
 
 
 @dataclass(frozen=True)

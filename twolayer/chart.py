@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import saved, theme
+from twolayer import formatting, saved, theme
 from twolayer.errors import RunError, extra
 from twolayer.saved import Saved
 from twolayer.thinning import spans_decades, thin
@@ -157,7 +157,7 @@ def _telling(runs: Sequence[Saved]) -> list[str]:
     keys, first = _keys(runs), list[str]()
 
     def apart(chosen: Sequence[str]) -> int:
-        return len({tuple(saved.shown(run.values.get(key)) for key in chosen) for run in runs})
+        return len({tuple(formatting.shown(run.values.get(key)) for key in chosen) for run in runs})
 
     while rest := [key for key in keys if key not in first]:
         best = max(rest, key=lambda key: apart([*first, key]))
@@ -168,12 +168,12 @@ def _telling(runs: Sequence[Saved]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return _short(saved.shown(value), 24)
+    return _short(formatting.shown(value), 24)
 
 
 def _short(text: str, most: int) -> str:
     """The text, safe to show, without its middle where it is long."""
-    text = saved.shown(text)
+    text = formatting.shown(text)
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from twolayer import __version__, console, process
+from twolayer import console, process
 from twolayer.commands import configs, looking, tables, training
 from twolayer.errors import OutputError, TwolayerError
+from twolayer.version import __version__
 
 app = typer.Typer(
     name="twolayer",

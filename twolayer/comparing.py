@@ -10,8 +10,7 @@ from rich.text import Text
 
 from twolayer.compare import Thing
 from twolayer.console import out
-from twolayer.saved import shown
-from twolayer.text import duration
+from twolayer.formatting import duration, shown
 
 NOWHERE = "nowhere"
 

@@ -13,6 +13,7 @@ from twolayer.config import Config
 from twolayer.engines import choose_engine
 from twolayer.engines.fused import choose_form
 from twolayer.errors import DeviceError
+from twolayer.formatting import size
 
 # The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
@@ -99,7 +100,7 @@ def set_up(config: Config) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-            need = memory.size(memory.needed(config))
+            need = size(memory.needed(config))
             raise DeviceError(f"out of memory on {config.device}: the training needs at least {need}") from None
         raise
     finally:

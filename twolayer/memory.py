@@ -5,6 +5,7 @@ from __future__ import annotations
 from twolayer import available_memory
 from twolayer.config import Config
 from twolayer.errors import ConfigError, Origin, Problem
+from twolayer.formatting import size
 
 # Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
 PART = 2**24
@@ -69,11 +70,3 @@ def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
     if free is not None and need > free:
         message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])
-
-
-def size(count: int) -> str:
-    """A number of bytes, in the unit that suits it."""
-    amount, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount, units = amount / 1024, units[1:]
-    return f"{amount:.3g} {units[0]}" if amount < 1000 else f"{amount:.0f} {units[0]}"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from twolayer import __version__
 from twolayer.errors import extra
+from twolayer.version import __version__
 
 with extra("jinja2", "report"):
     import jinja2

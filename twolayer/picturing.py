@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from twolayer.errors import extra
+from twolayer.formatting import counted, safe
 from twolayer.saved import Saved
-from twolayer.text import counted, safe
 from twolayer.weights import Array, Layer, Model, figures
 
 with extra("PIL", "report"):

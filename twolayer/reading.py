@@ -23,7 +23,7 @@ from twolayer.arrays import Array
 from twolayer.damage import look, look_at_json, opened
 from twolayer.errors import DataError
 from twolayer.files import TABLES
-from twolayer.memory import size
+from twolayer.formatting import size
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from twolayer import __version__, checkpoint, evaluation, memory, runs
+from twolayer import checkpoint, evaluation, formatting, runs
 from twolayer.baselines import linear_baseline
 from twolayer.checkpoint import Checkpoint
 from twolayer.config import Config, FileData, document
@@ -27,9 +27,11 @@ from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
 from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
 from twolayer.training import Fit, Outcome
+from twolayer.version import __version__
 
 if TYPE_CHECKING:
     from twolayer import events
+
 
 ROW_BYTES = 56  # of the history, at the most or so
 EVENT_BYTES = 200  # of a row in TensorBoard's files
@@ -275,5 +277,5 @@ def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
     need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events
     free = shutil.disk_usage(path).free
     if free < need:
-        sizes = f"{memory.size(free)} free, and the run may need {memory.size(need)}"
+        sizes = f"{formatting.size(free)} free, and the run may need {formatting.size(need)}"
         raise RunError(f"{path}: the disk has {sizes}; {advice}")

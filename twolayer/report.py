@@ -17,8 +17,8 @@ import numpy as np
 from twolayer import chart, page, saved, telling, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
+from twolayer.formatting import safe
 from twolayer.saved import Saved
-from twolayer.text import safe
 
 with extra("vl_convert", "report"):
     import vl_convert

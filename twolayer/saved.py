@@ -5,7 +5,6 @@ Nothing is written or held, and torch is never imported.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twolayer import loading, text
+from twolayer import loading
 from twolayer.config import Config, flat
 from twolayer.errors import ConfigError, RunError
+from twolayer.formatting import counted, safe
 from twolayer.history import Figures, Reader
 from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, check_history, is_held, read_config, read_info
 from twolayer.sealing import Seal, digest
-from twolayer.text import counted
 
 STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
 _UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it ended
@@ -59,19 +58,19 @@ class Saved:
     def word(self, key: str) -> str:
         """A text in run.json, where it is one, without what a terminal could act on."""
         value = self.info.get(key)
-        return text.safe(value) if isinstance(value, str) else ""
+        return safe(value) if isinstance(value, str) else ""
 
     def told(self, key: str) -> str:
         """A text in run.json, as `word`, and what it was in the run's continuations, where that was other."""
         again = self.info.get("resumed")
         all_told = [self.info, *(again if isinstance(again, list) else [])]
         words = [one.get(key) for one in all_told if isinstance(one, dict)]
-        return ", then ".join(dict.fromkeys(text.safe(word) for word in words if isinstance(word, str)))
+        return ", then ".join(dict.fromkeys(safe(word) for word in words if isinstance(word, str)))
 
     @property
     def is_history_damaged(self) -> bool:
         """Whether something is wrong with the rows."""
-        return any(problem.startswith(text.safe(f"{self.path / HISTORY}: ")) for problem in self.problems)
+        return any(problem.startswith(safe(f"{self.path / HISTORY}: ")) for problem in self.problems)
 
     @property
     def unsealed(self) -> int:
@@ -148,7 +147,7 @@ def _read(path: Path, before: Saved | None) -> Saved:
             problems += [f"{path / INFO}: its {key} is not that of {HISTORY}" for key in _other_losses(info, history)]
     if status == "completed" and not os.path.lexists(path / MODEL):
         problems.append(f"{path / MODEL}: is missing")
-    return Saved(path, status, info, config, history, tuple(map(text.safe, problems)), seal)
+    return Saved(path, status, info, config, history, tuple(map(safe, problems)), seal)
 
 
 def _check_history(path: Path, info: Mapping[str, Any], before: Saved | None) -> tuple[str, Seal | None]:
@@ -192,8 +191,8 @@ def _config(path: Path, digests: object) -> Config:
 
 def names(runs: Sequence[Saved]) -> list[str]:
     """What to call the runs: by their folders' names, and by their paths where two of those are the same."""
-    short = [text.safe(run.name) for run in runs]
-    return short if len(set(short)) == len(short) else [text.safe(run.path) for run in runs]
+    short = [safe(run.name) for run in runs]
+    return short if len(set(short)) == len(short) else [safe(run.path) for run in runs]
 
 
 def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
@@ -205,16 +204,3 @@ def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for values in known for key in values)
     differ = [key for key in keys if len({repr(values.get(key)) for values in known if values}) > 1]
     return {key: [values.get(key) for values in known] for key in differ}
-
-
-def shown(value: Any) -> str:
-    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
-
-    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
-    """
-    if isinstance(value, (list, tuple)):
-        quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)
-        return "[" + ", ".join(map(shown, quoted)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else text.safe(value)

@@ -10,9 +10,9 @@ import polars as pl
 
 from twolayer.columns import Kind
 from twolayer.errors import DataError
+from twolayer.formatting import safe
 from twolayer.reading import collect, open_table
 from twolayer.survey import Survey, roles, settle, survey
-from twolayer.text import safe
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from twolayer.brief import measures
 from twolayer.compare import computed
 from twolayer.config import SOURCES, Config
 from twolayer.errors import RunError
-from twolayer.saved import Saved, shown
-from twolayer.text import counted, duration, safe
+from twolayer.formatting import counted, duration, safe, shown
+from twolayer.saved import Saved
 
 LONGEST = 4000  # characters of a value that are shown
 SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from twolayer import machine, memory, stepsize
+from twolayer import formatting, machine, memory, stepsize
 from twolayer.config import Config, FileData, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
@@ -28,6 +28,7 @@ from twolayer.stopping import Best
 
 if TYPE_CHECKING:
     from twolayer.tables import Table
+
 
 BLOCK_SECONDS = 0.05
 
@@ -86,9 +87,8 @@ def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, n
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
     memory.check(config)  # `auto` may have become the CPU
     if config.device.startswith("cuda") and not machine.fits(config):
-        sizes = (
-            f"{memory.size(memory.needed(config))}, and {memory.size(machine.free_memory(config.device) or 0)} is free"
-        )
+        free = machine.free_memory(config.device) or 0
+        sizes = f"{formatting.size(memory.needed(config))}, and {formatting.size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     config = config.model_copy(update={"engine": choose_engine(config)})
     if config.device == "mps" and config.engine == "fused":  # `auto` became MPS

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from twolayer import compare, console, listing, runs, saved
+from twolayer.formatting import shown
 from twolayer.options import FormatOption, RunsArgument, SavedArgument
 
 commands = typer.Typer()
@@ -107,10 +108,10 @@ def report(
     It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
     a picture of the weights.
     """
-    from twolayer import report
+    from twolayer.report import check_name, write
 
-    report.check_name(out)
-    problems = report.write([saved.read(runs.find(name)) for name in names], out)
+    check_name(out)
+    problems = write([saved.read(runs.find(name)) for name in names], out)
     for problem in problems:
         console.note(problem)
     console.note(f"wrote {out}")
@@ -159,7 +160,7 @@ def compare_command(
         comparing.show(things, names)
     else:
         rows = compare.rows(things, names)
-        plain = [[saved.shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
+        plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
         console.rows(compare.COLUMNS, plain if format_ == "csv" else rows, format_)
     for problem in dict.fromkeys(problem for one in found for problem in one.problems):
         console.note(problem)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.text import duration, safe
+from twolayer.formatting import duration, safe
 
 
 @given(st.text())

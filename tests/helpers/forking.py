@@ -1,6 +1,6 @@
 """Runs command lines in children of a process that has imported everything: real processes without a second of imports.
 
-python tests/forking.py SOCKET torch|bare
+python tests/helpers/forking.py SOCKET torch|bare
 """
 
 from __future__ import annotations
@@ -262,10 +262,10 @@ def main(server: socket.socket, kind: str) -> NoReturn:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
     sys.argv = _child(server)
-    from twolayer.__main__ import main
+    from twolayer import __main__
 
     try:
-        code = main()
+        code = __main__.main()
     except SystemExit as end:
         code = int(end.code or 0)
     if kind == "bare" and "torch" in sys.modules:

@@ -1,6 +1,9 @@
-"""Words and numbers as people are shown them: on a terminal, in a chart, in a report."""
+"""Durations, byte sizes, plurals, and text that is safe to print."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 
 def safe(text: object) -> str:
@@ -27,3 +30,24 @@ def duration(seconds: float, micro: str = "µs") -> str:
 def counted(number: int, what: str) -> str:
     """How many there are of something: `1 row`, `2,000 rows`."""
     return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def size(count: int) -> str:
+    """A number of bytes, in the unit that suits it."""
+    amount, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.3g} {units[0]}" if amount < 1000 else f"{amount:.0f} {units[0]}"
+
+
+def shown(value: Any) -> str:
+    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
+
+    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
+    """
+    if isinstance(value, (list, tuple)):
+        quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)
+        return "[" + ", ".join(map(shown, quoted)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else safe(value)

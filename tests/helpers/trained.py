@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forking import run
+from tests.helpers.forking import run
 
 
 def train(folder: Path, *commands: str) -> None:

@@ -2,7 +2,7 @@
 
 A moment is a number of rows that are written, and half of the kills come in the next write of a checkpoint.
 
-python tests/killing.py FOLDER ROUNDS SEED ARGUMENTS...
+python tests/helpers/killing.py FOLDER ROUNDS SEED ARGUMENTS...
 """
 
 from __future__ import annotations
