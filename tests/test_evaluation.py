@@ -15,9 +15,10 @@ from tests.helpers.handmade import change_info
 from tests.helpers.processes import Run
 from tests.helpers.tablerun import CSV, make_run
 from twolayer.baselines import Baseline, linear_baseline
-from twolayer.columns import Columns, encode, encode_targets
 from twolayer.errors import RunError
 from twolayer.evaluation import Model, Scores, forward, load_model, predict
+from twolayer.tables.encoding import encode, encode_targets
+from twolayer.tables.features import Columns
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 

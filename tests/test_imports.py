@@ -38,12 +38,12 @@ ONLY_USER = {
     "rich": {"comparing", "console", "showing"},
     "uniplot": {"curve"},
     "yaml": {"yaml12"},
-    "pydantic": {"config", "loading"},
+    "pydantic": {"config", "loading", "tables.options"},
     "jinja2": {"page"},
     "PIL": {"picturing"},
     "altair": {"chart"},
     "vl_convert": {"plotting", "report"},
-    "polars": {"arrays", "columns", "reading", "serving", "summary", "survey", "tables", "writing"},
+    "polars": {"serving", "tables"},
     "tensorboard": {"events"},
     "torch": {
         "baselines",
@@ -76,7 +76,6 @@ WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.select
 EXCEPT = {"runs.checkpoint", "cli.training_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
 UNMOVED: dict[str, str] = {
-    "arrays": ("sizing"),
     "available_memory": (""),
     "baselines": (""),
     "bench": ("config engines engines.fused errors formatting machine memory model stepsize training"),
@@ -84,21 +83,19 @@ UNMOVED: dict[str, str] = {
     "chart": ("errors formatting saved theme thinning"),
     "checkpoint": ("errors files runs sealing"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
-    "columns": ("errors reading"),
     "commands": (""),
     "commands.configs": ("config console loading options"),
     "commands.looking": ("compare console formatting listing options runs saved | comparing plotting report showing"),
-    "commands.tables": ("console errors options process runs | serving tables"),
+    "commands.tables": ("console errors options process runs | serving tables.describe"),
     "commands.training": (
         "console errors options process runs | bench events model recording session stepsize training"
     ),
     "compare": ("brief history saved"),
     "comparing": ("compare console formatting"),
-    "config": (""),
+    "config": ("tables.options"),
     "console": ("errors formatting history process"),
     "curve": ("thinning"),
-    "damage": (""),
-    "data": ("config errors model tables | tables"),
+    "data": ("config errors model tables.dataset tables.features tables.options | tables.dataset"),
     "engines": ("config data engines.autograd engines.fused engines.graph engines.manual engines.rows errors memory"),
     "engines.autograd": ("data engines.working memory"),
     "engines.fused": ("config data engines.losses engines.manual engines.working memory"),
@@ -107,46 +104,44 @@ UNMOVED: dict[str, str] = {
     "engines.manual": ("data engines.losses engines.working"),
     "engines.rows": ("data engines.losses engines.manual engines.working memory"),
     "engines.working": ("errors"),
-    "evaluation": ("baselines checkpoint errors files runs sealing tables | tables"),
+    "evaluation": ("baselines checkpoint errors files runs sealing tables.features | tables.features"),
     "events": ("config errors files history runs"),
     "history": ("files"),
     "listing": ("errors files history runs saved"),
-    "loading": ("config errors files problems tables yaml12 | reading tables"),
+    "loading": ("config errors files problems tables.dataset tables.options yaml12 | tables.dataset tables.readers"),
     "machine": ("available_memory config engines engines.fused errors formatting memory"),
     "memory": ("available_memory config errors formatting"),
     "model": ("config errors"),
-    "options": ("config console errors loading memory process runs"),
+    "options": ("config console errors loading memory process runs tables.options"),
     "page": ("errors version"),
     "picturing": ("errors formatting saved weights"),
     "plotting": ("chart errors files page saved theme"),
     "problems": ("config errors yaml12"),
     "process": (""),
-    "reading": ("arrays available_memory damage errors files formatting sizing"),
     "recording": (
-        "baselines checkpoint config data errors evaluation events files formatting history model runs training version"
+        "baselines checkpoint config data errors evaluation events files formatting history model "
+        "runs tables.options training version"
     ),
     "report": ("chart errors files formatting page saved telling theme"),
-    "runs": ("errors files history sealing"),
+    "runs": ("errors files history sealing tables.options"),
     "saved": ("config errors formatting history loading runs sealing"),
     "sealing": ("files"),
-    "serving": ("columns console errors evaluation files process reading tables writing"),
+    "serving": (
+        "console errors evaluation files process tables.dataset tables.encoding tables.features "
+        "tables.readers tables.writers"
+    ),
     "session": ("console errors model process recording stepsize training"),
     "showing": ("brief console curve history process saved thinning"),
-    "sizing": (""),
-    "stepsize": ("config data engines.losses engines.manual engines.working errors machine memory"),
+    "stepsize": ("config data engines.losses engines.manual engines.working errors machine memory tables.options"),
     "stopping": ("engines.working errors"),
-    "summary": ("columns errors formatting reading survey"),
-    "survey": ("columns errors reading"),
-    "tables": ("columns config errors reading summary survey"),
     "telling": ("brief compare config errors formatting picturing saved weights"),
     "theme": (""),
     "thinning": (""),
     "training": (
         "config data engines engines.fused engines.working errors formatting history machine memory "
-        "model stepsize stopping tables"
+        "model stepsize stopping tables.dataset tables.options"
     ),
     "weights": ("errors files runs saved sealing"),
-    "writing": ("errors"),
     "yaml12": ("errors"),
 }
 

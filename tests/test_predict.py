@@ -23,7 +23,9 @@ from tests.helpers import forking
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run
 from tests.helpers.tablerun import CSV, NEW, make_run
-from twolayer import cli, reading, writing
+from twolayer import cli
+from twolayer.tables import readers as readers_module
+from twolayer.tables import writers
 
 CLASSES = CSV.replace("price", "kind").replace("\n", "\n", 1)
 
@@ -158,11 +160,11 @@ CELL = st.tuples(
 @settings(deadline=None)
 def test_a_cell_or_a_column_that_may_be_a_formula_is_led_by_a_quote_and_no_other(cells: list[str]) -> None:
     frame = pl.DataFrame({"text": cells})
-    written = b"".join(writing.parts([frame], frame.schema, "csv")).decode()
+    written = b"".join(writers.parts([frame], frame.schema, "csv")).decode()
     rows = list(csv.reader(io.StringIO(written, newline="")))[1:]
     assert [row[0] if row else "" for row in rows] == ["'" * is_formula(cell) + cell for cell in cells]
     wide = pl.DataFrame({cell: [1] for cell in cells})
-    header = b"".join(writing.parts([wide], wide.schema, "csv")).decode()
+    header = b"".join(writers.parts([wide], wide.schema, "csv")).decode()
     (names, _) = csv.reader(io.StringIO(header, newline=""))
     assert names == ["'" * is_formula(cell) + cell for cell in cells]
 
@@ -419,13 +421,13 @@ def test_of_any_number_of_rows_some_thousands_are_in_memory_at_a_time(
 
     def counted(*arguments: Any) -> Iterator[pl.DataFrame]:
         nonlocal most
-        for part in reading.batches(*arguments):
+        for part in readers_module.batches(*arguments):
             heights.append(part.height)
             parts.append(weakref.ref(part))
             most = max(most, sum(other() is not None for other in parts))
             yield part
 
-    monkeypatch.setattr(reading, "batches", counted)
+    monkeypatch.setattr(readers_module, "batches", counted)
     assert cli.run(["predict", "run", "new.csv", "-o", "out.csv"]) == 0
     assert Path("out.csv").read_text().count("\n") == 1 + sum(heights) == 100_001
     assert max(heights) <= 8192

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.helpers.oracles import same, with_classes, with_engine
 from twolayer import stepsize
-from twolayer.config import Config, FileData
+from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.errors import DataError, DivergedError
 from twolayer.history import Block
@@ -27,6 +27,7 @@ from twolayer.stepsize import (
     sample,
     suggested,
 )
+from twolayer.tables.options import FileData
 from twolayer.training import Fit, final_loss, fit, prepare, train
 
 

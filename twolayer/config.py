@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from twolayer.tables.options import FileData, Frozen
 
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
 _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
 
 _MOST_WEIGHTS = 19_000  # what the reader of configs takes, less all other keys: a run's config must be readable again
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _whole(value: object) -> object:
@@ -32,13 +30,13 @@ Threads = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class RandomData(_Frozen):
+class RandomData(Frozen):
     """x and y are both standard normal, as in the rTorch book: there is nothing to learn but the rows themselves."""
 
     source: Literal["random"]
 
 
-class LinearData(_Frozen):
+class LinearData(Frozen):
     """x is standard normal and y = x weights' + noise, as in torch for R."""
 
     source: Literal["linear"]
@@ -57,35 +55,7 @@ class LinearData(_Frozen):
         ]
 
 
-def _listed(value: object) -> object:
-    """One column is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
-
-
-class FileData(_Frozen):
-    """x and y are columns of a table: numbers as they are, text one-hot encoded."""
-
-    source: Literal["file"]
-    path: Annotated[str, Field(min_length=1)] = Field(
-        description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
-    )
-    target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
-    inputs: Columns | None = Field(default=None, description="the columns to predict from; all others, unless given")
-    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns to leave out")
-    missing: Literal["refuse", "mean"] = Field(
-        default="refuse", description="what to do with missing inputs; `mean` adds a column that tells where they were"
-    )
-    scale: bool = Field(
-        default=True, description="train on inputs and targets of mean 0 and deviation 1; the model keeps both"
-    )
-    separator: Literal["auto", ",", ";", "\t", "|"] = Field(default="auto", description="between the cells of a CSV")
-    decimal: Literal[".", ","] = Field(default=".", description="the decimal point of a CSV")
-
-
-class Config(_Frozen):
+class Config(Frozen):
     """Everything a training depends on.
 
     Frozen: `load_config(path, key=value)` gives a changed one, checked. Raises pydantic's ValidationError when made by

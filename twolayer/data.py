@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from twolayer.config import Config, FileData, LinearData
+from twolayer.config import Config, LinearData
 from twolayer.errors import DataError, extra
 from twolayer.model import resolve_device
+from twolayer.tables.options import FileData
 
 if TYPE_CHECKING:
-    from twolayer.tables import Columns, Table
+    from twolayer.tables.dataset import Table
+    from twolayer.tables.features import Columns
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
 def read_table(config: Config, data: FileData) -> Table:
     """What the config's file holds. Raises DataError."""
     with extra("polars", "data"):
-        from twolayer import tables  # which takes a while
+        from twolayer.tables import dataset  # which takes a while
 
-    return tables.read(
+    return dataset.read(
         data,
         Path(),
         validation=config.validation,

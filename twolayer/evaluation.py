@@ -20,8 +20,9 @@ from twolayer.files import open_regular
 from twolayer.runs import MODEL, check_files
 from twolayer.sealing import digest, read_tensors
 
-if TYPE_CHECKING:  # polars is for those who have tables
-    from twolayer.tables import Columns
+if TYPE_CHECKING:
+    from twolayer.tables.features import Columns
+
 
 MODELS = ("network", "linear", "constant")
 
@@ -88,7 +89,7 @@ def load_model(run: Path) -> Model:
 
 
 def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Model:
-    from twolayer.tables import Columns
+    from twolayer.tables.features import Columns
 
     try:
         columns = Columns.of(document)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from twolayer import problems, yaml12
-from twolayer.config import KEYS, Config, FileData, flat, show
+from twolayer.config import KEYS, Config, flat, show
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
-from twolayer.files import TABLES, replacing
+from twolayer.files import replacing
+from twolayer.tables.options import FileData, is_table
 from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 if TYPE_CHECKING:
-    from twolayer.tables import Table
+    from twolayer.tables.dataset import Table
+
 
 MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
@@ -112,17 +114,12 @@ def resolve(
     return _validate(document, name)
 
 
-def is_table(source: str | os.PathLike[str]) -> bool:
-    """Whether what stands in a config's place is a table itself."""
-    return os.fspath(source).lower().endswith(TABLES)
-
-
 def _which_target(path: str) -> str:
     """What to say where nobody has said what to predict."""
     with extra("polars", "data"):
-        from twolayer import reading
+        from twolayer.tables import readers
 
-    names = reading.open_table(FilePath(path), path, named=()).names
+    names = readers.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"which column is to be predicted? --target COLUMN, of {shown}"
 
@@ -141,11 +138,11 @@ def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read:
     if not read:
         return resolved
     with extra("polars", "data"):
-        from twolayer import tables  # which takes a while
+        from twolayer.tables import dataset  # which takes a while
 
     config = resolved.config
     data = cast(FileData, config.data)
-    table = tables.read(
+    table = dataset.read(
         data,
         FilePath(),
         validation=config.validation,

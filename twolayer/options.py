@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from twolayer import console, loading, memory, process, runs
-from twolayer.config import FileData, flat, show
+from twolayer.config import flat, show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
+from twolayer.tables.options import FileData, is_table
 
 # The keys that have an option of their own, and those that may be others when a run goes on.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
@@ -111,7 +112,7 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
 def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
     """The table that a config names, or that stands in its place, and the targets, which may still be missing."""
     overrides = list(_overrides(sets, context))
-    is_open = loading.is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
+    is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
         overrides.append(loading.Override(("data", "target"), "any", "--target"))
     data = loading.resolve(source, overrides=overrides, read=False).config.data

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from twolayer import checkpoint, evaluation, formatting, runs
 from twolayer.baselines import linear_baseline
 from twolayer.checkpoint import Checkpoint
-from twolayer.config import Config, FileData, document
+from twolayer.config import Config, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
 from twolayer.files import named
 from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
 from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.tables.options import FileData
 from twolayer.training import Fit, Outcome
 from twolayer.version import __version__
 

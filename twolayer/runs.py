@@ -23,7 +23,6 @@ from twolayer import sealing
 from twolayer.errors import RunError
 from twolayer.files import (
     LEFTOVER,
-    TABLES,
     Folder,
     make_folders,
     named,
@@ -34,6 +33,7 @@ from twolayer.files import (
     write_all,
 )
 from twolayer.history import csv_header
+from twolayer.tables.options import TABLES
 
 FORMAT = 2  # of the folder; a newer one is refused. In 1, which twolayer 0.1.0 wrote, run.json is without checksums
 RUNS = Path("runs")

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer import console, process, writing
-from twolayer.columns import require, shown
+from twolayer import console, process
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation import Array, Model, Scores, load_model, predict
 from twolayer.files import replacing
-from twolayer.reading import Source, batches
-from twolayer.tables import Columns, encode, encode_targets, scan, unknown
+from twolayer.tables import readers, writers
+from twolayer.tables.dataset import scan
+from twolayer.tables.encoding import encode, encode_targets, require, shown, unknown
+from twolayer.tables.features import Columns
+from twolayer.tables.readers import Source
 
 _MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
 _MOST_CLASSES = 20  # that a confusion table is printed of
@@ -40,7 +42,7 @@ class _Rows:
         widest = max(len(self.schema), *model.w1.shape)
         size = max(256, min(_MOST_ROWS, _MOST_NUMBERS // widest))
         first = 1
-        for frame in batches(self.source, list(self.schema), size):
+        for frame in readers.batches(self.source, list(self.schema), size):
             if frame.height:
                 x = encode(frame, model.columns, self.name, first)
                 self.unknown.update(unknown(frame, model.columns))
@@ -108,12 +110,12 @@ def evaluate(run: Path, data: str, form: console.Format) -> None:
     console.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], form)
 
 
-def write_predictions(run: Path, data: str, out: Path | None, form: writing.Format | None) -> None:
+def write_predictions(run: Path, data: str, out: Path | None, form: writers.Format | None) -> None:
     """Write a table with a run's predictions beside it, to a file or to stdout."""
     if out is not None:
-        form = form or writing.FORMATS.get(out.suffix.lower())
+        form = form or writers.FORMATS.get(out.suffix.lower())
         if form is None:
-            known = " ".join(writing.FORMATS)
+            known = " ".join(writers.FORMATS)
             raise RunError(f"{out}: the suffix says no format; take one of {known}, or --format", usage=True)
         _check_out(out, data)
     form = form or "csv"
@@ -121,16 +123,16 @@ def write_predictions(run: Path, data: str, out: Path | None, form: writing.Form
         raise RunError(f"--format {form}: is no text to print; name a file by -o", usage=True)
     model = load_model(run)
     with _table(data, model.columns, model.columns.inputs, whole=True) as rows:
-        writing.check_writable(rows.schema, form, rows.name)
+        writers.check_writable(rows.schema, form, rows.name)
         added = _added(model.columns, rows)
         schema, odd = pl.Schema({**rows.schema, **added}), Counter[str]()
         frames = _predicted(model, rows, added, odd)
         if out is None:
-            for part in writing.parts(frames, schema, form):
+            for part in writers.parts(frames, schema, form):
                 console.write_bytes(part)
         else:
             with replacing(out) as file:
-                writing.sink(frames, schema, form, file)
+                writers.sink(frames, schema, form, file)
     for column, count in odd.items():
         where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
         console.note(f"{rows.name}: {column} is no finite number in {where} are too large")

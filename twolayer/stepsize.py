@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import machine, memory
-from twolayer.config import Config, FileData
+from twolayer.config import Config
 from twolayer.data import Data
 from twolayer.engines.losses import factor, softmax
 from twolayer.engines.manual import relu_backward
 from twolayer.engines.working import check_state, views
 from twolayer.errors import DataError
+from twolayer.tables.options import FileData
 
 TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
 MOST_PRODUCTS = 200  # Hessian-vector products; then the last estimate is taken

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import formatting, machine, memory, stepsize
-from twolayer.config import Config, FileData, settled
+from twolayer.config import Config, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
@@ -25,9 +25,10 @@ from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
 from twolayer.stepsize import Measure, is_sampled
 from twolayer.stopping import Best
+from twolayer.tables.options import FileData
 
 if TYPE_CHECKING:
-    from twolayer.tables import Table
+    from twolayer.tables.dataset import Table
 
 
 BLOCK_SECONDS = 0.05

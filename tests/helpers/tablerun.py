@@ -10,10 +10,10 @@ from torch import nn
 
 from twolayer import checkpoint, runs
 from twolayer.baselines import linear_baseline
-from twolayer.config import FileData
 from twolayer.evaluation import bundle
 from twolayer.sealing import digest
-from twolayer.tables import Table, read
+from twolayer.tables.dataset import Table, read
+from twolayer.tables.options import FileData
 
 CSV = "id,size,colour,weight,price\n" + "".join(
     f"{i:03d},{i * 37 % 101 / 4 - 9},{('red', 'green', 'blue')[i * i % 3 + i % 2]},"

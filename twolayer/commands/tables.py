@@ -29,10 +29,10 @@ def data_command(
     """
     data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
-        from twolayer import tables
+        from twolayer.tables import describe
 
     with process.without_panics():
-        found = tables.summary(
+        found = describe.summary(
             data.path,
             data.path,
             target=targets,

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twolayer import arrays, available_memory, sizing
-from twolayer.arrays import Array
-from twolayer.damage import look, look_at_json, opened
+from twolayer import available_memory
 from twolayer.errors import DataError
-from twolayer.files import TABLES
 from twolayer.formatting import size
+from twolayer.tables import array_files, unpacked_size
+from twolayer.tables.array_files import Array
+from twolayer.tables.options import TABLES
+from twolayer.tables.row_errors import look, look_at_json, opened
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
@@ -104,7 +105,7 @@ def _opened(raw: Path | bytes, name: str, suffix: str, separator: str, decimal: 
     with reworded(name):
         if suffix in _CSV or isinstance(raw, bytes):
             return _open_csv(raw, name, separator, decimal, text=text)
-        if suffix in arrays.SUFFIXES:
+        if suffix in array_files.SUFFIXES:
             return _open_arrays(raw, name, suffix)
         if suffix in _JSON:
             frame = _scan_json(raw, name)
@@ -223,9 +224,9 @@ def _check_memory(source: Source, columns: Sequence[str]) -> None:
     need = 0
     with reworded(source.name):
         if isinstance(source.raw, Path):
-            need = sizing.csv_bytes(source.raw, len(source.names), free)
+            need = unpacked_size.csv_bytes(source.raw, len(source.names), free)
         elif source.path is not None and source.path.suffix.lower() in _JSON:
-            need = sizing.ndjson_bytes(source.path, len(columns), free)
+            need = unpacked_size.ndjson_bytes(source.path, len(columns), free)
         elif source.path is not None:
             schema = source.frame.collect_schema()
             need = _rows(source) * sum(
@@ -359,7 +360,7 @@ def _scan_json(path: Path, name: str) -> pl.LazyFrame:
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
-        pieces = arrays.frames(path, suffix, lambda need: _check_size(need, name))
+        pieces = array_files.frames(path, suffix, lambda need: _check_size(need, name))
     except ValueError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
     heights = {key: piece.height for key, piece in pieces.items()}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer.columns import Kind
 from twolayer.errors import DataError
 from twolayer.formatting import safe
-from twolayer.reading import collect, open_table
-from twolayer.survey import Survey, roles, settle, survey
+from twolayer.tables.column_types import Survey, roles, settle, survey
+from twolayer.tables.features import Kind
+from twolayer.tables.readers import collect, open_table
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.processes import Run, examples
-from twolayer.columns import Columns, encode, encode_targets, unknown
-from twolayer.config import FileData
 from twolayer.errors import DataError
-from twolayer.summary import summary
-from twolayer.tables import Table, read, scan
+from twolayer.tables.dataset import Table, read, scan
+from twolayer.tables.describe import summary
+from twolayer.tables.encoding import encode, encode_targets, unknown
+from twolayer.tables.features import Columns
+from twolayer.tables.options import FileData
 
 FLOWERS = "width,kind,wet,y\n1.5,b,true,1\n2.5,a,false,2\n4.0,b,false,4\n8.0,c,true,3\n"
 

@@ -11,40 +11,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twolayer.columns import (
-    FLAT,
-    Array,
-    Columns,
-    Feature,
-    Target,
-    encode,
-    encode_targets,
-    raw,
-    require,
-    shown,
-    steady,
-    unknown,
-)
-from twolayer.config import FileData
 from twolayer.errors import DataError
-from twolayer.reading import Source, collect, open_table
-from twolayer.summary import ColumnSummary, Summary, summary
-from twolayer.survey import NEARLY_CONSTANT, Survey, roles, survey
-
-__all__ = [
-    "ColumnSummary",
-    "Columns",
-    "Feature",
-    "Summary",
-    "Table",
-    "Target",
-    "encode",
-    "encode_targets",
-    "read",
-    "scan",
-    "summary",
-    "unknown",
-]
+from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, roles, survey
+from twolayer.tables.encoding import encode_targets, raw, require, shown
+from twolayer.tables.features import FLAT, Array, Columns, Feature, Target, steady
+from twolayer.tables.options import FileData
+from twolayer.tables.readers import Source, collect, open_table
 
 _BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
 _THREADS = min(4, os.cpu_count() or 1)

@@ -14,10 +14,11 @@ import polars as pl
 import pytest
 import safetensors.numpy
 
-from twolayer import loading, runs, writing
+from twolayer import runs
 from twolayer.errors import DataError
-from twolayer.files import TABLES
-from twolayer.reading import batches, collect, open_table, reworded
+from twolayer.tables import readers, writers
+from twolayer.tables.options import TABLES, is_table
+from twolayer.tables.readers import collect, open_table, reworded
 
 ROWS = {"a": [1, 2, 3], "b": ["x", "y", "z"]}
 
@@ -119,7 +120,7 @@ def test_a_row_of_other_width_is_refused_whatever_columns_are_read(tmp_path: Pat
             with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line 3$"):
                 collect(source, list(columns))
             with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line 3$"):
-                list(batches(source, list(columns), 100))
+                list(readers.batches(source, list(columns), 100))
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     assert load(path, text=True) == {"a": ["1", None, "2"], "b": cells["b"]}
     source = open_table(path, "t.csv", text=True)
     for size in (1, 2, 100):
-        assert pl.concat(batches(source, ["b"], size))["b"].to_list() == cells["b"]
+        assert pl.concat(readers.batches(source, ["b"], size))["b"].to_list() == cells["b"]
     path.write_bytes(b"a,b\n1,2\n\n3,4\n\n")
     assert load(path) == {"a": [1, 3], "b": [2, 4]}
     path.write_bytes(b"a\n1\n\n3\n")
@@ -174,9 +175,9 @@ def test_every_suffix_of_a_table_is_read_named_and_known(tmp_path: Path, suffix:
     else:
         {"parquet": frame.write_parquet}.get(kind, frame.write_ndjson if "js" in kind else frame.write_ipc)(path)
     assert list(load(path).values()) == [[1, 2], [3, 4]]
-    assert loading.is_table(path)
+    assert is_table(path)
     assert runs.safe_name(str(path)) == "some"
-    assert set(writing.FORMATS) <= set(TABLES)
+    assert set(writers.FORMATS) <= set(TABLES)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow", "ndjson", "npy", "npz", "safetensors", "csv.gz"])

@@ -24,9 +24,10 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run
 from tests.helpers.published import REFERENCE
 from tests.helpers.tablerun import make_run
-from twolayer import available_memory, cli, process, sizing
+from twolayer import available_memory, cli, process
 from twolayer.errors import DataError, TwolayerError
-from twolayer.reading import collect, open_table
+from twolayer.tables import unpacked_size
+from twolayer.tables.readers import collect, open_table
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -210,7 +211,7 @@ def test_a_table_that_fits_is_not_refused_for_line_ends_in_its_text(
     path = tmp_path / "t.csv"
     text = '"' + "a\n" * 2**15 + '"'
     path.write_text(",".join(f"c{j}" for j in range(100)) + "\n" + ",".join(["1"] * 99 + [text]) + "\n")
-    assert sizing.csv_bytes(path, 100, 0) == 8 * 100
+    assert unpacked_size.csv_bytes(path, 100, 0) == 8 * 100
     monkeypatch.setattr(available_memory, "available", lambda: 2**20)
     assert read(path).height == 1
 
@@ -220,9 +221,9 @@ def test_rows_are_counted_across_the_parts_that_are_read(tmp_path: Path, monkeyp
     (tmp_path / "t.csv").write_bytes(text)
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text))
     for part in range(1, len(text) + 1):
-        monkeypatch.setattr(sizing, "_PART", part)
-        assert sizing.csv_bytes(tmp_path / "t.csv", 2, 1000) == 11 * 2 * 8
-        assert sizing.csv_bytes(tmp_path / "t.csv.gz", 2, 1000) == 11 * 2 * 8 + len(text)
+        monkeypatch.setattr(unpacked_size, "_PART", part)
+        assert unpacked_size.csv_bytes(tmp_path / "t.csv", 2, 1000) == 11 * 2 * 8
+        assert unpacked_size.csv_bytes(tmp_path / "t.csv.gz", 2, 1000) == 11 * 2 * 8 + len(text)
 
 
 def test_text_that_is_compressed_under_a_plain_name_is_refused(tmp_path: Path) -> None:

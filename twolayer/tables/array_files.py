@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from twolayer.sizing import DEFLATED
+from twolayer.tables.unpacked_size import DEFLATED
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

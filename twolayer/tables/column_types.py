@@ -11,9 +11,10 @@ from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.columns import FLAT, Kind, boolean, labels, listed, number, shown, stripped
 from twolayer.errors import DataError
-from twolayer.reading import Source
+from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped
+from twolayer.tables.features import FLAT, Kind
+from twolayer.tables.readers import Source
 
 MOST_CATEGORIES = 1000
 NEARLY_CONSTANT = f"too much the same in every row (it differs by less than {FLAT:g} of its size); subtract a constant"
