@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import harness
 import torch
 
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.engines import Engine, make_engine
 from twolayer.errors import ConfigError
-from twolayer.loading import load_config
 from twolayer.machine import operations
 from twolayer.training import prepare
 

@@ -19,10 +19,10 @@ import harness
 import torch
 from peers import PEERS, Peer, Problem, Train
 
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.engines import make_engine
 from twolayer.errors import ConfigError
-from twolayer.loading import load_config
 from twolayer.training import prepare
 
 LARGE = (4096, 1024, 1024, 64)  # where the products with x are all that counts

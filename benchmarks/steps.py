@@ -11,9 +11,9 @@ from typing import Any
 import harness
 from loop import SHAPES
 
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.errors import DivergedError
-from twolayer.loading import load_config
 from twolayer.stepsize import curvature
 from twolayer.training import Training, prepare, train
 

@@ -29,7 +29,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from twolayer.loading import load_config
+from twolayer.config.loading import load_config
 from twolayer.tables import encoding
 from twolayer.tables.options import FileData
 from twolayer.training import Fit, prepare

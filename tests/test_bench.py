@@ -16,10 +16,10 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run, in_terminal, screen
 from twolayer import available_memory, bench, machine, memory
 from twolayer.bench import Bench, Measured
+from twolayer.config.loading import load_config
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
-from twolayer.loading import load_config
 
 ALL = ["autograd", "manual", "fused (primal)", "fused (dual)"]
 

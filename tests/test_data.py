@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from twolayer.config.loading import load_config
 from twolayer.data import load_data
 from twolayer.errors import DataError
-from twolayer.loading import load_config
 
 
 def test_random_data_is_the_books_x_then_y() -> None:

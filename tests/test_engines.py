@@ -15,11 +15,11 @@ from torch import nn
 
 from tests.helpers.oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
 from tests.helpers.processes import examples
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines import choose_engine, fused, make_engine
 from twolayer.errors import DataError
-from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import prepare
 

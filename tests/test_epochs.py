@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from tests.helpers.oracles import same
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
-from twolayer.loading import load_config
 from twolayer.training import Fit, epoch_order, fit, prepare, train
 
 ENGINES = ["autograd", "manual", "fused"]

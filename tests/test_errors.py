@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.helpers.processes import BASE, Run
 from twolayer import console, errors
+from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError, DataError, Origin, OutputError, Problem, RunError, TwolayerError
 from twolayer.formatting import safe
-from twolayer.loading import load_config
 from twolayer.tables.describe import summary
 
 EVIL = ["a\x1b[31mb", "a\nb\rc\u2028d", "a\u202eb\u2066c", "a\udcffb", "a\x9b31mb\x7f", "C:\\a\\nb", "\u200b\ufeff"]

@@ -21,9 +21,9 @@ from tests.helpers.processes import COMMAND, Run, Write
 from tests.helpers.trained import train
 from tests.test_runs import Failing
 from twolayer import events, recording, runs
+from twolayer.config.loading import load_config
 from twolayer.errors import RunError
 from twolayer.history import Reader
-from twolayer.loading import load_config
 from twolayer.recording import Recording
 from twolayer.runs import Every
 from twolayer.training import Fit, prepare

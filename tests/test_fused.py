@@ -12,12 +12,12 @@ from hypothesis import given
 from tests.helpers.oracles import configs, needs_cuda, run, same, with_engine
 from tests.helpers.processes import examples
 from twolayer import available_memory, memory
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.engines import fused, make_engine
 from twolayer.engines.fused import choose_form, fused_engine
 from twolayer.engines.graph import Graph
 from twolayer.errors import ConfigError
-from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare, train
 

@@ -37,8 +37,8 @@ ONLY_USER = {
     "typer": {"cli", "commands.configs", "commands.looking", "commands.tables", "commands.training", "options"},
     "rich": {"comparing", "console", "showing"},
     "uniplot": {"curve"},
-    "yaml": {"yaml12"},
-    "pydantic": {"config", "loading", "tables.options"},
+    "yaml": {"config.yaml12"},
+    "pydantic": {"config.loading", "config.schema", "tables.options"},
     "jinja2": {"page"},
     "PIL": {"picturing"},
     "altair": {"chart"},
@@ -78,13 +78,13 @@ EXCEPT = {"runs.checkpoint", "cli.training_session"}
 UNMOVED: dict[str, str] = {
     "available_memory": (""),
     "baselines": (""),
-    "bench": ("config engines engines.fused errors formatting machine memory model stepsize training"),
+    "bench": ("config.schema engines engines.fused errors formatting machine memory model stepsize training"),
     "brief": ("formatting runs saved"),
     "chart": ("errors formatting saved theme thinning"),
     "checkpoint": ("errors files runs sealing"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
     "commands": (""),
-    "commands.configs": ("config console loading options"),
+    "commands.configs": ("config.loading config.schema console options"),
     "commands.looking": ("compare console formatting listing options runs saved | comparing plotting report showing"),
     "commands.tables": ("console errors options process runs | serving tables.describe"),
     "commands.training": (
@@ -92,39 +92,46 @@ UNMOVED: dict[str, str] = {
     ),
     "compare": ("brief history saved"),
     "comparing": ("compare console formatting"),
-    "config": ("tables.options"),
+    "config": (""),
+    "config.loading": (
+        "config.schema config.validation config.yaml12 errors files tables.dataset tables.options | "
+        "tables.dataset tables.readers"
+    ),
+    "config.schema": ("tables.options"),
+    "config.validation": ("config.schema config.yaml12 errors"),
+    "config.yaml12": ("errors"),
     "console": ("errors formatting history process"),
     "curve": ("thinning"),
-    "data": ("config errors model tables.dataset tables.features tables.options | tables.dataset"),
-    "engines": ("config data engines.autograd engines.fused engines.graph engines.manual engines.rows errors memory"),
+    "data": ("config.schema errors model tables.dataset tables.features tables.options | tables.dataset"),
+    "engines": (
+        "config.schema data engines.autograd engines.fused engines.graph engines.manual engines.rows errors memory"
+    ),
     "engines.autograd": ("data engines.working memory"),
-    "engines.fused": ("config data engines.losses engines.manual engines.working memory"),
+    "engines.fused": ("config.schema data engines.losses engines.manual engines.working memory"),
     "engines.graph": (""),
     "engines.losses": (""),
     "engines.manual": ("data engines.losses engines.working"),
     "engines.rows": ("data engines.losses engines.manual engines.working memory"),
     "engines.working": ("errors"),
     "evaluation": ("baselines checkpoint errors files runs sealing tables.features | tables.features"),
-    "events": ("config errors files history runs"),
+    "events": ("config.schema errors files history runs"),
     "history": ("files"),
     "listing": ("errors files history runs saved"),
-    "loading": ("config errors files problems tables.dataset tables.options yaml12 | tables.dataset tables.readers"),
-    "machine": ("available_memory config engines engines.fused errors formatting memory"),
-    "memory": ("available_memory config errors formatting"),
-    "model": ("config errors"),
-    "options": ("config console errors loading memory process runs tables.options"),
+    "machine": ("available_memory config.schema engines engines.fused errors formatting memory"),
+    "memory": ("available_memory config.schema errors formatting"),
+    "model": ("config.schema errors"),
+    "options": ("config.loading config.schema console errors memory process runs tables.options"),
     "page": ("errors version"),
     "picturing": ("errors formatting saved weights"),
     "plotting": ("chart errors files page saved theme"),
-    "problems": ("config errors yaml12"),
     "process": (""),
     "recording": (
-        "baselines checkpoint config data errors evaluation events files formatting history model "
-        "runs tables.options training version"
+        "baselines checkpoint config.schema data errors evaluation events files formatting history "
+        "model runs tables.options training version"
     ),
     "report": ("chart errors files formatting page saved telling theme"),
     "runs": ("errors files history sealing tables.options"),
-    "saved": ("config errors formatting history loading runs sealing"),
+    "saved": ("config.loading config.schema errors formatting history runs sealing"),
     "sealing": ("files"),
     "serving": (
         "console errors evaluation files process tables.dataset tables.encoding tables.features "
@@ -132,17 +139,18 @@ UNMOVED: dict[str, str] = {
     ),
     "session": ("console errors model process recording stepsize training"),
     "showing": ("brief console curve history process saved thinning"),
-    "stepsize": ("config data engines.losses engines.manual engines.working errors machine memory tables.options"),
+    "stepsize": (
+        "config.schema data engines.losses engines.manual engines.working errors machine memory tables.options"
+    ),
     "stopping": ("engines.working errors"),
-    "telling": ("brief compare config errors formatting picturing saved weights"),
+    "telling": ("brief compare config.schema errors formatting picturing saved weights"),
     "theme": (""),
     "thinning": (""),
     "training": (
-        "config data engines engines.fused engines.working errors formatting history machine memory "
-        "model stepsize stopping tables.dataset tables.options"
+        "config.schema data engines engines.fused engines.working errors formatting history machine "
+        "memory model stepsize stopping tables.dataset tables.options"
     ),
     "weights": ("errors files runs saved sealing"),
-    "yaml12": ("errors"),
 }
 
 

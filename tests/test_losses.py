@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tests.helpers.oracles import ENGINES, allocations, configs, same, score, sgd_on, with_classes, with_engine
 from tests.helpers.processes import examples
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines import Engine, fused, make_engine
 from twolayer.engines.fused import PlainEngine
-from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare
 

@@ -10,8 +10,8 @@ import torch
 
 from tests.helpers.forking import clean_environment
 from twolayer import machine
+from twolayer.config.loading import load_config
 from twolayer.errors import DeviceError
-from twolayer.loading import load_config
 from twolayer.machine import choose_threads, cores, operations, set_up
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from twolayer import available_memory, memory
+from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError
 from twolayer.formatting import size
-from twolayer.loading import load_config
 
 
 def test_the_need_is_data_parameters_gradients_and_activations() -> None:

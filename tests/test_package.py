@@ -31,7 +31,12 @@ def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -
     names = zipfile.ZipFile(wheel).namelist()
     pages = [f"twolayer/templates/{path.name}" for path in (ROOT / "twolayer/templates").iterdir()]
     assert len(pages) > 3
-    for name in ("twolayer/py.typed", "twolayer/configs/default.yaml", "twolayer/configs/twolayer.schema.json", *pages):
+    for name in (
+        "twolayer/py.typed",
+        "twolayer/config/configs/default.yaml",
+        "twolayer/config/configs/twolayer.schema.json",
+        *pages,
+    ):
         assert name in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"twolayer"}
 

@@ -16,11 +16,11 @@ from torch import nn
 from tests.helpers.handmade import change_info
 from tests.test_runs import Failing
 from twolayer import checkpoint, recording, runs
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
-from twolayer.loading import load_config
 from twolayer.recording import Recording, fingerprints
 from twolayer.runs import Every
 from twolayer.training import Fit, prepare

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tests.helpers.oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
 from tests.helpers.processes import examples
 from twolayer import checkpoint, memory
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines import RowEngine, make_engine
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.fused import DualEngine, choose_form
 from twolayer.engines.rows import RowsEngine
 from twolayer.errors import DataError
-from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import prepare
 

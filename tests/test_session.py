@@ -21,8 +21,8 @@ from tests.helpers.forking import Forked, clean_environment, run
 from tests.helpers.oracles import needs_cuda
 from tests.helpers.processes import Run
 from tests.helpers.trained import train
-from twolayer.config import document
-from twolayer.loading import load_config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import document
 from twolayer.training import final_loss, prepare
 
 ENGINES = [["autograd"], ["manual"], ["fused", "--set", "form=primal"], ["fused", "--set", "form=dual"]]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from tests.helpers.oracles import same, with_classes, with_engine
 from twolayer import stepsize
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.errors import DataError, DivergedError
 from twolayer.history import Block
-from twolayer.loading import load_config
 from twolayer.stepsize import (
     Curvature,
     Measure,

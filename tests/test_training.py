@@ -10,10 +10,10 @@ from torch import nn
 
 from tests.helpers.published import agree_to_three_digits, published
 from twolayer import training
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.errors import ConfigError, DivergedError
 from twolayer.history import Block
-from twolayer.loading import load_config
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare, train
 

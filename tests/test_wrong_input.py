@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.processes import BASE, Write, examples, in_terminal, without_torch
 from twolayer import cli
-from twolayer.config import KEYS
+from twolayer.config.schema import KEYS
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], place: str) -> None:

@@ -10,7 +10,8 @@ from twolayer.version import __version__
 
 TYPE_CHECKING = False  # typing's own, without the import: type checkers take the name for True
 if TYPE_CHECKING:
-    from twolayer.config import Config
+    from twolayer.config.loading import load_config
+    from twolayer.config.schema import Config
     from twolayer.data import Data, load_data
     from twolayer.errors import (
         ConfigError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         TwolayerError,
     )
     from twolayer.history import Block
-    from twolayer.loading import load_config
     from twolayer.model import build_model
     from twolayer.training import Fit, Training, final_loss, fit, prepare, train
 
@@ -52,7 +52,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "config": ["Config"],
+    "config.loading": ["load_config"],
+    "config.schema": ["Config"],
     "data": ["Data", "load_data"],
     "errors": [
         "ConfigError",
@@ -65,7 +66,6 @@ _HOME = {
         "TwolayerError",
     ],
     "history": ["Block"],
-    "loading": ["load_config"],
     "model": ["build_model"],
     "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
 }

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from twolayer import machine, memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.engines import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError

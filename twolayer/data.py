@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from twolayer.config import Config, LinearData
+from twolayer.config.schema import Config, LinearData
 from twolayer.errors import DataError, extra
 from twolayer.model import resolve_device
 from twolayer.tables.options import FileData

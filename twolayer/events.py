@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.errors import extra
 from twolayer.files import named, write_all
 from twolayer.history import Block, Reader

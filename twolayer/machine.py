@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from twolayer import available_memory, memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.engines import choose_engine
 from twolayer.engines.fused import choose_form
 from twolayer.errors import DeviceError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twolayer import available_memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 

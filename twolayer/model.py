@@ -7,7 +7,7 @@ import os
 import torch
 from torch import nn
 
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.errors import DeviceError
 
 

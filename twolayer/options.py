@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, loading, memory, process, runs
-from twolayer.config import flat, show
+from twolayer import console, memory, process, runs
+from twolayer.config import loading
+from twolayer.config.schema import flat, show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
 from twolayer.tables.options import FileData, is_table
 

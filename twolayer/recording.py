@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from twolayer import checkpoint, evaluation, formatting, runs
 from twolayer.baselines import linear_baseline
 from twolayer.checkpoint import Checkpoint
-from twolayer.config import Config, document
+from twolayer.config.schema import Config, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
 from twolayer.files import named

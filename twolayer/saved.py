@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twolayer import loading
-from twolayer.config import Config, flat
+from twolayer.config import loading
+from twolayer.config.schema import Config, flat
 from twolayer.errors import ConfigError, RunError
 from twolayer.formatting import counted, safe
 from twolayer.history import Figures, Reader

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import machine, memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines.losses import factor, softmax
 from twolayer.engines.manual import relu_backward

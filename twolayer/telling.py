@@ -11,7 +11,7 @@ from typing import Any
 from twolayer import picturing, saved, weights
 from twolayer.brief import measures
 from twolayer.compare import computed
-from twolayer.config import SOURCES, Config
+from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
 from twolayer.saved import Saved

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import formatting, machine, memory, stepsize
-from twolayer.config import Config, settled
+from twolayer.config.schema import Config, settled
 from twolayer.data import Data, load_data
 from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._C._profiler import _EventType
 
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines import make_engine
 from twolayer.machine import set_up

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, loading
-from twolayer.config import flat, schema
+from twolayer import console
+from twolayer.config import loading
+from twolayer.config.schema import flat, schema
 from twolayer.options import (
     ConfigArgument,
     DeviceOption,

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from twolayer import memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.fused import fused_engine

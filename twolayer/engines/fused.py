@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer import memory
-from twolayer.config import Config
+from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.engines.losses import Score, factor, score_divisors, softmax
 from twolayer.engines.manual import relu_backward

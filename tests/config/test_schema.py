@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from twolayer import config as module
-from twolayer.config import ALLOWED, KEYS, Config, LinearData, document, flat, schema, show
-from twolayer.loading import load_config
+from twolayer.config import schema as module
+from twolayer.config.loading import load_config
+from twolayer.config.schema import ALLOWED, KEYS, Config, LinearData, document, flat, schema, show
 
 BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4, "epochs": 500}
 

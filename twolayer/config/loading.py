@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from twolayer import problems, yaml12
-from twolayer.config import KEYS, Config, flat, show
+from twolayer.config import validation, yaml12
+from twolayer.config.schema import KEYS, Config, flat, show
+from twolayer.config.yaml12 import MAX_PROBLEMS, Path
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
 from twolayer.files import replacing
 from twolayer.tables.options import FileData, is_table
-from twolayer.yaml12 import MAX_PROBLEMS, Path
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
@@ -155,7 +155,7 @@ def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read:
         if key in given and getattr(config, key) != value:
             message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"
             document.problems.append(
-                ((key,), Problem(problems.nearest((key,), document) or Origin(name), key, message))
+                ((key,), Problem(validation.nearest((key,), document) or Origin(name), key, message))
             )
     document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
     for key in {*found, "loss"} - given:
@@ -170,7 +170,7 @@ def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -
     for key in above:
         holder = holder[key]
     if isinstance(path := holder.get(last), str) and path:
-        origin = problems.nearest(keys, document)
+        origin = validation.nearest(keys, document)
         base = folder if origin is not None and origin.name == name else FilePath()
         holder[last] = str(base / path)
 
@@ -185,7 +185,7 @@ def bundled() -> dict[str, FilePath]:
     here = FilePath(__file__).parent
     folder = here / "configs"
     if not folder.is_dir():  # a checkout: the wheel puts the folder inside the package
-        folder = here.parent / "configs"
+        folder = here.parents[1] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -261,7 +261,7 @@ def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Ite
         if name in keys and variables[name]:  # an empty variable is as good as none
             yield Override((keys[name],), variables[name], name)
         elif name not in keys and name.startswith(ENVIRONMENT):
-            near = problems.meant(name.removeprefix(ENVIRONMENT), KEYS)
+            near = validation.meant(name.removeprefix(ENVIRONMENT), KEYS)
             hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys there are"
             document.problems.append(((name,), Problem(Origin(name), "", f"names no key; {hint}")))
 
@@ -311,18 +311,18 @@ def _validate(document: yaml12.Document, name: str) -> Resolved:
     given = set(document.value)
     strange = [key for key in document.value if key not in KEYS]
     for key in strange:
-        found.setdefault((key,), problems.unknown(document, name, (key,)))
+        found.setdefault((key,), validation.unknown(document, name, (key,)))
     try:
         config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        intended = {problems.meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
+        intended = {validation.meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
         for path, problem in (
-            item for details in error.errors() for item in problems.in_our_words(details, document, name)
+            item for details in error.errors() for item in validation.in_our_words(details, document, name)
         ):
             if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
                 found[path] = problem
     if found:
-        listed = sorted(found.values(), key=lambda problem: problems.order(problem, name))
+        listed = sorted(found.values(), key=lambda problem: validation.order(problem, name))
         if (more := len(listed) - MAX_PROBLEMS) > 0:
             listed[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
         raise ConfigError(listed)
@@ -334,7 +334,7 @@ def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
     for key, _ in flat(config):
         path = tuple(key.split("."))
         set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
-        origin = problems.nearest(path, document) if set_here else None
+        origin = validation.nearest(path, document) if set_here else None
         origins[key] = origin or Origin("default")
     return origins
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from twolayer import yaml12
-from twolayer.config import ALLOWED, KEYS, SOURCES, show
+from twolayer.config import yaml12
+from twolayer.config.schema import ALLOWED, KEYS, SOURCES, show
+from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem
-from twolayer.yaml12 import Path
 
 
 def order(problem: Problem, name: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer import yaml12
+from twolayer.config import yaml12
 from twolayer.errors import ConfigError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import BASE
-from twolayer.config import KEYS, Config
+from twolayer.config.loading import MAX_BYTES, Override, bundled, load_config, resolve, write_starter
+from twolayer.config.schema import KEYS, Config
 from twolayer.errors import ConfigError, TwolayerError
-from twolayer.loading import MAX_BYTES, Override, bundled, load_config, resolve, write_starter
 
 Write = Callable[[str | bytes], Path]
 
