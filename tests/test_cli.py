@@ -16,7 +16,7 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.processes import BASE, Run, Write, without_torch
 from tests.helpers.published import agree_to_three_digits, published
 from twolayer import __version__
-from twolayer.config.loading import bundled
+from twolayer.config.bundled import bundled
 from twolayer.config.schema import KEYS, schema
 
 # --- twolayer train

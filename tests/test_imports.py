@@ -38,7 +38,7 @@ ONLY_USER = {
     "rich": {"comparing", "console", "showing"},
     "uniplot": {"curve"},
     "yaml": {"config.yaml12"},
-    "pydantic": {"config.loading", "config.schema", "tables.options"},
+    "pydantic": {"config", "tables.options"},
     "jinja2": {"page"},
     "PIL": {"picturing"},
     "altair": {"chart"},
@@ -70,6 +70,7 @@ ONLY_USER = {
 # Imports inside functions, each with its reason.
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
+    "config.from_table": "polars, only for a table",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
 WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
@@ -84,7 +85,7 @@ UNMOVED: dict[str, str] = {
     "checkpoint": ("errors files runs sealing"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
     "commands": (""),
-    "commands.configs": ("config.loading config.schema console options"),
+    "commands.configs": ("config.bundled config.schema console options"),
     "commands.looking": ("compare console formatting listing options runs saved | comparing plotting report showing"),
     "commands.tables": ("console errors options process runs | serving tables.describe"),
     "commands.training": (
@@ -92,14 +93,6 @@ UNMOVED: dict[str, str] = {
     ),
     "compare": ("brief history saved"),
     "comparing": ("compare console formatting"),
-    "config": (""),
-    "config.loading": (
-        "config.schema config.validation config.yaml12 errors files tables.dataset tables.options | "
-        "tables.dataset tables.readers"
-    ),
-    "config.schema": ("tables.options"),
-    "config.validation": ("config.schema config.yaml12 errors"),
-    "config.yaml12": ("errors"),
     "console": ("errors formatting history process"),
     "curve": ("thinning"),
     "data": ("config.schema errors model tables.dataset tables.features tables.options | tables.dataset"),
@@ -120,7 +113,10 @@ UNMOVED: dict[str, str] = {
     "machine": ("available_memory config.schema engines engines.fused errors formatting memory"),
     "memory": ("available_memory config.schema errors formatting"),
     "model": ("config.schema errors"),
-    "options": ("config.loading config.schema console errors memory process runs tables.options"),
+    "options": (
+        "config.bundled config.loading config.schema config.validation console errors memory "
+        "process runs tables.options"
+    ),
     "page": ("errors version"),
     "picturing": ("errors formatting saved weights"),
     "plotting": ("chart errors files page saved theme"),

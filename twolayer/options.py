@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from twolayer import console, memory, process, runs
-from twolayer.config import loading
-from twolayer.config.schema import flat, show
+from twolayer.config import loading, schema, validation
+from twolayer.config.bundled import bundled
+from twolayer.config.schema import flat
+from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
 from twolayer.tables.options import FileData, is_table
 
@@ -29,7 +31,7 @@ ConfigArgument = Annotated[
     typer.Argument(
         metavar="CONFIG",
         help="A YAML file, a bundled config (default, scratch, modules, diabetes), or a table, such as my.csv.",
-        autocompletion=lambda: list(loading.bundled()),
+        autocompletion=lambda: list(bundled()),
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run of a table: its folder, or its name in runs.")]
@@ -84,7 +86,7 @@ ResumeOption = Annotated[
 ]
 
 
-def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> loading.Resolved:
+def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
     """A run's own config, with what may be changed for its continuation."""
     source = str(run.path.absolute() / runs.CONFIG)
     raw = runs.read_config(run.path, run.folder)
@@ -93,7 +95,7 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
         with process.without_panics():
             after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
-        if {problem.key for problem in error.problems} <= set(loading.SIZES):  # which only the table can have changed
+        if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
             raise RunError(f"{run.path}: its table has changed since: {what.removesuffix('; leave it out')}") from None
         raise
@@ -107,7 +109,7 @@ def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) ->
     if run.info.get("status") == "diverged":
         raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
     memory.check(after.config, after.name, saved=True)
-    return loading.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
+    return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
 def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
@@ -122,7 +124,7 @@ def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tu
     return data, [] if is_open else data.target
 
 
-def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> loading.Resolved:
+def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
     """The config with all that comes over it, known to fit into memory. Does not import torch."""
     malformed = [
         Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import BASE
-from twolayer.config.loading import MAX_BYTES, Override, bundled, load_config, resolve, write_starter
+from twolayer.config.bundled import bundled, write_starter
+from twolayer.config.loading import MAX_BYTES, Override, load_config, resolve
 from twolayer.config.schema import KEYS, Config
 from twolayer.errors import ConfigError, TwolayerError
 

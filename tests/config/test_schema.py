@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from twolayer.config import schema as module
 from twolayer.config.loading import load_config
-from twolayer.config.schema import ALLOWED, KEYS, Config, LinearData, document, flat, schema, show
+from twolayer.config.schema import KEYS, Config, LinearData, document, flat, schema
+from twolayer.config.validation import ALLOWED, show
 
 BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4, "epochs": 500}
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from twolayer import console
-from twolayer.config import loading
+from twolayer.config.bundled import bundled, write_starter
 from twolayer.config.schema import flat, schema
 from twolayer.options import (
     ConfigArgument,
@@ -65,8 +65,8 @@ def init(
     `default` is the rTorch book's network, with every key there is and a comment on each; `diabetes` trains on a table,
     which is written beside it.
     """
-    written = " and ".join(map(str, loading.write_starter(path, name, force=force)))
-    source = f"./{path}" if str(path) in loading.bundled() else str(path)
+    written = " and ".join(map(str, write_starter(path, name, force=force)))
+    source = f"./{path}" if str(path) in bundled() else str(path)
     console.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
 
 

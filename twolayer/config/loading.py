@@ -7,47 +7,21 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, cast
-
-from pydantic import ValidationError
+from typing import Any
 
 from twolayer.config import validation, yaml12
-from twolayer.config.schema import KEYS, Config, flat, show
-from twolayer.config.yaml12 import MAX_PROBLEMS, Path
-from twolayer.errors import ConfigError, Origin, Problem, TwolayerError, extra
-from twolayer.files import replacing
-from twolayer.tables.options import FileData, is_table
-
-if TYPE_CHECKING:
-    from twolayer.tables.dataset import Table
-
+from twolayer.config.bundled import bundled
+from twolayer.config.from_table import which_target, with_table
+from twolayer.config.schema import KEYS, Config
+from twolayer.config.validation import Resolved, show, validate
+from twolayer.config.yaml12 import Path
+from twolayer.errors import ConfigError, Origin, Problem
+from twolayer.tables.options import is_table
 
 MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
 ENVIRONMENT = "TWOLAYER_"
-
-SIZES = ("N", "D_in", "D_out")  # what a table says of a config
-# What a config of a file may leave out, and what it has then. What they are worth: docs/your-data.md.
-FILE_DEFAULTS = {
-    "H": 150,
-    "lr": "auto",
-    "epochs": 150,
-    "reduction": "mean",
-    "batch_size": 64,
-    "validation": 0.05,
-}
-PATIENCE = 30  # where `epochs` is left out, too
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A config, the name of its file, the origin of every value in it, by dotted key, and the table it trains on."""
-
-    config: Config
-    name: str
-    origins: Mapping[str, Origin]
-    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -109,110 +83,9 @@ def resolve(
         _put(document, layer, value)
     if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
-            raise ConfigError([Problem(Origin(name), "", _which_target(name))])
-        return _with_table(document, name, folder, read=read)
-    return _validate(document, name)
-
-
-def _which_target(path: str) -> str:
-    """What to say where nobody has said what to predict."""
-    with extra("polars", "data"):
-        from twolayer.tables import readers
-
-    names = readers.open_table(FilePath(path), path, named=()).names
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"which column is to be predicted? --target COLUMN, of {shown}"
-
-
-def _with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
-    """The config of a file, with what the file says of it, and the defaults that are for files."""
-    given = set(document.value)
-    defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
-    if document.value.get("validation", 0) is None:  # asked to hold nothing out
-        defaults = {key: value for key, value in defaults.items() if key != "patience"}
-    sizes = dict.fromkeys(SIZES, 1)  # until they are known
-    document.value = sizes | defaults | document.value
-    for keys in (("data", "path"), ("validation",)):
-        _place(document, keys, folder, name)
-    resolved = _validate(document, name)
-    if not read:
-        return resolved
-    with extra("polars", "data"):
-        from twolayer.tables import dataset  # which takes a while
-
-    config = resolved.config
-    data = cast(FileData, config.data)
-    table = dataset.read(
-        data,
-        FilePath(),
-        validation=config.validation,
-        seed=config.seed,
-        loss=config.loss if "loss" in given else None,
-        dtype=config.dtype,
-    )
-    found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
-    for key, value in found.items():
-        if key in given and getattr(config, key) != value:
-            message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"
-            document.problems.append(
-                ((key,), Problem(validation.nearest((key,), document) or Origin(name), key, message))
-            )
-    document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
-    for key in {*found, "loss"} - given:
-        document.origins[key,] = Origin(name_of(data.path))
-    return replace(_validate(document, name), table=table)
-
-
-def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -> None:
-    """A path that the config's file gives starts at that file's folder; one of an option, where the user is."""
-    *above, last = keys
-    holder = document.value
-    for key in above:
-        holder = holder[key]
-    if isinstance(path := holder.get(last), str) and path:
-        origin = validation.nearest(keys, document)
-        base = folder if origin is not None and origin.name == name else FilePath()
-        holder[last] = str(base / path)
-
-
-def name_of(path: str) -> str:
-    """The last part of a path."""
-    return FilePath(path).name
-
-
-def bundled() -> dict[str, FilePath]:
-    """The configs that come with twolayer, by name."""
-    here = FilePath(__file__).parent
-    folder = here / "configs"
-    if not folder.is_dir():  # a checkout: the wheel puts the folder inside the package
-        folder = here.parents[1] / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def write_starter(path: FilePath, name: str = "default", *, force: bool = False) -> list[FilePath]:
-    """Write a bundled config as a file to start from, and beside it the table that it trains on; the files written.
-
-    A file appears whole or not at all. Raises TwolayerError where there is one already (unless `force`), or where none
-    can be written.
-    """
-    if name not in (configs := bundled()):
-        raise ConfigError([Problem(Origin("--from"), "", f"no such config; there are {', '.join(configs)}")])
-    source = configs[name]
-    table = source.with_suffix(".csv")
-    copies = {path: source} | ({path.parent / table.name: table} if table.exists() else {})
-    for target in copies:
-        if target.is_dir():
-            raise TwolayerError(f"{target} is a folder; name a file")
-        if target.exists() and not force:
-            raise TwolayerError(f"{target} is there already; --force overwrites it")
-    for target, origin in copies.items():
-        try:
-            data = origin.read_bytes()
-        except OSError as error:
-            raise TwolayerError(f"{origin}: cannot be read: {error.strerror or error}") from None
-        with replacing(target) as file:
-            file.write(data)
-    return list(copies)
+            raise ConfigError([Problem(Origin(name), "", which_target(name))])
+        return with_table(document, name, folder, read=read)
+    return validate(document, name)
 
 
 def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
@@ -304,44 +177,3 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
         for path, problem in document.problems
         if path[:depth] != layer.path or problem.origin.name == layer.origin
     ]
-
-
-def _validate(document: yaml12.Document, name: str) -> Resolved:
-    found = dict(document.problems)
-    given = set(document.value)
-    strange = [key for key in document.value if key not in KEYS]
-    for key in strange:
-        found.setdefault((key,), validation.unknown(document, name, (key,)))
-    try:
-        config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
-    except ValidationError as error:
-        intended = {validation.meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
-        for path, problem in (
-            item for details in error.errors() for item in validation.in_our_words(details, document, name)
-        ):
-            if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
-                found[path] = problem
-    if found:
-        listed = sorted(found.values(), key=lambda problem: validation.order(problem, name))
-        if (more := len(listed) - MAX_PROBLEMS) > 0:
-            listed[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
-        raise ConfigError(listed)
-    return Resolved(config, name, _by_key(config, document))
-
-
-def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
-    origins = {}
-    for key, _ in flat(config):
-        path = tuple(key.split("."))
-        set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
-        origin = validation.nearest(path, document) if set_here else None
-        origins[key] = origin or Origin("default")
-    return origins
-
-
-def _has(value: Any, path: Path) -> bool:
-    for step in path:
-        if not isinstance(value, dict) or step not in value:
-            return False
-        value = value[step]
-    return True

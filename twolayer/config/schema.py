@@ -18,6 +18,18 @@ _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1
 
 _MOST_WEIGHTS = 19_000  # what the reader of configs takes, less all other keys: a run's config must be readable again
 
+SIZES = ("N", "D_in", "D_out")  # what a table says of a config
+# What a config of a file may leave out, and what it has then. What they are worth: docs/your-data.md.
+FILE_DEFAULTS = {
+    "H": 150,
+    "lr": "auto",
+    "epochs": 150,
+    "reduction": "mean",
+    "batch_size": 64,
+    "validation": 0.05,
+}
+PATIENCE = 30  # where `epochs` is left out, too
+
 
 def _whole(value: object) -> object:
     """1e4 and 8.0 are whole numbers, as for JSON Schema."""
@@ -188,43 +200,6 @@ class Config(Frozen):
             yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
 
 
-# What each key may be, in the words of an error: "<key>: must be <this>, not <that>".
-_COUNT = "a positive whole number"
-ALLOWED = {
-    "N": _COUNT,
-    "D_in": _COUNT,
-    "H": _COUNT,
-    "D_out": _COUNT,
-    "lr": "a positive number, or auto",
-    "epochs": _COUNT,
-    "seed": "a whole number from 0 to 2^64 - 1",
-    "device": "cpu, cuda, cuda:<n>, mps or auto",
-    "data": "a mapping with a source, such as {source: random}",
-    "data.source": "random, linear or file",
-    "data.weights": "a list of numbers, or of such lists",
-    "data.noise": "a number, 0 or more",
-    "data.path": "the path of a file",
-    "data.target": "the name of a column, or a list of them",
-    "data.inputs": "a list of columns' names",
-    "data.exclude": "a list of columns' names",
-    "data.missing": "refuse or mean",
-    "data.scale": "true or false",
-    "data.separator": 'auto, ",", ";", "\\t" or "|"',
-    "data.decimal": '"." or ","',
-    "init": "default or normal",
-    "loss": "mse or cross_entropy",
-    "reduction": "sum or mean",
-    "batch_size": _COUNT,
-    "validation": "a part between 0 and 1, or the path of a file",
-    "patience": _COUNT,
-    "dtype": "float32 or float64",
-    "engine": "auto, autograd, manual or fused",
-    "form": "auto, primal or dual",
-    "threads": "auto, or a whole number from 1 to 1024",
-    "precision": "full or tf32",
-    "cuda_graph": "true or false",
-    "log_every": _COUNT,
-}
 KEYS = tuple(Config.model_fields)
 SOURCES: dict[str, type[BaseModel]] = {"random": RandomData, "linear": LinearData, "file": FileData}
 
@@ -260,33 +235,3 @@ def schema() -> dict[str, Any]:
     file = {"properties": {"data": {"properties": {"source": {"const": "file"}}, "required": ["source"]}}}
     required = {"if": file | {"required": ["data"]}, "else": {"required": own.pop("required")}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | own | required
-
-
-def show(value: Any) -> str:
-    """A value as YAML writes it, on one line, cut where it grows long."""
-    text = _flow(value, depth=0)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _flow(value: Any, depth: int) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case float() if math.isnan(value):
-            return ".nan"
-        case float() if math.isinf(value):
-            return ".inf" if value > 0 else "-.inf"
-        case int() if abs(value) >= 10**20:
-            return f"a number of {int(math.log10(abs(value))) + 1} digits or so"
-        case str():
-            return repr(value[:100])
-        case list() | tuple() | dict() if depth > 2:
-            return "..."
-        case list() | tuple():
-            return "[" + ", ".join(_flow(item, depth + 1) for item in value[:20]) + "]"
-        case dict():
-            items = list(value.items())[:20]
-            return "{" + ", ".join(f"{key}: {_flow(item, depth + 1)}" for key, item in items) + "}"
-    return repr(value)
