@@ -13,7 +13,7 @@ import vl_convert
 from tests.helpers.handmade import Drawn, look, make
 from twolayer import chart
 from twolayer.errors import RunError
-from twolayer.saved import Saved
+from twolayer.runs.saved_run import Saved
 
 FALLING = [600 * math.exp(-i / 40) for i in range(500)]
 HUGE, TINY = 1.7976931348623157e308, 5e-324

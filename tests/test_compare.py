@@ -23,8 +23,9 @@ from tests.helpers.forking import Forked
 from tests.helpers.handmade import change_info, write_info
 from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
 from tests.helpers.trained import train
-from twolayer import compare, runs
-from twolayer.history import Reader
+from twolayer import compare
+from twolayer.runs.folder import Run
+from twolayer.runs.history import Reader
 
 FIGURES = ("loss", "iterations", "seconds")
 
@@ -258,7 +259,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
         change(name, **fields)
     (tmp_path / "runs/damaged/history.csv").write_text("iteration,loss\n1,2.0\n1,2.0\n")
     (tmp_path / "runs/unset/config.yaml").unlink()
-    with runs.Run(tmp_path / "runs/held"):
+    with Run(tmp_path / "runs/held"):
         done = without_torch(
             *("compare", "a", "killed", "held", "interrupted", "broken", "damaged", "unset"),
             *("--format", "jsonl", "--expect-equal"),

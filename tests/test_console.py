@@ -4,7 +4,7 @@ import pytest
 
 from twolayer import console
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
-from twolayer.history import Block
+from twolayer.runs.history import Block
 
 
 def test_an_error_is_a_line_and_a_config_error_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_a_chunk_predicts_what_the_whole_predicts(dtype: str, tmp_path: Path) ->
 
 
 def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> None:
-    from twolayer import checkpoint
+    from twolayer.runs import checkpoint
 
     make_run(tmp_path / "run")
     path = tmp_path / "run" / "model.safetensors"

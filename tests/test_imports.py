@@ -44,11 +44,10 @@ ONLY_USER = {
     "altair": {"chart"},
     "vl_convert": {"plotting", "report"},
     "polars": {"serving", "tables"},
-    "tensorboard": {"events"},
+    "tensorboard": {"runs.tensorboard"},
     "torch": {
         "baselines",
         "bench",
-        "checkpoint",
         "data",
         "engines",
         "engines.autograd",
@@ -62,6 +61,7 @@ ONLY_USER = {
         "machine",
         "model",
         "recording",
+        "runs.checkpoint",
         "stepsize",
         "stopping",
         "training",
@@ -80,20 +80,21 @@ UNMOVED: dict[str, str] = {
     "available_memory": (""),
     "baselines": (""),
     "bench": ("config.schema engines engines.fused errors formatting machine memory model stepsize training"),
-    "brief": ("formatting runs saved"),
-    "chart": ("errors formatting saved theme thinning"),
-    "checkpoint": ("errors files runs sealing"),
+    "brief": ("formatting runs.folder runs.saved_run"),
+    "chart": ("errors formatting runs.saved_run theme thinning"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
     "commands": (""),
     "commands.configs": ("config.bundled config.schema console options"),
-    "commands.looking": ("compare console formatting listing options runs saved | comparing plotting report showing"),
-    "commands.tables": ("console errors options process runs | serving tables.describe"),
-    "commands.training": (
-        "console errors options process runs | bench events model recording session stepsize training"
+    "commands.looking": (
+        "compare console formatting options runs.folder runs.listing runs.saved_run | comparing plotting report showing"
     ),
-    "compare": ("brief history saved"),
+    "commands.tables": ("console errors options process runs.folder | serving tables.describe"),
+    "commands.training": (
+        "console errors options process runs.folder | bench model recording runs.tensorboard session stepsize training"
+    ),
+    "compare": ("brief runs.history runs.saved_run"),
     "comparing": ("compare console formatting"),
-    "console": ("errors formatting history process"),
+    "console": ("errors formatting process runs.history"),
     "curve": ("thinning"),
     "data": ("config.schema errors model tables.dataset tables.features tables.options | tables.dataset"),
     "engines": (
@@ -106,47 +107,42 @@ UNMOVED: dict[str, str] = {
     "engines.manual": ("data engines.losses engines.working"),
     "engines.rows": ("data engines.losses engines.manual engines.working memory"),
     "engines.working": ("errors"),
-    "evaluation": ("baselines checkpoint errors files runs sealing tables.features | tables.features"),
-    "events": ("config.schema errors files history runs"),
-    "history": ("files"),
-    "listing": ("errors files history runs saved"),
+    "evaluation": (
+        "baselines errors files runs.checkpoint runs.checksum runs.folder tables.features | tables.features"
+    ),
     "machine": ("available_memory config.schema engines engines.fused errors formatting memory"),
     "memory": ("available_memory config.schema errors formatting"),
     "model": ("config.schema errors"),
     "options": (
         "config.bundled config.loading config.schema config.validation console errors memory "
-        "process runs tables.options"
+        "process runs.folder tables.options"
     ),
     "page": ("errors version"),
-    "picturing": ("errors formatting saved weights"),
-    "plotting": ("chart errors files page saved theme"),
+    "picturing": ("errors formatting runs.model_file runs.saved_run"),
+    "plotting": ("chart errors files page runs.saved_run theme"),
     "process": (""),
     "recording": (
-        "baselines checkpoint config.schema data errors evaluation events files formatting history "
-        "model runs tables.options training version"
+        "baselines config.schema data errors evaluation files formatting model runs.checkpoint "
+        "runs.folder runs.history runs.tensorboard tables.options training version"
     ),
-    "report": ("chart errors files formatting page saved telling theme"),
-    "runs": ("errors files history sealing tables.options"),
-    "saved": ("config.loading config.schema errors formatting history runs sealing"),
-    "sealing": ("files"),
+    "report": ("chart errors files formatting page runs.saved_run telling theme"),
     "serving": (
         "console errors evaluation files process tables.dataset tables.encoding tables.features "
         "tables.readers tables.writers"
     ),
     "session": ("console errors model process recording stepsize training"),
-    "showing": ("brief console curve history process saved thinning"),
+    "showing": ("brief console curve process runs.history runs.saved_run thinning"),
     "stepsize": (
         "config.schema data engines.losses engines.manual engines.working errors machine memory tables.options"
     ),
     "stopping": ("engines.working errors"),
-    "telling": ("brief compare config.schema errors formatting picturing saved weights"),
+    "telling": ("brief compare config.schema errors formatting picturing runs.model_file runs.saved_run"),
     "theme": (""),
     "thinning": (""),
     "training": (
-        "config.schema data engines engines.fused engines.working errors formatting history machine "
-        "memory model stepsize stopping tables.dataset tables.options"
+        "config.schema data engines engines.fused engines.working errors formatting machine memory "
+        "model runs.history stepsize stopping tables.dataset tables.options"
     ),
-    "weights": ("errors files runs saved sealing"),
 }
 
 

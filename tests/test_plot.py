@@ -20,7 +20,7 @@ from tests.helpers.browsing import opened
 from tests.helpers.handmade import change_info, look, make
 from tests.helpers.processes import Run, without_torch
 from tests.helpers.trained import train
-from twolayer import runs
+from twolayer.runs import folder as run_folder
 from twolayer.theme import COLOURS
 
 Pixels = npt.NDArray[np.int16]
@@ -230,7 +230,7 @@ def test_a_title_is_text_too(place: Path, chromium: Browser) -> None:
 
 def test_runs_in_every_state_are_drawn_and_what_is_wrong_is_told(place: Path) -> None:
     names = ("running", "interrupted", "diverged", "broken", "empty", "default-1")
-    with runs.Run(place / "runs/running"):
+    with run_folder.Run(place / "runs/running"):
         done = plot(place, *names, "-o", "all.svg")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
@@ -247,7 +247,7 @@ def test_runs_in_every_state_are_drawn_and_what_is_wrong_is_told(place: Path) ->
 
 
 def test_runs_without_any_loss_are_an_error_that_names_each(place: Path) -> None:
-    with runs.Run(place / "runs/empty"):
+    with run_folder.Run(place / "runs/empty"):
         info = place / "runs/empty/run.json"
         before = info.read_text()
         info.write_text(before.replace("completed", "running"))

@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 from tests.helpers.handmade import change_info
-from tests.test_runs import Failing
-from twolayer import checkpoint, recording, runs
+from tests.runs.test_folder import Failing
+from twolayer import recording
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.recording import Recording, fingerprints
-from twolayer.runs import Every
+from twolayer.runs import checkpoint
+from twolayer.runs.folder import Every, claim, read_info
 from twolayer.training import Fit, prepare
 
 EVERY = Every("4", iterations=4)
@@ -44,7 +45,7 @@ def record(folder: Path, config: Config) -> None:
 
 
 def resume(folder: Path, **changed: Any) -> None:
-    with runs.claim(folder) as run:
+    with claim(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", **changed))
         fit, _ = recording.go_on(run, config, data, model, EVERY)
         recorder = Recording(run, fit, EVERY)
@@ -80,7 +81,7 @@ def test_wherever_a_write_fails_the_newest_checkpoint_verifies_and_the_run_goes_
             assert not list(folder.rglob("*.safetensors"))
             continue
         assert checkpoint.newest(Folder(folder / "checkpoints"))[1] == []
-        info = runs.read_info(folder)
+        info = read_info(folder)
         if info["status"] != "completed":
             resume(folder)
         for part in ("history.csv", "model.safetensors"):
@@ -101,7 +102,7 @@ def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "run", load_config("scratch", epochs=8))
     config, data, model = prepare(load_config("scratch", epochs=16))
     with (
-        runs.claim(tmp_path / "run") as run,
+        claim(tmp_path / "run") as run,
         pytest.raises(
             RunError, match=r"the data that are drawn now are not the run's; it was started with PyTorch 2\."
         ),
@@ -113,7 +114,7 @@ def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "run", load_config("scratch", epochs=8))
     config, data, _ = prepare(load_config("scratch", epochs=16))
     _, _, other = prepare(load_config("scratch", epochs=16, seed=7))
-    with runs.claim(tmp_path / "run") as run, pytest.raises(RunError, match="the initial weights that are drawn now"):
+    with claim(tmp_path / "run") as run, pytest.raises(RunError, match="the initial weights that are drawn now"):
         recording.go_on(run, config, data, other, EVERY)
 
 
@@ -150,6 +151,6 @@ def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_pat
     changed = history.read_text().replace("\n3,", "\n3,1")
     history.write_text(changed)
     config, data, model = prepare(load_config("scratch", epochs=16))
-    with runs.claim(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+    with claim(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
         recording.go_on(run, config, data, model, EVERY)
     assert history.read_text() == changed

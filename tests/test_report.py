@@ -23,8 +23,8 @@ from tests.helpers.handmade import change_info, write_info
 from tests.helpers.processes import without_torch
 from tests.helpers.tablerun import make_run
 from tests.helpers.trained import train
-from twolayer import saved
 from twolayer.report import write
+from twolayer.runs import saved_run
 
 EVIL = "</script><img src=x onerror=globalThis.hacked=1>\"'`{{7*7}}{% raw %}${7*7}\x1b[31m\u202e"
 SAFE = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(place: Path, *names: str) -> tuple[Path, list[str]]:
     """Write a report, once; its path, and what is wrong with the runs."""
     path = place / f"report-{len(list(place.glob('report-*')))}.html"
-    return path, write([saved.read(place / "runs" / name) for name in names], path)
+    return path, write([saved_run.read(place / "runs" / name) for name in names], path)
 
 
 def history(run: Path) -> tuple[list[str], list[list[str]]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.helpers.oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
 from tests.helpers.processes import examples
-from twolayer import checkpoint, memory
+from twolayer import memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
@@ -23,6 +23,7 @@ from twolayer.engines.fused import DualEngine, choose_form
 from twolayer.engines.rows import RowsEngine
 from twolayer.errors import DataError
 from twolayer.machine import set_up
+from twolayer.runs import checkpoint
 from twolayer.training import prepare
 
 KINDS = ["autograd", "manual", "fused"]

@@ -28,7 +28,7 @@ from tests.helpers.forking import Forked
 from tests.helpers.handmade import change_info, write_history
 from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, opened_in, screen, without_torch
 from tests.helpers.trained import train
-from twolayer import runs
+from twolayer.runs.folder import Run
 
 LONG = ["train", "--set", "N=300", "--threads", "1", "--quiet", "--out", "live", "--epochs"]
 
@@ -170,7 +170,7 @@ def test_a_killed_run_is_shown_and_told_as_killed(run: Path) -> None:
 
 def test_a_running_run_is_told_as_running(run: Path) -> None:
     change_info(run, status="running", epochs=10)
-    with runs.Run(run):
+    with Run(run):
         done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].startswith("run     my-3, running since ")
@@ -505,7 +505,7 @@ def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
     whole = (run / "history.csv").read_text()
     change_info(run, status="running", iterations=None)
     with (
-        runs.Run(run),
+        Run(run),
         Forked(["show", "my-3", "--follow", "--format", "csv"], run.parents[1], bare=True) as following,
     ):
         assert "".join(following.stdout.readline() for _ in range(6)) == whole

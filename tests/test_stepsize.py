@@ -15,7 +15,7 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
 from twolayer.errors import DataError, DivergedError
-from twolayer.history import Block
+from twolayer.runs.history import Block
 from twolayer.stepsize import (
     Curvature,
     Measure,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         RunError,
         TwolayerError,
     )
-    from twolayer.history import Block
     from twolayer.model import build_model
+    from twolayer.runs.history import Block
     from twolayer.training import Fit, Training, final_loss, fit, prepare, train
 
 __all__ = [
@@ -65,8 +65,8 @@ _HOME = {
         "RunError",
         "TwolayerError",
     ],
-    "history": ["Block"],
     "model": ["build_model"],
+    "runs.history": ["Block"],
     "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 
 from twolayer.formatting import duration, safe, shown
-from twolayer.runs import HISTORY
-from twolayer.saved import Saved
+from twolayer.runs.folder import HISTORY
+from twolayer.runs.saved_run import Saved
 
 
 @dataclass(frozen=True)

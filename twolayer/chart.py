@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import formatting, saved, theme
+from twolayer import formatting, theme
 from twolayer.errors import RunError, extra
-from twolayer.saved import Saved
+from twolayer.runs import saved_run
+from twolayer.runs.saved_run import Saved
 from twolayer.thinning import spans_decades, thin
 
 with extra("altair", "report"):
@@ -132,7 +133,7 @@ def labels(runs: Sequence[Saved]) -> list[str]:
     """What the legend calls the runs: their names, and the values that differ; no two are the same."""
     keys = _telling(runs)[:3]
     found: list[str] = []
-    for run, name in zip(runs, saved.names(runs), strict=True):
+    for run, name in zip(runs, saved_run.names(runs), strict=True):
         values = run.values
         told = ", ".join(f"{key} {_value(values[key])}" for key in keys if values.get(key) is not None)
         label = whole = _short(name, 40) + (f": {told}" if told else "")
@@ -148,7 +149,7 @@ _title = title  # which is an argument of `spec`
 
 def _keys(runs: Sequence[Saved]) -> list[str]:
     """The keys that differ among the configs that can be read, those that matter most first."""
-    keys = saved.differences([run for run in runs if run.config is not None])
+    keys = saved_run.differences([run for run in runs if run.config is not None])
     return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
 
 

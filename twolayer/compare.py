@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twolayer.brief import measures
-from twolayer.history import Reader
-from twolayer.saved import Saved, differences
+from twolayer.runs.history import Reader
+from twolayer.runs.saved_run import Saved, differences
 
 COLUMNS = ("what", "run", "value", "reference", "difference", "relative")
 # What run.json says of the computing.

@@ -23,7 +23,7 @@ from rich.text import Text
 from twolayer import process
 from twolayer.errors import ConfigError, TwolayerError
 from twolayer.formatting import duration, safe
-from twolayer.history import Block, csv_header, csv_row, jsonl_row
+from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
 
 Format = Literal["table", "csv", "jsonl"]
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twolayer.baselines import Baseline
-from twolayer.checkpoint import unpack
 from twolayer.errors import DataError, RunError
 from twolayer.files import open_regular
-from twolayer.runs import MODEL, check_files
-from twolayer.sealing import digest, read_tensors
+from twolayer.runs.checkpoint import unpack
+from twolayer.runs.checksum import digest, read_tensors
+from twolayer.runs.folder import MODEL, check_files
 
 if TYPE_CHECKING:
     from twolayer.tables.features import Columns
@@ -62,7 +62,7 @@ def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[s
 
 
 def load_model(run: Path) -> Model:
-    """The model of a run folder (see `runs.find`). Raises RunError where there is none, or it is damaged."""
+    """The model of a run folder (see `folder.find`). Raises RunError where there is none, or it is damaged."""
     info, path = check_files(run), run / MODEL
     status = info.get("status")
     again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"

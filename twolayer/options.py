@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, memory, process, runs
+from twolayer import console, memory, process
 from twolayer.config import loading, schema, validation
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
+from twolayer.runs import folder
 from twolayer.tables.options import FileData, is_table
 
 # The keys that have an option of their own, and those that may be others when a run goes on.
@@ -86,10 +87,10 @@ ResumeOption = Annotated[
 ]
 
 
-def resolve_again(run: runs.Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
+def resolve_again(run: folder.Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
     """A run's own config, with what may be changed for its continuation."""
-    source = str(run.path.absolute() / runs.CONFIG)
-    raw = runs.read_config(run.path, run.folder)
+    source = str(run.path.absolute() / folder.CONFIG)
+    raw = folder.read_config(run.path, run.folder)
     before = loading.resolve(source, environment={}, read=False, raw=raw)
     try:
         with process.without_panics():

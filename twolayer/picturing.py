@@ -10,8 +10,8 @@ import numpy as np
 
 from twolayer.errors import extra
 from twolayer.formatting import counted, safe
-from twolayer.saved import Saved
-from twolayer.weights import Array, Layer, Model, figures
+from twolayer.runs.model_file import Array, Layer, Model, figures
+from twolayer.runs.saved_run import Saved
 
 with extra("PIL", "report"):
     from PIL import Image

@@ -8,7 +8,7 @@ from pathlib import Path
 from twolayer import chart, page, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
-from twolayer.saved import Saved
+from twolayer.runs.saved_run import Saved
 
 with extra("vl_convert", "report"):
     import vl_convert

@@ -16,22 +16,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from twolayer import checkpoint, evaluation, formatting, runs
+from twolayer import evaluation, formatting
 from twolayer.baselines import linear_baseline
-from twolayer.checkpoint import Checkpoint
 from twolayer.config.schema import Config, document
 from twolayer.data import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
 from twolayer.files import named
-from twolayer.history import Block, csv_row, scan
 from twolayer.model import device_name
-from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.runs import checkpoint, folder
+from twolayer.runs.checkpoint import Checkpoint
+from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.runs.history import Block, csv_row, scan
 from twolayer.tables.options import FileData
 from twolayer.training import Fit, Outcome
 from twolayer.version import __version__
 
 if TYPE_CHECKING:
-    from twolayer import events
+    from twolayer.runs.tensorboard import Writer
 
 
 ROW_BYTES = 56  # of the history, at the most or so
@@ -44,7 +45,7 @@ class Recording:
     Every method raises RunError where that cannot be written; what was written before stays good.
     """
 
-    def __init__(self, run: Run, fit: Fit, every: Every, writer: events.Writer | None = None) -> None:
+    def __init__(self, run: Run, fit: Fit, every: Every, writer: Writer | None = None) -> None:
         self.run, self.fit, self.every, self.writer = run, fit, every, writer
         self.saved_at = time.monotonic()
         with named(run.path / HISTORY), run.folder.open(HISTORY) as file:
@@ -120,7 +121,7 @@ class Recording:
         size, digest = self.run.mark()
         figures: dict[str, Any] = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
         figures |= {"history_bytes": size, "history_sha256": digest}
-        self.run.note(status=status, exit_code=exit_code, ended=runs.now(), **figures, **more)
+        self.run.note(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
 
     def _save_model(self, fit: Fit, iteration: int) -> str:
         """Write the model; its SHA-256."""
@@ -146,7 +147,7 @@ def _finite(value: float) -> float | None:
 def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str, tensorboard: bool = False) -> Run:
     """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
     config = fit.config
-    with runs.making(out, runs.safe_name(source)) as run:
+    with folder.making(out, folder.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)
@@ -159,7 +160,7 @@ def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str, t
             **fingerprints(fit.data, fit.model),
             checkpoint_every=every.text,
             tensorboard=tensorboard,
-            started=runs.now(),
+            started=folder.now(),
         )
     return run
 
@@ -195,7 +196,7 @@ def go_on(
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
-    again = [*(before if isinstance(before, list) else []), {"at": runs.now(), "iteration": fit.done, **other}]
+    again = [*(before if isinstance(before, list) else []), {"at": folder.now(), "iteration": fit.done, **other}]
     ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept", "history_bytes", "history_sha256")
     for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
         del run.info[key]  # they are of the end before

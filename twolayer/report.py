@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from twolayer import chart, page, saved, telling, theme
+from twolayer import chart, page, telling, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
 from twolayer.formatting import safe
-from twolayer.saved import Saved
+from twolayer.runs import saved_run
+from twolayer.runs.saved_run import Saved
 
 with extra("vl_convert", "report"):
     import vl_convert
@@ -46,7 +47,7 @@ def write(runs: Sequence[Saved], path: Path) -> list[str]:
 
 def contents(runs: Sequence[Saved]) -> dict[str, Any]:
     """What the page shows: text that is safe to show, and numbers."""
-    names = saved.names(runs)
+    names = saved_run.names(runs)
     drawn, colours = _chart(runs)
     parts = [
         telling.told(run, name) | {"colour": colour} for run, name, colour in zip(runs, names, colours, strict=True)

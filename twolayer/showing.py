@@ -13,11 +13,12 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer import curve, process, saved
+from twolayer import curve, process
 from twolayer.brief import brief
 from twolayer.console import Format, LossView, Rows, note, out
-from twolayer.history import Block, Reader
-from twolayer.saved import Saved
+from twolayer.runs import saved_run
+from twolayer.runs.history import Block, Reader
+from twolayer.runs.saved_run import Saved
 from twolayer.thinning import evenly, spans_decades
 
 Scale = Literal["auto", "log", "linear"]
@@ -82,7 +83,7 @@ def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
             if run.status != "running" or stop.exit_code:
                 break
             time.sleep(PAUSE)
-            run = saved.read(run.path, run)
+            run = saved_run.read(run.path, run)
     if run.status != "running":
         note(dict(brief(run))["run"])
     return run
@@ -107,7 +108,7 @@ def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
             break
         # A tenth of a core, or with a million rows a little more: a signal is heeded within the second.
         time.sleep(max(PAUSE, min(1.0, 9 * (time.monotonic() - start))))
-        run = saved.read(run.path, run)
+        run = saved_run.read(run.path, run)
     if stop.exit_code:  # the terminal has echoed ^C
         out().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
     return run

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twolayer import picturing, saved, weights
+from twolayer import picturing
 from twolayer.brief import measures
 from twolayer.compare import computed
 from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
-from twolayer.saved import Saved
+from twolayer.runs import model_file, saved_run
+from twolayer.runs.saved_run import Saved
 
 LONGEST = 4000  # characters of a value that are shown
 SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10
@@ -54,7 +55,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
     problems, model = list(run.problems), None
     when = "The weights are not there yet: the model is written when the training has come to its end."
     try:
-        model = weights.read(run)
+        model = model_file.read(run)
         if model is not None:
             when = f"The weights after {counted(model.iterations, run.history.unit)}." if model.iterations >= 0 else ""
     except RunError as error:
@@ -85,7 +86,7 @@ def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
 
     "?" stands where a run does not tell, and nothing where it does not have the key.
     """
-    known, differ = [run.values for run in runs], saved.differences(runs)
+    known, differ = [run.values for run in runs], saved_run.differences(runs)
     found = [
         (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
         for key in differ

@@ -21,8 +21,8 @@ from twolayer.engines import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
 from twolayer.engines.working import check_state
 from twolayer.errors import DataError, DeviceError, DivergedError, StateError
-from twolayer.history import Block
 from twolayer.model import build_model, resolve_device
+from twolayer.runs.history import Block
 from twolayer.stepsize import Measure, is_sampled
 from twolayer.stopping import Best
 from twolayer.tables.options import FileData

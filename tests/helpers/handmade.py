@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from twolayer import saved
-from twolayer.history import csv_header, csv_row
-from twolayer.saved import Saved
-from twolayer.sealing import seal_json
+from twolayer.runs import saved_run
+from twolayer.runs.checksum import seal_json
+from twolayer.runs.history import csv_header, csv_row
+from twolayer.runs.saved_run import Saved
 
 
 def make(
@@ -38,7 +38,7 @@ def make(
     with (path / "history.csv").open("w") as file:
         file.write(csv_header([unit, "loss", "val_loss"][: 1 + len(columns)]))
         file.writelines(csv_row((i + 1, *row)) for i, row in enumerate(zip(*columns, strict=True)))
-    return saved.read(path)
+    return saved_run.read(path)
 
 
 def write_info(run: Path, info: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from twolayer import checkpoint, runs
 from twolayer.baselines import linear_baseline
 from twolayer.evaluation import bundle
-from twolayer.sealing import digest
+from twolayer.runs import checkpoint, folder
+from twolayer.runs.checksum import digest
 from twolayer.tables.dataset import Table, read
 from twolayer.tables.options import FileData
 
@@ -42,12 +42,12 @@ def make_run(
     model.to(getattr(torch, dtype))
     x, y = torch.from_numpy(table.x), torch.from_numpy(table.y)
     baseline = linear_baseline(x, y, table.columns.classes is not None)
-    with runs.making(path, "x") as run:
+    with folder.making(path, "x") as run:
         if status == "completed":
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
             model_file = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
-            run.write(runs.MODEL, model_file)
+            run.write(folder.MODEL, model_file)
             run.note(status=status, model_sha256=digest(model_file))
         else:
             run.note(status=status)

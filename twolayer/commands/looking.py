@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from twolayer import compare, console, listing, runs, saved
+from twolayer import compare, console
 from twolayer.formatting import shown
 from twolayer.options import FormatOption, RunsArgument, SavedArgument
+from twolayer.runs import listing, saved_run
+from twolayer.runs.folder import RUNS, find
 
 commands = typer.Typer()
 
@@ -25,7 +27,7 @@ ScaleOption = Annotated[
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
 def runs_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = runs.RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = RUNS,
     format_: FormatOption = "table",
 ) -> None:
     """List the runs, newest first."""
@@ -55,7 +57,7 @@ def show(
         raise typer.BadParameter(
             "--follow redraws the screen, and at a pipe prints all rows; it does not go with --all"
         )
-    found = saved.read(runs.find(run))
+    found = saved_run.read(find(run))
     from twolayer import showing  # a tenth of a second, nearly all of it numpy
 
     if follow and (found.status == "running" or not showing.can_redraw(format_)):
@@ -87,7 +89,7 @@ def plot(
     from twolayer import plotting
 
     plotting.check_name(out)
-    found = [saved.read(path) for path in dict.fromkeys(map(runs.find, names))]
+    found = [saved_run.read(path) for path in dict.fromkeys(map(find, names))]
     for problem in (problem for run in found for problem in run.problems):
         console.note(problem)
     for reason in plotting.write(found, out, scale):
@@ -111,7 +113,7 @@ def report(
     from twolayer.report import check_name, write
 
     check_name(out)
-    problems = write([saved.read(runs.find(name)) for name in names], out)
+    problems = write([saved_run.read(find(name)) for name in names], out)
     for problem in problems:
         console.note(problem)
     console.note(f"wrote {out}")
@@ -152,8 +154,8 @@ def compare_command(
     if len(run) < 2:
         raise typer.BadParameter("two runs or more are compared; give another RUN")
     tolerance = _tolerance(expect_equal) if expect_equal is not None else None
-    found = [saved.read(path) for path in map(runs.find, run)]
-    names, things = saved.names(found), compare.compared(found)
+    found = [saved_run.read(path) for path in map(find, run)]
+    names, things = saved_run.names(found), compare.compared(found)
     if format_ == "table":
         from twolayer import comparing
 

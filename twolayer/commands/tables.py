@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from twolayer import console, process, runs
+from twolayer import console, process
 from twolayer.errors import extra
 from twolayer.options import DataArgument, FormatOption, RunArgument, SetOption, TargetOption, computing, resolve_data
+from twolayer.runs import folder
 
 commands = typer.Typer()
 
@@ -67,7 +68,7 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
     The linear model and the constant (the mean, or the frequencies of the classes) are those of the run's training
     rows. The loss is in the training's units; R2, RMSE and MAE are in the target's own.
     """
-    path = runs.find(run)
+    path = folder.find(run)
     with computing():
         from twolayer import serving  # a second, nearly all of it torch
 
@@ -94,7 +95,7 @@ def predict(
     The inputs are found by their columns' names; all other columns are carried along. In a CSV, text that a
     spreadsheet would take for a formula is led by a single quote.
     """
-    path = runs.find(run)
+    path = folder.find(run)
     with computing():
         from twolayer import serving  # a second, nearly all of it torch
 

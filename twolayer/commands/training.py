@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, process, runs
+from twolayer import console, process
 from twolayer.errors import DisagreementError
 from twolayer.options import (
     CheckpointOption,
@@ -31,6 +31,7 @@ from twolayer.options import (
     resolve,
     resolve_again,
 )
+from twolayer.runs import folder
 
 commands = typer.Typer()
 
@@ -70,8 +71,8 @@ def train(
         options = "--out, --note, --resume, --tensorboard or --checkpoint-every"
         raise typer.BadParameter(f"--no-save keeps no run folder; it does not go with {options}")
     if out is not None and not resume:
-        runs.check_free(out)
-    runs.check_note(note or "")
+        folder.check_free(out)
+    folder.check_note(note or "")
     if resume is None:
         resolved, run = resolve(config, set_ or [], context, saved=not no_save), None
         given = checkpoint_every or "30s"
@@ -79,13 +80,13 @@ def train(
         source = context.get_parameter_source("config")
         if out or note or (source is not None and source.name == "COMMANDLINE"):
             raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
-        run = runs.claim(runs.find(resume))
+        run = folder.claim(folder.find(resume))
         resolved = resolve_again(run, set_ or [], context)
         given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
         tensorboard = tensorboard or run.info.get("tensorboard") is True
-    every = runs.every(given)
+    every = folder.every(given)
     if tensorboard:
-        from twolayer import events
+        from twolayer.runs.tensorboard import Writer
     with computing():
         from twolayer import recording, session, training  # a second, nearly all of it torch
 
@@ -106,7 +107,7 @@ def train(
         fit = training.Fit(model, data, full)
     recorder = None
     if run is not None:
-        writer = events.Writer(run, full, fit.done) if tensorboard else None
+        writer = Writer(run, full, fit.done) if tensorboard else None
         recorder = recording.Recording(run, fit, every, writer)
     name = config if resume is None else resolved.name
     raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))

@@ -21,10 +21,11 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import BASE, COMMAND, Run
 from tests.helpers.trained import train
-from twolayer import checkpoint, runs, saved
 from twolayer.errors import RunError
 from twolayer.files import Folder
-from twolayer.sealing import digest
+from twolayer.runs import checkpoint, saved_run
+from twolayer.runs.checksum import digest
+from twolayer.runs.folder import check_files, claim, read_info
 
 NAMES = ("run.json", "config.yaml", "history.csv", "model.safetensors", "checkpoints", "checkpoints/5.safetensors")
 
@@ -184,7 +185,7 @@ def test_a_training_goes_on_in_its_folder_wherever_that_is_moved(tmp_path: Path)
     assert contents(tmp_path / "A") == before
     assert f"A: was moved or removed while the training ran; the run is in {tmp_path / 'A-moved'}" in stderr
     for name, rows in (("A-moved", 40000), ("A", 5)):
-        run = saved.read(tmp_path / name)
+        run = saved_run.read(tmp_path / name)
         assert (run.status, run.problems, len(run.history)) == ("completed", (), rows)
     again: list[str | Path] = [COMMAND, "train", "--resume", "A-moved", "--epochs", "40010", "-q"]
     assert subprocess.run(again, cwd=tmp_path, env=environment, check=False, capture_output=True).returncode == 0
@@ -214,14 +215,14 @@ def flips(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 @pytest.mark.parametrize("name", ["history.csv", "run.json", "config.yaml"])
 def test_no_flipped_bit_is_believed(name: str, place: Path) -> None:
     path = place / "runs/drawn" / name
-    assert saved.read(path.parent).problems == ()
+    assert saved_run.read(path.parent).problems == ()
     for damaged in flips(path.read_bytes(), 60):
         path.write_bytes(damaged)
-        found = saved.read(path.parent)
+        found = saved_run.read(path.parent)
         assert found.problems != ()
         assert found.status == ("broken" if name == "run.json" else "completed")
         with pytest.raises(RunError):
-            runs.check_files(path.parent)
+            check_files(path.parent)
 
 
 def test_a_flipped_digit_is_said_by_whatever_reads_the_history(twolayer: Run, place: Path) -> None:
@@ -248,7 +249,7 @@ def test_of_a_killed_run_the_rows_up_to_the_newest_checkpoint_are_checked(twolay
     change_info(run, status="running")
     with (run / "history.csv").open("a") as file:
         file.write("6,1.0\n7,1.0\n")
-    found = saved.read(run)
+    found = saved_run.read(run)
     assert (found.status, found.problems, found.unsealed) == ("killed", (), 2)
     assert "7 of 5 iterations" in (shown := twolayer("show", "drawn")).stdout
     assert "unsealed after 5" in shown.stdout
@@ -256,20 +257,20 @@ def test_of_a_killed_run_the_rows_up_to_the_newest_checkpoint_are_checked(twolay
     assert "the history is unsealed from row 6 on" in (place / "report.html").read_text()
     (run / "history.csv").write_text((run / "history.csv").read_text().replace("\n2,", "\n2,1"))
     problem = "history.csv: is damaged in its first 5 rows: their checksum is not the checkpoint's"
-    assert problem in saved.read(run).problems[0]
+    assert problem in saved_run.read(run).problems[0]
     assert problem in twolayer("runs").stderr
     # A damaged checkpoint is no reason to doubt the history.
     newest = run / "checkpoints/5.safetensors"
     data = newest.read_bytes().replace(b'"history_sha256\\": \\"', b'"history_sha256\\": \\"', 1)
     at = data.index(b"history_sha256") + 20
     newest.write_bytes(data[:at] + (b"0" if data[at : at + 1] != b"0" else b"1") + data[at + 1 :])
-    assert saved.read(run).problems == ()
+    assert saved_run.read(run).problems == ()
 
 
 @pytest.mark.parametrize("key", ["iterations", "first_loss", "best_loss", "last_loss"])
 def test_figures_in_run_json_that_are_not_the_historys_are_said(key: str, place: Path) -> None:
     change_info(place / "runs/drawn", **{key: 3})
-    assert any(key in problem or "rows" in problem for problem in saved.read(place / "runs/drawn").problems)
+    assert any(key in problem or "rows" in problem for problem in saved_run.read(place / "runs/drawn").problems)
 
 
 # --- What never ends
@@ -337,7 +338,7 @@ def test_a_run_that_was_killed_before_its_first_row_is_shown(form: str, twolayer
 def test_run_json_may_hold_anything_and_a_continuation_says_so(key: str, value: Any, place: Path) -> None:
     change_info(place / "runs/drawn", **{key: value})
     try:
-        runs.claim(place / "runs/drawn").close()
+        claim(place / "runs/drawn").close()
     except RunError as error:
         assert key in str(error) or "changed" in str(error)
     else:
@@ -365,7 +366,7 @@ def test_a_checkpoint_with_other_tensors_is_passed_over(of: str, kind: str, twol
     assert done.returncode == 0
     assert "5.safetensors: is a state of another training: its" in done.stderr
     assert "has no good checkpoint; it begins again at iteration 1" in done.stderr
-    assert saved.read(run).problems == ()
+    assert saved_run.read(run).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -392,12 +393,12 @@ def test_a_checkpoint_with_other_metadata_is_passed_over(fields: dict[str, Any],
     else:
         assert found is None
         assert len(wrong) == 1
-    assert saved.read(place / "runs/drawn").status == "completed"
+    assert saved_run.read(place / "runs/drawn").status == "completed"
 
 
 # --- Runs of version 0.1.0, which kept no checksums in run.json
 
-OLD = Path(__file__).parent / "runs-0.1.0"
+OLD = Path(__file__).parents[1] / "runs-0.1.0"
 
 
 @pytest.fixture
@@ -408,7 +409,7 @@ def old(tmp_path: Path) -> Path:
 
 def test_runs_of_version_0_1_0_are_read_as_before_and_only_report_calls_them_unsealed(twolayer: Run, old: Path) -> None:
     for name, rows in (("drawn", 20), ("table", 8)):
-        run = saved.read(old / "runs" / name)
+        run = saved_run.read(old / "runs" / name)
         assert (run.status, run.problems, len(run.history)) == ("completed", (), rows)
     table = "size,floor,price\n20,low,70\n100,high,360\n"
     (old / "new.csv").write_text(table)
@@ -435,8 +436,8 @@ def test_a_run_of_version_0_1_0_goes_on_and_is_sealed_then(twolayer: Run, place:
     (run / "run.json").write_text(json.dumps({key: info[key] for key in info if key not in ours}, indent=2) + "\n")
     assert twolayer("evaluate", "table", "my.csv").returncode == 0
     assert twolayer("train", "--resume", "table", "--epochs", "9", "-q").returncode == 0
-    info = runs.read_info(run)
+    info = read_info(run)
     assert info["format"] == 2
     assert info["history_sha256"] == hashlib.sha256((run / "history.csv").read_bytes()).hexdigest()
     assert info["model_sha256"] == digest((run / "model.safetensors").read_bytes())
-    assert saved.read(run).problems == ()
+    assert saved_run.read(run).problems == ()

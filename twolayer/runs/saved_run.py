@@ -16,9 +16,10 @@ from twolayer.config import loading
 from twolayer.config.schema import Config, flat
 from twolayer.errors import ConfigError, RunError
 from twolayer.formatting import counted, safe
-from twolayer.history import Figures, Reader
-from twolayer.runs import CONFIG, HISTORY, INFO, MODEL, check_history, is_held, read_config, read_info
-from twolayer.sealing import Seal, digest
+from twolayer.runs.checksum import Seal, digest
+from twolayer.runs.folder import CONFIG, HISTORY, INFO, MODEL, check_history, read_config, read_info
+from twolayer.runs.history import Figures, Reader
+from twolayer.runs.lock import is_held
 
 STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
 _UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it ended

@@ -15,13 +15,14 @@ from PIL import Image
 from torch import nn
 
 from tests.helpers.tablerun import make_run
-from twolayer import checkpoint, picturing, saved, weights
+from twolayer import picturing
 from twolayer.errors import RunError
+from twolayer.runs import checkpoint, model_file, saved_run
 
 SIZES = {"D_in": 5, "H": 4, "D_out": 2}
 
 
-def make(path: Path, tensors: dict[str, torch.Tensor] | None = None, status: str = "completed") -> saved.Saved:
+def make(path: Path, tensors: dict[str, torch.Tensor] | None = None, status: str = "completed") -> saved_run.Saved:
     """A run folder with a model of SIZES, in which the tensors that are given stand in the place of its own."""
     path.mkdir(exist_ok=True)
     (path / "run.json").write_text(json.dumps({"format": 1, "status": status}))
@@ -30,7 +31,7 @@ def make(path: Path, tensors: dict[str, torch.Tensor] | None = None, status: str
     state = {name: (tensors or {}).get(name, tensor) for name, tensor in model.state_dict().items()}
     with (path / "model.safetensors").open("wb") as file:
         file.writelines(checkpoint.pack(state, {"iteration": "7"}))
-    return saved.read(path)
+    return saved_run.read(path)
 
 
 def decoded(url: str) -> np.ndarray[Any, Any]:
@@ -42,7 +43,7 @@ def decoded(url: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_layers_hold_the_numbers_that_torch_saved(tmp_path: Path, dtype: torch.dtype) -> None:
     given = torch.randn(4, 5, dtype=dtype), torch.randn(4, dtype=dtype)
-    found = weights.read(make(tmp_path, {"0.weight": given[0], "0.bias": given[1]}))
+    found = model_file.read(make(tmp_path, {"0.weight": given[0], "0.bias": given[1]}))
     assert found is not None
     assert found.first.weight.dtype == given[0].numpy().dtype
     assert (found.first.weight == given[0].numpy()).all()
@@ -54,7 +55,7 @@ def test_the_layers_hold_the_numbers_that_torch_saved(tmp_path: Path, dtype: tor
 def test_the_layers_of_a_table_know_their_columns(tmp_path: Path) -> None:
     make_run(tmp_path / "numbers")
     make_run(tmp_path / "classes", target="colour")
-    numbers, classes = (weights.read(saved.read(tmp_path / name)) for name in ("numbers", "classes"))
+    numbers, classes = (model_file.read(saved_run.read(tmp_path / name)) for name in ("numbers", "classes"))
     assert numbers is not None
     assert numbers.first.inputs == ("size", "colour=blue", "colour=green", "colour=red", "weight")
     assert numbers.second.outputs == ("price",)
@@ -67,10 +68,10 @@ def test_a_run_that_goes_on_has_no_model_yet_and_one_that_is_completed_has_lost_
         run = make(tmp_path, status=status)
         (tmp_path / "model.safetensors").unlink()
         if status in ("running", "interrupted"):
-            assert weights.read(run) is None
+            assert model_file.read(run) is None
         else:
             with pytest.raises(RunError, match=r"model.safetensors: is missing"):
-                weights.read(run)
+                model_file.read(run)
 
 
 def test_no_byte_of_a_model_can_be_another(tmp_path: Path) -> None:
@@ -79,11 +80,11 @@ def test_no_byte_of_a_model_can_be_another(tmp_path: Path) -> None:
     for place in [*range(0, len(data), 7), len(data) - 1]:
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(RunError, match=r"model.safetensors: is (damaged|no safetensors)"):
-            weights.read(run)
+            model_file.read(run)
     for left in (b"", data[:8], data[: len(data) // 2], data + b"\0"):
         file.write_bytes(left)
         with pytest.raises(RunError, match=r"model.safetensors: is (damaged|no safetensors)"):
-            weights.read(run)
+            model_file.read(run)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_no_byte_of_a_model_can_be_another(tmp_path: Path) -> None:
 )
 def test_a_model_of_another_network_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], what: str) -> None:
     with pytest.raises(RunError, match=rf"model.safetensors: {what}"):
-        weights.read(make(tmp_path, tensors))
+        model_file.read(make(tmp_path, tensors))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 256), (256, 3), (257, 600), (1000, 100), (511, 1)])
@@ -142,7 +143,7 @@ def test_a_picture_is_a_png_whose_opacity_is_the_weight() -> None:
 def test_the_longer_side_goes_across_and_the_bias_beside_its_outputs(outputs: int, inputs: int) -> None:
     weight, bias = np.zeros((outputs, inputs), np.float32), np.zeros(outputs, np.float32)
     weight[1, 0], bias[1] = 1, -1
-    made = picturing.picture(weights.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
+    made = picturing.picture(model_file.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
     image, strip = decoded(made["image"]), decoded(made["bias"])
     assert image.shape[:2] == (2, 9)
     (row, column), (place,) = np.argwhere(image[..., 3])[0], np.flatnonzero(strip[..., 3])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.history import Block, Reader, csv_header, csv_row, jsonl_row, scan
+from twolayer.runs.history import Block, Reader, csv_header, csv_row, jsonl_row, scan
 
 
 @given(st.integers(1, 10**6), st.integers(1, 200), st.integers(1, 50))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.sealing import BLANK, unseal
+from twolayer.runs.checksum import BLANK, unseal
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(BLANK),

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from twolayer.config.schema import Config
 from twolayer.errors import extra
 from twolayer.files import named, write_all
-from twolayer.history import Block, Reader
-from twolayer.runs import HISTORY, Run
+from twolayer.runs.folder import HISTORY, Run
+from twolayer.runs.history import Block, Reader
 
 with extra("tensorboard", "tensorboard"):
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog

@@ -11,8 +11,9 @@ import pytest
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import without_torch
 from tests.helpers.trained import train
-from twolayer import listing, runs
 from twolayer.errors import RunError
+from twolayer.runs import listing
+from twolayer.runs.folder import RUNS, Run
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +81,14 @@ def test_a_run_itself_is_listed_and_what_is_gone_from_it_is_named(folder: Path, 
 
 def test_a_run_that_is_held_is_running(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "runs" / "scratch-3", tmp_path / "copy")
-    with runs.Run(tmp_path / "copy"):
+    with Run(tmp_path / "copy"):
         assert listing.listed(tmp_path)[0][0][1] == "running"
     assert listing.listed(tmp_path)[0][0][1] == "killed"
 
 
 def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert listing.listed(runs.RUNS) == ([], ["no runs here: there is no folder runs"])
+    assert listing.listed(RUNS) == ([], ["no runs here: there is no folder runs"])
     with pytest.raises(RunError, match="nowhere: no such folder"):
         listing.listed(Path("nowhere"))
 

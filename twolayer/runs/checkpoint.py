@@ -16,8 +16,8 @@ from torch import Tensor
 
 from twolayer.errors import RunError
 from twolayer.files import Folder, named
-from twolayer.runs import Run
-from twolayer.sealing import BLANK, checkpoint_names, read_tensors, unseal
+from twolayer.runs.checksum import BLANK, checkpoint_names, read_tensors, unseal
+from twolayer.runs.folder import Run
 
 KEPT = 2
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from twolayer import files, runs
+from twolayer import files
 from twolayer.errors import RunError
-from twolayer.runs import Run
+from twolayer.runs.folder import Run, claim, find, making, safe_name
+from twolayer.runs.lock import is_held, lock
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(name: str = "x", out: Path | None = None) -> Run:
-    with runs.making(out, name) as run:
+    with making(out, name) as run:
         run.write("config.yaml", b"H: 1\n")
         run.note(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
     return run
@@ -51,7 +52,7 @@ def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> 
         assert not Path("a/b/c").exists()
         raise KeyError
 
-    with pytest.raises(KeyError), runs.making(Path("a/b/c"), "x") as run:
+    with pytest.raises(KeyError), making(Path("a/b/c"), "x") as run:
         fail(run)
     assert list(tmp_path.iterdir()) == []
     assert made(out=Path("a/b/c")).path == Path("a/b/c")
@@ -59,10 +60,10 @@ def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_of_two_that_make_one_folder_the_first_has_it() -> None:
-    with pytest.raises(RunError, match="mine: is there already"), runs.making(Path("mine"), "x"):
+    with pytest.raises(RunError, match="mine: is there already"), making(Path("mine"), "x"):
         made(out=Path("mine")).close()
     assert [path.name for path in Path().iterdir()] == ["mine"]
-    with runs.making(None, "x") as second:
+    with making(None, "x") as second:
         first = made()
     assert (first.path, second.path) == (Path("runs/x-1"), Path("runs/x-2"))
 
@@ -109,21 +110,21 @@ def test_a_place_that_cannot_be_is_named(out: str, message: str, tmp_path: Path)
     ],
 )
 def test_a_runs_name_is_made_safe(name: str, safe: str) -> None:
-    assert runs.safe_name(name) == safe
+    assert safe_name(name) == safe
     assert made(safe).path.parent == Path("runs")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "x" * 300, "nothing", "", "."])
 def test_what_is_no_run_is_refused(name: str) -> None:
     with pytest.raises(RunError) as caught:
-        runs.claim(runs.find(name))
+        claim(find(name))
     assert caught.value.exit_code == 2
 
 
 def test_a_run_is_found_by_its_name_and_by_its_path(tmp_path: Path) -> None:
     made().close()
-    assert runs.find("x-1") == runs.find("runs/x-1") == Path("runs/x-1")
-    assert runs.find(str(tmp_path / "runs" / "x-1")) == tmp_path / "runs" / "x-1"
+    assert find("x-1") == find("runs/x-1") == Path("runs/x-1")
+    assert find(str(tmp_path / "runs" / "x-1")) == tmp_path / "runs" / "x-1"
 
 
 def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
     Path("runs").mkdir()
     Path("runs/x-1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="runs/x-1: is a link out of runs"):
-        runs.find("x-1")
+        find("x-1")
 
 
 @pytest.mark.parametrize("part", ["checkpoints", "history.csv", "run.json", "config.yaml"])
@@ -148,25 +149,26 @@ def test_nothing_is_written_through_a_link(part: str, tmp_path: Path) -> None:
         target.rename(outside / part)
     target.symlink_to(outside if part == "checkpoints" else outside / part)
     with pytest.raises(RunError, match="is a link"):
-        runs.claim(run.path)
+        claim(run.path)
 
 
 def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() -> None:
     run = made()
     run.close()
     program = (
-        f"from twolayer import runs; run = runs.claim(runs.find({str(run.path)!r})); print(1, flush=True); input()"
+        f"from twolayer.runs import folder; "
+        f"run = folder.claim(folder.find({str(run.path)!r})); print(1, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
-        assert runs.is_held(run.path)
+        assert is_held(run.path)
         with pytest.raises(RunError, match="another process is at work there") as caught:
-            runs.claim(run.path)
+            claim(run.path)
         assert caught.value.exit_code == 2
         other.kill()
-    assert not runs.is_held(run.path)
-    runs.claim(run.path).close()
+    assert not is_held(run.path)
+    claim(run.path).close()
 
 
 def test_the_history_goes_on_where_it_was_cut() -> None:
@@ -176,7 +178,7 @@ def test_the_history_goes_on_where_it_was_cut() -> None:
     mark = run.mark()
     run.append("2,1.0\n3,0.")
     run.close()
-    run = runs.claim(run.path)
+    run = claim(run.path)
     run.start_history(("iteration", "loss"), *mark)
     run.append("2,1.5\n")
     assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.5\n"
@@ -191,11 +193,11 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     mark = run.mark()
     run.close()
     (run.path / "history.csv").write_text(damage)
-    with runs.claim(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+    with claim(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
         run.start_history(("iteration", "loss"), *mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
-    with runs.claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
+    with claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
         run.start_history(("iteration", "loss"), *mark)
     assert not (run.path / "history.csv").exists()
 
@@ -213,7 +215,7 @@ def test_a_run_json_that_is_not_understood_is_named(text: str, message: str) -> 
     run.close()
     (run.path / "run.json").write_text(text)
     with pytest.raises(RunError, match=message):
-        runs.claim(run.path)
+        claim(run.path)
 
 
 class Failing:
@@ -262,7 +264,7 @@ def test_what_a_kill_left_is_swept_away() -> None:
     left = [folder / files.temporary_name() for folder in (run.path, run.path / "checkpoints")]
     for file in left:
         file.write_text("half")
-    runs.claim(run.path)
+    claim(run.path)
     assert not any(file.exists() for file in left)
 
 
@@ -281,17 +283,17 @@ def test_a_config_that_was_changed_is_refused() -> None:
     run.close()
     (run.path / "config.yaml").write_text("H: 2\n")
     with pytest.raises(RunError, match=r"config\.yaml: was changed since"):
-        runs.claim(run.path)
+        claim(run.path)
     (run.path / "config.yaml").unlink()
     with pytest.raises(RunError, match=r"config\.yaml: is missing"):
-        runs.claim(run.path)
+        claim(run.path)
 
 
 def test_who_looks_is_in_nobodys_way() -> None:
     run = made()
     run.close()
     folder = os.open(run.path, os.O_RDONLY)
-    assert runs._lock(folder, shared=True)
-    assert not runs.is_held(run.path)
+    assert lock(folder, shared=True)
+    assert not is_held(run.path)
     os.close(folder)
-    runs.claim(run.path).close()
+    claim(run.path).close()

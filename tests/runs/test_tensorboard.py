@@ -19,13 +19,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run, Write
 from tests.helpers.trained import train
-from tests.test_runs import Failing
-from twolayer import events, recording, runs
+from tests.runs.test_folder import Failing
+from twolayer import recording
 from twolayer.config.loading import load_config
 from twolayer.errors import RunError
-from twolayer.history import Reader
 from twolayer.recording import Recording
-from twolayer.runs import Every
+from twolayer.runs import tensorboard
+from twolayer.runs.folder import Every, claim, read_info
+from twolayer.runs.history import Reader
 from twolayer.training import Fit, prepare
 
 TAGS = {
@@ -73,7 +74,7 @@ def assert_all_there(run: Path, *, untimed: int | None = 0) -> Scalars:
 
 
 def test_every_scalar_is_there(tmp_path: Path) -> None:
-    shutil.copy(Path(__file__).parent.parent / "configs" / "diabetes.csv", tmp_path / "my.csv")
+    shutil.copy(Path(__file__).parents[2] / "configs" / "diabetes.csv", tmp_path / "my.csv")
     train(
         tmp_path,
         "--out plain --tensorboard --epochs 300",
@@ -181,14 +182,14 @@ def record(folder: Path) -> None:
     config, data, model = prepare(load_config("scratch", epochs=12))
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
     with recording.start(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
-        follow(Recording(run, fit, EVERY, events.Writer(run, config, 0)))
+        follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, 0)))
 
 
 def resume(folder: Path, *, epochs: int = 12) -> None:
-    with runs.claim(folder) as run:
+    with claim(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", epochs=epochs))
         fit, _ = recording.go_on(run, config, data, model, EVERY, tensorboard=True)
-        follow(Recording(run, fit, EVERY, events.Writer(run, config, fit.done)))
+        follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, fit.done)))
 
 
 def follow(recorder: Recording) -> None:
@@ -217,7 +218,7 @@ def test_wherever_a_write_fails_the_run_goes_on_and_every_scalar_is_there(lastin
                 failed += 1
                 of_events += "events.out.tfevents" in str(error)
                 assert str(error).endswith("cannot be written: No space left on device")
-        if (folder / "run.json").exists() and runs.read_info(folder)["status"] != "completed":
+        if (folder / "run.json").exists() and read_info(folder)["status"] != "completed":
             resume(folder)
         if folder.exists():
             assert_all_there(folder)
@@ -242,7 +243,7 @@ def test_wherever_catching_up_fails_it_is_done_the_next_time(tmp_path: Path) -> 
             except RunError as error:
                 of_events += "events.out.tfevents" in str(error)
         assert not list(folder.glob(".*"))
-        resume(folder, epochs=16 if runs.read_info(folder)["status"] != "completed" else 20)
+        resume(folder, epochs=16 if read_info(folder)["status"] != "completed" else 20)
         assert_all_there(folder, untimed=None)
     assert of_events > 10
     assert_all_there(folder, untimed=12)
@@ -280,4 +281,4 @@ def test_nothing_of_tensorboard_is_written_or_imported_unasked(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["loss", "val_loss"])
 def test_the_losses_stand_together(name: str) -> None:
-    assert events.TAGS[name].startswith("loss/")
+    assert tensorboard.TAGS[name].startswith("loss/")

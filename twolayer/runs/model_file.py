@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 
 from twolayer.errors import RunError
 from twolayer.files import open_regular
-from twolayer.runs import CONFIG, MODEL
-from twolayer.saved import Saved
-from twolayer.sealing import digest, read_tensors, unseal
+from twolayer.runs.checksum import digest, read_tensors, unseal
+from twolayer.runs.folder import CONFIG, MODEL
+from twolayer.runs.saved_run import Saved
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from twolayer.errors import RunError
 from twolayer.files import open_regular
-from twolayer.history import scan
-from twolayer.runs import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
-from twolayer.saved import look
+from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
+from twolayer.runs.history import scan
+from twolayer.runs.saved_run import look
 
 COLUMNS = (
     *("run", "status", "config", "shape", "engine", "lr", "seed", "iterations"),

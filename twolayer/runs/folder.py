@@ -1,4 +1,4 @@
-"""The run folder: its place, its lock, and writes that are whole or not there at all. Never imports torch."""
+"""The run folder: its place, and writes that are whole or not there at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import math
 import os
 import re
 import stat
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from twolayer import sealing
 from twolayer.errors import RunError
 from twolayer.files import (
     LEFTOVER,
@@ -32,7 +30,9 @@ from twolayer.files import (
     temporary_name,
     write_all,
 )
-from twolayer.history import csv_header
+from twolayer.runs import checksum
+from twolayer.runs.history import csv_header
+from twolayer.runs.lock import hold, lock
 from twolayer.tables.options import TABLES
 
 FORMAT = 2  # of the folder; a newer one is refused. In 1, which twolayer 0.1.0 wrote, run.json is without checksums
@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path, self.info = path, dict[str, Any]()
-        self.folder = _hold(path)
+        self.folder = hold(path)
         self.checkpoints: Folder | None = None
         self._history = -1
         self._size, self._hash = 0, hashlib.sha256()
@@ -108,7 +108,7 @@ class Run:
     def note(self, **fields: Any) -> None:
         """Change what `run.json` says."""
         info = self.info | fields
-        data = sealing.seal_json(
+        data = checksum.seal_json(
             {"format": FORMAT} | {key: info[key] for key in info if key not in ("format", "sha256")}
         )
         self.info = info
@@ -256,7 +256,7 @@ def _sweep(place: Path) -> None:
             with suppress(OSError), Folder(Path(name), inside=parent) as left:
                 status = os.fstat(left.descriptor)
                 is_old = time.time() - status.st_mtime > SWEPT_AFTER
-                if is_old and status.st_uid == os.getuid() and _lock(left.descriptor) and _is_marked(left, name):
+                if is_old and status.st_uid == os.getuid() and lock(left.descriptor) and _is_marked(left, name):
                     left.clear()
                     os.rmdir(name, dir_fd=parent.descriptor)
 
@@ -280,7 +280,7 @@ def claim(path: Path) -> Run:
             for name in checkpoints.names():
                 if name.endswith(".safetensors"):  # or the checkpoint of that name could never be written
                     _check_own(checkpoints.status(name), path / CHECKPOINTS / name)
-        if sealing.digest(read_config(path, run.folder)) not in run.info["config_sha256"]:
+        if checksum.digest(read_config(path, run.folder)) not in run.info["config_sha256"]:
             raise RunError(f"{path / CONFIG}: was changed since; a run goes on as it began, or not at all")
         for folder in (run.folder, checkpoints):
             folder.remove_leftovers()
@@ -288,7 +288,7 @@ def claim(path: Path) -> Run:
             run.folder.remove(MARKER)  # a kill came just before
         if run.info["format"] == 1 and run.folder.status(MODEL) is not None:
             with named(path / MODEL):
-                run.info["model_sha256"] = sealing.digest(run.folder.read(MODEL))
+                run.info["model_sha256"] = checksum.digest(run.folder.read(MODEL))
     except BaseException:
         run.close()
         raise
@@ -335,7 +335,7 @@ def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
         raise RunError(f"{file}: is damaged; it does not say its format")
     if info["format"] > FORMAT:
         raise RunError(f"{file}: is of format {info['format']}, and this twolayer knows {FORMAT}; take a newer one")
-    if (info["format"] > 1 or "sha256" in info) and not sealing.is_sealed(data, info):
+    if (info["format"] > 1 or "sha256" in info) and not checksum.is_sealed(data, info):
         raise RunError(f"{file}: is damaged, or was edited: its checksum is another")
     info.pop("sha256", None)
     return info
@@ -367,8 +367,8 @@ def read_config(path: Path, folder: Folder | None = None) -> bytes:
 
 
 def check_history(
-    path: Path, info: Mapping[str, Any], known: sealing.Seal | None = None
-) -> tuple[str, sealing.Seal | None]:
+    path: Path, info: Mapping[str, Any], known: checksum.Seal | None = None
+) -> tuple[str, checksum.Seal | None]:
     """What is wrong with the history of a run, and the seal of what is right; None where nothing is known of any row.
 
     A run that has ended has the checksum in `run.json`, else the newest checkpoint that verifies has one of the rows up
@@ -378,15 +378,15 @@ def check_history(
     with open_regular(path / HISTORY) as file:
         there = os.fstat(file.fileno()).st_size
         if info.get("status") != "running" and isinstance(size, int) and isinstance(digest, str):
-            seal = sealing.Seal(size, digest)
+            seal = checksum.Seal(size, digest)
             if there == size and (seal == known or seal.fits(file)):
                 return "", seal
             return f"is damaged: its checksum is not the one in {INFO}", None
         with suppress(OSError), Folder(path) as folder, Folder(Path(CHECKPOINTS), inside=folder) as checkpoints:
-            for name, seal in sealing.seals(checkpoints):
+            for name, seal in checksum.seals(checkpoints):
                 if seal == known or seal.fits(file):
                     return "", seal
-                if sealing.is_whole(checkpoints, name):
+                if checksum.is_whole(checkpoints, name):
                     return f"is damaged in its first {seal.rows} rows: their checksum is not the checkpoint's", None
     return "", None
 
@@ -398,7 +398,7 @@ def check_files(path: Path) -> dict[str, Any]:
     """
     info = read_info(path)
     digests = info.get("config_sha256")
-    if (path / CONFIG).exists() and isinstance(digests, list) and sealing.digest(read_config(path)) not in digests:
+    if (path / CONFIG).exists() and isinstance(digests, list) and checksum.digest(read_config(path)) not in digests:
         raise RunError(f"{path / CONFIG}: is not the config of this run, or was changed")
     try:
         problem, _ = check_history(path, info)
@@ -409,38 +409,6 @@ def check_files(path: Path) -> dict[str, Any]:
     if problem:
         raise RunError(f"{path / HISTORY}: {problem}")
     return info
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process is at work in the folder."""
-    with named(path), Folder(path) as folder:
-        return not _lock(folder.descriptor, shared=True)
-
-
-def _hold(path: Path) -> Folder:
-    """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
-    with named(path):
-        folder = Folder(path)
-    for _ in range(5):  # `twolayer runs` may be looking, for an instant
-        if _lock(folder.descriptor):
-            return folder
-        time.sleep(0.02)
-    folder.close()
-    raise RunError(f"{path}: another process is at work there", usage=True)
-
-
-def _lock(folder: int, *, shared: bool = False) -> bool:
-    """Lock a folder, unless another process has; whether that was so."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
-    return True
 
 
 def now() -> str:

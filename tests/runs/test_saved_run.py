@@ -12,10 +12,11 @@ import pytest
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import BASE
 from tests.helpers.trained import train
-from twolayer import runs, saved
 from twolayer.errors import RunError
 from twolayer.formatting import shown
-from twolayer.history import csv_row
+from twolayer.runs import saved_run
+from twolayer.runs.folder import Run
+from twolayer.runs.history import csv_row
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_completed_run_is_all_there(run: Path) -> None:
-    found = saved.read(run)
+    found = saved_run.read(run)
     assert (found.name, found.status, found.problems, len(found.history)) == ("my-1", "completed", (), 5)
     assert found.config is not None
     assert (found.config.lr, found.values["data.source"], found.word("note")) == (1e-3, "random", "fine")
@@ -52,16 +53,16 @@ def test_a_completed_run_is_all_there(run: Path) -> None:
 
 def test_what_a_continuation_had_otherwise_is_told(run: Path) -> None:
     change_info(run, device="cpu", resumed=[{"device": "H100"}, {"device": "H100"}, {}, 1, {"device": 2}])
-    assert saved.read(run).told("device") == "cpu, then H100"
+    assert saved_run.read(run).told("device") == "cpu, then H100"
     change_info(run, device=7, resumed=None)
-    assert saved.read(run).told("device") == ""
+    assert saved_run.read(run).told("device") == ""
 
 
 def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: Path) -> None:
     change_info(run, status="running", iterations=None)
-    with runs.Run(run):
-        assert saved.read(run).status == "running"
-    found = saved.read(run)
+    with Run(run):
+        assert saved_run.read(run).status == "running"
+    found = saved_run.read(run)
     assert (found.status, found.problems) == ("killed", ())
     assert found.each is found.seconds is None  # run.json's seconds are those of a checkpoint before
 
@@ -116,7 +117,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 def test_what_is_wrong_with_a_run_is_said_and_the_rest_is_there(damage: str, run: Path) -> None:
     breaks, status, problem = BROKEN[damage]
     breaks(run)
-    found = saved.read(run)
+    found = saved_run.read(run)
     assert found.status == status
     assert len(found.problems) == 1
     assert problem in found.problems[0]
@@ -131,14 +132,14 @@ def test_what_is_wrong_with_a_run_is_said_and_the_rest_is_there(damage: str, run
 
 def test_a_folder_without_a_file_of_a_run_is_none(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is no run folder; it has no run\.json"):
-        saved.read(tmp_path)
+        saved_run.read(tmp_path)
 
 
 def test_run_json_may_hold_anything(run: Path) -> None:
     for value in ("x\x1b[31m\n", 1e400, True, None, [1, {}], {"a": 1}, -5, "\u202e"):
         keys = ("config", "note", "seconds", "started", "ended", "iterations", "resumed", "config_sha256", "final_loss")
         (run / "run.json").write_text(json.dumps({"format": 1, "status": "completed", **dict.fromkeys(keys, value)}))
-        found = saved.read(run)
+        found = saved_run.read(run)
         assert found.status == "completed"
         assert found.word("note").isprintable()
         assert found.number("seconds") in (None, -5.0)
@@ -148,35 +149,35 @@ def test_reading_again_takes_what_has_come_since(run: Path) -> None:
     whole = (run / "history.csv").read_text()
     (run / "history.csv").write_text(whole[:40])
     change_info(run, status="running", iterations=None)
-    with runs.Run(run):
-        before = saved.read(run)
+    with Run(run):
+        before = saved_run.read(run)
         assert (before.status, len(before.history)) == ("running", 1)
         (run / "history.csv").write_text(whole)
-        after = saved.read(run, before)
+        after = saved_run.read(run, before)
         assert (after.status, len(after.history), after.config is before.config) == ("running", 5, True)
     change_info(run, status="completed", iterations=5)
-    assert saved.read(run, after).status == "completed"
+    assert saved_run.read(run, after).status == "completed"
 
 
 def test_only_what_is_set_otherwise_differs(trained: Path) -> None:
-    a, b, c, table = (saved.read(trained / name) for name in ("my-1", "my-2", "my-3", "my-4"))
-    assert saved.differences([a, a]) == {}
-    assert saved.differences([a, b]) == {"lr": [0.001, 0.002], "seed": [0, 1]}
-    assert saved.differences([a, b, c]) == {"lr": [0.001, 0.002, 1e9], "seed": [0, 1, 0]}
-    assert saved.differences([a, table])["data.path"] == [None, str(trained.parent / "my.csv")]
+    a, b, c, table = (saved_run.read(trained / name) for name in ("my-1", "my-2", "my-3", "my-4"))
+    assert saved_run.differences([a, a]) == {}
+    assert saved_run.differences([a, b]) == {"lr": [0.001, 0.002], "seed": [0, 1]}
+    assert saved_run.differences([a, b, c]) == {"lr": [0.001, 0.002, 1e9], "seed": [0, 1, 0]}
+    assert saved_run.differences([a, table])["data.path"] == [None, str(trained.parent / "my.csv")]
 
 
 def test_a_config_that_cannot_be_read_differs_from_none(trained: Path, run: Path) -> None:
     (run / "config.yaml").unlink()
-    a, b, broken = saved.read(trained / "my-1"), saved.read(trained / "my-2"), saved.read(run)
-    assert saved.differences([a, broken]) == {}
-    assert saved.differences([broken, a, b]) == {"lr": [None, 0.001, 0.002], "seed": [None, 0, 1]}
+    a, b, broken = saved_run.read(trained / "my-1"), saved_run.read(trained / "my-2"), saved_run.read(run)
+    assert saved_run.differences([a, broken]) == {}
+    assert saved_run.differences([broken, a, b]) == {"lr": [None, 0.001, 0.002], "seed": [None, 0, 1]}
 
 
 def test_runs_of_one_name_are_called_by_their_paths(trained: Path, run: Path) -> None:
-    a, b, other = saved.read(trained / "my-1"), saved.read(trained / "my-2"), saved.read(run)
-    assert saved.names([a, b]) == ["my-1", "my-2"]
-    assert saved.names([a, other]) == [str(trained / "my-1"), str(run)]
+    a, b, other = saved_run.read(trained / "my-1"), saved_run.read(trained / "my-2"), saved_run.read(run)
+    assert saved_run.names([a, b]) == ["my-1", "my-2"]
+    assert saved_run.names([a, other]) == [str(trained / "my-1"), str(run)]
 
 
 @pytest.mark.parametrize(
