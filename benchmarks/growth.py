@@ -17,7 +17,7 @@ import torch
 
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines import Engine, make_engine
+from twolayer.engines.base import Engine, make_engine
 from twolayer.errors import ConfigError
 from twolayer.machine import operations
 from twolayer.training import prepare

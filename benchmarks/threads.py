@@ -18,7 +18,7 @@ from pathlib import Path
 import harness
 
 from twolayer.config.loading import load_config
-from twolayer.engines import make_engine
+from twolayer.engines.base import make_engine
 from twolayer.machine import cores, operations, set_up
 from twolayer.training import prepare
 

@@ -49,13 +49,13 @@ ONLY_USER = {
         "baselines",
         "bench",
         "data",
-        "engines",
         "engines.autograd",
+        "engines.base",
+        "engines.batched",
+        "engines.cuda_graph",
         "engines.fused",
-        "engines.graph",
         "engines.losses",
         "engines.manual",
-        "engines.rows",
         "engines.working",
         "evaluation",
         "machine",
@@ -79,7 +79,7 @@ EXCEPT = {"runs.checkpoint", "cli.training_session"}
 UNMOVED: dict[str, str] = {
     "available_memory": (""),
     "baselines": (""),
-    "bench": ("config.schema engines engines.fused errors formatting machine memory model stepsize training"),
+    "bench": ("config.schema engines.base engines.fused errors formatting machine memory model stepsize training"),
     "brief": ("formatting runs.folder runs.saved_run"),
     "chart": ("errors formatting runs.saved_run theme thinning"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
@@ -97,20 +97,22 @@ UNMOVED: dict[str, str] = {
     "console": ("errors formatting process runs.history"),
     "curve": ("thinning"),
     "data": ("config.schema errors model tables.dataset tables.features tables.options | tables.dataset"),
-    "engines": (
-        "config.schema data engines.autograd engines.fused engines.graph engines.manual engines.rows errors memory"
-    ),
+    "engines": (""),
     "engines.autograd": ("data engines.working memory"),
+    "engines.base": (
+        "config.schema data engines.autograd engines.batched engines.cuda_graph engines.fused "
+        "engines.manual errors memory"
+    ),
+    "engines.batched": ("data engines.losses engines.manual engines.working memory"),
+    "engines.cuda_graph": (""),
     "engines.fused": ("config.schema data engines.losses engines.manual engines.working memory"),
-    "engines.graph": (""),
     "engines.losses": (""),
     "engines.manual": ("data engines.losses engines.working"),
-    "engines.rows": ("data engines.losses engines.manual engines.working memory"),
     "engines.working": ("errors"),
     "evaluation": (
         "baselines errors files runs.checkpoint runs.checksum runs.folder tables.features | tables.features"
     ),
-    "machine": ("available_memory config.schema engines engines.fused errors formatting memory"),
+    "machine": ("available_memory config.schema engines.base engines.fused errors formatting memory"),
     "memory": ("available_memory config.schema errors formatting"),
     "model": ("config.schema errors"),
     "options": (
@@ -140,8 +142,8 @@ UNMOVED: dict[str, str] = {
     "theme": (""),
     "thinning": (""),
     "training": (
-        "config.schema data engines engines.fused engines.working errors formatting machine memory "
-        "model runs.history stepsize stopping tables.dataset tables.options"
+        "config.schema data engines.base engines.fused engines.working errors formatting machine "
+        "memory model runs.history stepsize stopping tables.dataset tables.options"
     ),
 }
 

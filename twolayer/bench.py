@@ -14,7 +14,7 @@ import torch
 
 from twolayer import machine, memory
 from twolayer.config.schema import Config
-from twolayer.engines import make_engine
+from twolayer.engines.base import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
 from twolayer.formatting import size

@@ -10,7 +10,7 @@ import torch
 
 from twolayer import available_memory, memory
 from twolayer.config.schema import Config
-from twolayer.engines import choose_engine
+from twolayer.engines.base import choose_engine
 from twolayer.engines.fused import choose_form
 from twolayer.errors import DeviceError
 from twolayer.formatting import size

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from twolayer import formatting, machine, memory, stepsize
 from twolayer.config.schema import Config, settled
 from twolayer.data import Data, load_data
-from twolayer.engines import RowEngine, choose_engine, make_engine
+from twolayer.engines.base import RowEngine, choose_engine, make_engine
 from twolayer.engines.fused import choose_form
 from twolayer.engines.working import check_state
 from twolayer.errors import DataError, DeviceError, DivergedError, StateError

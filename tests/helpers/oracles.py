@@ -14,7 +14,7 @@ from torch._C._profiler import _EventType
 
 from twolayer.config.schema import Config
 from twolayer.data import Data
-from twolayer.engines import make_engine
+from twolayer.engines.base import make_engine
 from twolayer.machine import set_up
 from twolayer.training import prepare
 

@@ -17,10 +17,10 @@ from twolayer import memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
-from twolayer.engines import RowEngine, make_engine
 from twolayer.engines.autograd import AutogradEngine
+from twolayer.engines.base import RowEngine, make_engine
+from twolayer.engines.batched import RowsEngine
 from twolayer.engines.fused import DualEngine, choose_form
-from twolayer.engines.rows import RowsEngine
 from twolayer.errors import DataError
 from twolayer.machine import set_up
 from twolayer.runs import checkpoint

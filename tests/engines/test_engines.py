@@ -18,7 +18,8 @@ from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
-from twolayer.engines import choose_engine, fused, make_engine
+from twolayer.engines import fused
+from twolayer.engines.base import choose_engine, make_engine
 from twolayer.errors import DataError
 from twolayer.machine import set_up
 from twolayer.training import prepare

@@ -14,9 +14,10 @@ from tests.helpers.processes import examples
 from twolayer import available_memory, memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines import fused, make_engine
+from twolayer.engines import fused
+from twolayer.engines.base import make_engine
+from twolayer.engines.cuda_graph import Graph
 from twolayer.engines.fused import choose_form, fused_engine
-from twolayer.engines.graph import Graph
 from twolayer.errors import ConfigError
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare, train

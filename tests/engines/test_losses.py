@@ -16,7 +16,8 @@ from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.data import Data
-from twolayer.engines import Engine, fused, make_engine
+from twolayer.engines import fused
+from twolayer.engines.base import Engine, make_engine
 from twolayer.engines.fused import PlainEngine
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare
