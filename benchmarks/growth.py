@@ -17,9 +17,10 @@ import torch
 
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines.base import Engine, make_engine
+from twolayer.engines.base import Engine
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import operations
 from twolayer.errors import ConfigError
-from twolayer.machine import operations
 from twolayer.training import prepare
 
 CENTRE = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10}

@@ -21,7 +21,7 @@ from peers import PEERS, Peer, Problem, Train
 
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines.base import make_engine
+from twolayer.engines.factory import make_engine
 from twolayer.errors import ConfigError
 from twolayer.training import prepare
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import harness
 
 from twolayer.config.loading import load_config
-from twolayer.engines.base import make_engine
-from twolayer.machine import cores, operations, set_up
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import operations
+from twolayer.machine import cores, set_up
 from twolayer.training import prepare
 
 SHAPES = [

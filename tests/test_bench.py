@@ -14,9 +14,10 @@ import torch
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run, in_terminal, screen
-from twolayer import available_memory, bench, machine, memory
+from twolayer import available_memory, bench, memory
 from twolayer.bench import Bench, Measured
 from twolayer.config.loading import load_config
+from twolayer.engines import selection
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
@@ -43,7 +44,7 @@ def test_every_engine_is_measured_in_every_round_and_all_agree() -> None:
         assert len(engine.seconds) == len(engine.set_up) == 3
         assert 0 < row["least"] <= row["microseconds"] <= row["most"]
         assert row["microseconds"] == 1e6 * statistics.median(engine.seconds)
-        assert row["gflops"] == pytest.approx(machine.operations(engine.config) / row["microseconds"] / 1e3)
+        assert row["gflops"] == pytest.approx(selection.operations(engine.config) / row["microseconds"] / 1e3)
         assert row["share"] == pytest.approx(row["gflops"] * 1e9 / engines.products.rate)
         assert row["agrees"]
         assert row["auto"] == (engine.name == "fused (dual)")
@@ -161,9 +162,9 @@ def test_the_figures_can_be_read_by_programs(form: str, twolayer: Run) -> None:
 def test_a_disagreement_is_shown_and_exits_with_1(tmp_path: Path) -> None:
     program = (
         "import sys; from twolayer.engines import fused; from twolayer.__main__ import main\n"
-        "right = fused._Fused.__init__\n"
+        "right = fused.Fused.__init__\n"
         "def wrong(self, model, data, *, lr, **more): right(self, model, data, lr=1.1 * lr, **more)\n"
-        "fused._Fused.__init__ = wrong; sys.exit(main())"
+        "fused.Fused.__init__ = wrong; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "bench", "--rounds", "1"],

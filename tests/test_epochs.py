@@ -14,7 +14,7 @@ from torch import nn
 from tests.helpers.oracles import same
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
+from twolayer.engines.base import Data
 from twolayer.training import Fit, epoch_order, fit, prepare, train
 
 ENGINES = ["autograd", "manual", "fused"]

@@ -49,14 +49,7 @@ ONLY_USER = {
         "baselines",
         "bench",
         "data",
-        "engines.autograd",
-        "engines.base",
-        "engines.batched",
-        "engines.cuda_graph",
-        "engines.fused",
-        "engines.losses",
-        "engines.manual",
-        "engines.working",
+        "engines",
         "evaluation",
         "machine",
         "model",
@@ -79,7 +72,10 @@ EXCEPT = {"runs.checkpoint", "cli.training_session"}
 UNMOVED: dict[str, str] = {
     "available_memory": (""),
     "baselines": (""),
-    "bench": ("config.schema engines.base engines.fused errors formatting machine memory model stepsize training"),
+    "bench": (
+        "config.schema engines.factory engines.fused engines.selection errors formatting machine "
+        "memory model stepsize training"
+    ),
     "brief": ("formatting runs.folder runs.saved_run"),
     "chart": ("errors formatting runs.saved_run theme thinning"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
@@ -96,24 +92,12 @@ UNMOVED: dict[str, str] = {
     "comparing": ("compare console formatting"),
     "console": ("errors formatting process runs.history"),
     "curve": ("thinning"),
-    "data": ("config.schema errors model tables.dataset tables.features tables.options | tables.dataset"),
-    "engines": (""),
-    "engines.autograd": ("data engines.working memory"),
-    "engines.base": (
-        "config.schema data engines.autograd engines.batched engines.cuda_graph engines.fused "
-        "engines.manual errors memory"
-    ),
-    "engines.batched": ("data engines.losses engines.manual engines.working memory"),
-    "engines.cuda_graph": (""),
-    "engines.fused": ("config.schema data engines.losses engines.manual engines.working memory"),
-    "engines.losses": (""),
-    "engines.manual": ("data engines.losses engines.working"),
-    "engines.working": ("errors"),
+    "data": ("config.schema engines.base errors model tables.dataset tables.options | tables.dataset"),
     "evaluation": (
         "baselines errors files runs.checkpoint runs.checksum runs.folder tables.features | tables.features"
     ),
-    "machine": ("available_memory config.schema engines.base engines.fused errors formatting memory"),
-    "memory": ("available_memory config.schema errors formatting"),
+    "machine": ("available_memory config.schema engines.selection errors formatting memory"),
+    "memory": ("available_memory config.schema engines.selection errors formatting"),
     "model": ("config.schema errors"),
     "options": (
         "config.bundled config.loading config.schema config.validation console errors memory "
@@ -124,8 +108,8 @@ UNMOVED: dict[str, str] = {
     "plotting": ("chart errors files page runs.saved_run theme"),
     "process": (""),
     "recording": (
-        "baselines config.schema data errors evaluation files formatting model runs.checkpoint "
-        "runs.folder runs.history runs.tensorboard tables.options training version"
+        "baselines config.schema engines.base errors evaluation files formatting model "
+        "runs.checkpoint runs.folder runs.history runs.tensorboard tables.options training version"
     ),
     "report": ("chart errors files formatting page runs.saved_run telling theme"),
     "serving": (
@@ -134,16 +118,14 @@ UNMOVED: dict[str, str] = {
     ),
     "session": ("console errors model process recording stepsize training"),
     "showing": ("brief console curve process runs.history runs.saved_run thinning"),
-    "stepsize": (
-        "config.schema data engines.losses engines.manual engines.working errors machine memory tables.options"
-    ),
-    "stopping": ("engines.working errors"),
+    "stepsize": ("config.schema engines.base engines.losses engines.selection errors machine tables.options"),
+    "stopping": ("engines.base errors"),
     "telling": ("brief compare config.schema errors formatting picturing runs.model_file runs.saved_run"),
     "theme": (""),
     "thinning": (""),
     "training": (
-        "config.schema data engines.base engines.fused engines.working errors formatting machine "
-        "memory model runs.history stepsize stopping tables.dataset tables.options"
+        "config.schema data engines.base engines.factory engines.selection errors formatting "
+        "machine memory model runs.history stepsize stopping tables.dataset tables.options"
     ),
 }
 

@@ -11,8 +11,9 @@ import torch
 from tests.helpers.forking import clean_environment
 from twolayer import machine
 from twolayer.config.loading import load_config
+from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
-from twolayer.machine import choose_threads, cores, operations, set_up
+from twolayer.machine import choose_threads, cores, set_up
 
 
 def test_the_operations_are_those_of_the_products() -> None:

@@ -18,7 +18,7 @@ from tests.runs.test_folder import Failing
 from twolayer import recording
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
+from twolayer.engines.base import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.recording import Recording, fingerprints

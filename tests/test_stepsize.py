@@ -13,7 +13,7 @@ from tests.helpers.oracles import same, with_classes, with_engine
 from twolayer import stepsize
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
+from twolayer.engines.base import Data
 from twolayer.errors import DataError, DivergedError
 from twolayer.runs.history import Block
 from twolayer.stepsize import (

@@ -12,7 +12,8 @@ TYPE_CHECKING = False  # typing's own, without the import: type checkers take th
 if TYPE_CHECKING:
     from twolayer.config.loading import load_config
     from twolayer.config.schema import Config
-    from twolayer.data import Data, load_data
+    from twolayer.data import load_data
+    from twolayer.engines.base import Data
     from twolayer.errors import (
         ConfigError,
         DataError,
@@ -54,7 +55,8 @@ __all__ = [
 _HOME = {
     "config.loading": ["load_config"],
     "config.schema": ["Config"],
-    "data": ["Data", "load_data"],
+    "data": ["load_data"],
+    "engines.base": ["Data"],
     "errors": [
         "ConfigError",
         "DataError",

@@ -14,7 +14,8 @@ import torch
 
 from twolayer import machine, memory
 from twolayer.config.schema import Config
-from twolayer.engines.base import make_engine
+from twolayer.engines import selection
+from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
@@ -51,7 +52,7 @@ class Measured:
     @property
     def rate(self) -> float:
         """Floating point operations a second: the median's, of the matrix products that this engine does."""
-        return machine.operations(self.config) / statistics.median(self.seconds)
+        return selection.operations(self.config) / statistics.median(self.seconds)
 
 
 class Bench:
@@ -78,13 +79,13 @@ class Bench:
         """The config with each engine and form that applies."""
         kinds = [("autograd", "auto"), ("manual", "auto"), ("fused", "primal"), ("fused", "dual")]
         configs = [base.model_copy(update={"engine": engine, "form": form}) for engine, form in kinds]
-        primal = machine.operations(configs[2])
+        primal = selection.operations(configs[2])
         for config in configs:
             if config.engine != "fused":
                 yield config
             elif config.device == "mps":
                 self.left_out[config.engine_name] = "not to be had on mps"
-            elif (times := machine.operations(config) / primal) > TOO_MANY:
+            elif (times := selection.operations(config) / primal) > TOO_MANY:
                 self.left_out[config.engine_name] = f"{times:.0f} times the operations of primal"
             elif not machine.fits(config):
                 self.left_out[config.engine_name] = f"it needs {size(memory.needed(config))} of memory"

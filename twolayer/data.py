@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from twolayer.config.schema import Config, LinearData
+from twolayer.engines.base import Data
 from twolayer.errors import DataError, extra
 from twolayer.model import resolve_device
 from twolayer.tables.options import FileData
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
-    from twolayer.tables.features import Columns
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out), for classes one-hot.
-
-    Of a file, also the rows that were held out, and the `columns` that x and y were made from.
-    """
-
-    x: Tensor
-    y: Tensor
-    validation: Data | None = None
-    columns: Columns | None = None
 
 
 def load_data(config: Config, generator: torch.Generator | None = None, table: Table | None = None) -> Data:

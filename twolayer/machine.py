@@ -10,22 +10,12 @@ import torch
 
 from twolayer import available_memory, memory
 from twolayer.config.schema import Config
-from twolayer.engines.base import choose_engine
-from twolayer.engines.fused import choose_form
+from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 
 # The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
-
-
-def operations(config: Config, rows: int | None = None) -> int:
-    """The operations in the matrix products of an update on all rows, or so many: two with x (or one with K), three
-    with W2.
-    """
-    N, D_in, H, D_out = rows or config.N, config.D_in, config.H, config.D_out
-    dual = choose_engine(config) == "fused" and choose_form(config) == "dual"
-    return (2 * N * N * H if dual else 4 * N * D_in * H) + 6 * N * H * D_out
 
 
 def choose_threads(config: Config) -> int:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
+from twolayer.engines.selection import in_parts, part_rows
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
-
-# Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
-PART = 2**24
 
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -24,22 +22,6 @@ def needed(config: Config) -> int:
     rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
     numbers = _drawn(config) + _parameters(config) + 2 * rows * (config.H + config.D_out) + dual
     return numbers * _ITEMSIZE[config.dtype]
-
-
-def in_parts(config: Config) -> bool:
-    """Whether the training goes by rows: in batches, with some for validation, or with more than are held at once."""
-    is_batched = config.batch_size is not None and config.batch_size < config.N
-    return is_batched or config.validation is not None or config.N * config.H > PART
-
-
-def batches(N: int, batch_size: int) -> int:
-    """The updates in an epoch: as many as bring the batches, of equal size, nearest to the one that is wanted."""
-    return max(1, (2 * N + batch_size) // (2 * batch_size))
-
-
-def part_rows(H: int, most: int) -> int:
-    """The rows whose hidden units are held at once, of so many."""
-    return min(max(1, PART // H), most)
 
 
 def needed_by_host(config: Config) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from twolayer import evaluation, formatting
 from twolayer.baselines import linear_baseline
 from twolayer.config.schema import Config, document
-from twolayer.data import Data
+from twolayer.engines.base import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
 from twolayer.files import named
 from twolayer.model import device_name

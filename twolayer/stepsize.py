@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from twolayer import machine, memory
+from twolayer import machine
 from twolayer.config.schema import Config
-from twolayer.data import Data
+from twolayer.engines import selection
+from twolayer.engines.base import Data, check_state, relu_backward, views
 from twolayer.engines.losses import factor, softmax
-from twolayer.engines.manual import relu_backward
-from twolayer.engines.working import check_state, views
 from twolayer.errors import DataError
 from twolayer.tables.options import FileData
 
@@ -83,7 +82,7 @@ def is_sampled(config: Config) -> bool:
 def sample(data: Data, config: Config) -> Data:
     """At most 512 rows, evenly spaced: of N rows those numbered i N / n, for i from 0 to n - 1, rounded down."""
     N = len(data.x)
-    n = memory.part_rows(config.H, min(SAMPLE, N))
+    n = selection.part_rows(config.H, min(SAMPLE, N))
     if n == N:
         return Data(data.x, data.y)
     rows = (torch.arange(n) * N // n).to(data.x.device)
@@ -104,7 +103,7 @@ class Measure:
         self.x, self.y = some.x, some.y  # (n, D_in), (n, D_out)
         (n, D_in), D_out, H = self.x.shape, self.y.shape[1], config.H
         numerator, denominator = factor(config.loss, config.reduction, n, D_out)
-        batches = memory.batches(len(data.x), config.batch_size or len(data.x))
+        batches = selection.batches(len(data.x), config.batch_size or len(data.x))
         times = math.ceil(len(data.x) / batches) / n if config.reduction == "sum" else 1.0
         self.scale = times * numerator / denominator
 
@@ -237,7 +236,7 @@ def is_cheap(config: Config) -> bool:
     """Whether the estimate costs little beside the run, counted in operations of matrix products."""
     N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
     product = 6 * N * D_in * H + 14 * N * H * D_out
-    return MOST_PRODUCTS * product <= CHEAP * config.epochs * machine.operations(config)
+    return MOST_PRODUCTS * product <= CHEAP * config.epochs * selection.operations(config)
 
 
 def _finite(curvature: float, config: Config) -> float:

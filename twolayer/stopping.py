@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.working import check_state
+from twolayer.engines.base import check_state
 from twolayer.errors import StateError
 
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from twolayer import formatting, machine, memory, stepsize
 from twolayer.config.schema import Config, settled
-from twolayer.data import Data, load_data
-from twolayer.engines.base import RowEngine, choose_engine, make_engine
-from twolayer.engines.fused import choose_form
-from twolayer.engines.working import check_state
+from twolayer.data import load_data
+from twolayer.engines import selection
+from twolayer.engines.base import Data, RowEngine, check_state
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import choose_engine, choose_form
 from twolayer.errors import DataError, DeviceError, DivergedError, StateError
 from twolayer.model import build_model, resolve_device
 from twolayer.runs.history import Block
@@ -264,7 +265,7 @@ class Fit(Iterator[Block]):
         """An update for every batch; their losses together, of the reduction that the config has."""
         N, engine = self.config.N, cast(RowEngine, self.engine)
         order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
-        count = memory.batches(N, batch_size)
+        count = selection.batches(N, batch_size)
         sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
         rows = torch.split(order, sizes)
         values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
@@ -322,7 +323,7 @@ def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
 @torch.no_grad()
 def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
     """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
-    rows = memory.part_rows(config.H, len(data.x))
+    rows = selection.part_rows(config.H, len(data.x))
     loss, right = 0.0, 0
     is_whole = len(data.x) <= rows
     reduction = config.reduction if is_whole else "sum"

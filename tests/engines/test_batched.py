@@ -16,11 +16,13 @@ from tests.helpers.processes import examples
 from twolayer import memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
+from twolayer.engines import selection
 from twolayer.engines.autograd import AutogradEngine
-from twolayer.engines.base import RowEngine, make_engine
+from twolayer.engines.base import Data, RowEngine
 from twolayer.engines.batched import RowsEngine
-from twolayer.engines.fused import DualEngine, choose_form
+from twolayer.engines.dual import DualEngine
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import choose_form
 from twolayer.errors import DataError
 from twolayer.machine import set_up
 from twolayer.runs import checkpoint
@@ -78,7 +80,7 @@ def test_an_update_is_torchs_sgd_on_the_same_rows_however_large_the_parts(
     config, data, model = start(engine, loss, shape, min(size, shape[0] - 1), reduction=reduction, dtype=dtype, lr=1e-3)
     batches = batches_of(shape[0], size, 2)
     with pytest.MonkeyPatch.context() as patch, set_up(config):
-        patch.setattr(memory, "PART", part)
+        patch.setattr(selection, "PART", part)
         machine = made(model, data, config)
         found = torch.stack([machine.update(rows) for rows in batches])
         machine.sync()
@@ -117,7 +119,7 @@ def test_all_rows_in_parts_are_all_rows_at_once(
     config, data, model = start(engine, loss, reduction=reduction, lr=1e-3)
     expected = torch.stack(sgd_on(model, data, config, [None] * 20))
     at_once = weights(model)
-    monkeypatch.setattr(memory, "PART", part)
+    monkeypatch.setattr(selection, "PART", part)
     config, _, model = start(engine, loss, reduction=reduction, lr=1e-3)
     machine = made(model, data, config)
     with set_up(config):
@@ -136,7 +138,7 @@ def test_all_rows_in_parts_are_all_rows_at_once(
 def test_other_rows_are_judged_by_the_weights_as_they_are(
     engine: str, loss: str, reduction: str, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "PART", part)
+    monkeypatch.setattr(selection, "PART", part)
     config, data, model = start(engine, loss, reduction=reduction, lr=1e-3)
     other = Data(data.x[:23] + 1, data.y[:23])
     data = Data(data.x, data.y, other)
@@ -203,7 +205,7 @@ def test_the_model_is_packed_after_training() -> None:
 def test_nothing_is_allocated_by_an_update_or_an_iteration(
     loss: str, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "PART", part)
+    monkeypatch.setattr(selection, "PART", part)
     config, data, model = start("fused", loss, dtype="float32")
     machine = made(model, data, config)
     batches = batches_of(50, 16, 1)
@@ -232,7 +234,7 @@ def test_it_is_chosen_for_batches_validation_and_large_tables(monkeypatch: pytes
         assert chosen(engine, None) is not RowsEngine
         assert chosen(engine, None, validation=0.1) is RowsEngine
     assert chosen("autograd", 49) is AutogradEngine
-    monkeypatch.setattr(memory, "PART", 449)  # 50 x 9 = 450 hidden units
+    monkeypatch.setattr(selection, "PART", 449)  # 50 x 9 = 450 hidden units
     for engine in ("manual", "fused"):
         assert chosen(engine, None) is RowsEngine
     assert chosen("fused", None, form="dual") is DualEngine
@@ -244,7 +246,7 @@ def test_the_form_of_what_goes_by_rows_is_primal(monkeypatch: pytest.MonkeyPatch
     assert choose_form(config.model_copy(update={"batch_size": 32})) == "primal"
     assert choose_form(config.model_copy(update={"validation": 0.1})) == "primal"
     assert prepare(load_config("default", batch_size=32))[0].engine_name == "fused (primal)"
-    monkeypatch.setattr(memory, "PART", 64 * 100 - 1)
+    monkeypatch.setattr(selection, "PART", 64 * 100 - 1)
     assert choose_form(config) == "primal"
 
 

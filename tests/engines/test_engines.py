@@ -17,9 +17,10 @@ from tests.helpers.oracles import ENGINES, allocations, configs, needs_cuda, num
 from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
-from twolayer.engines import fused
-from twolayer.engines.base import choose_engine, make_engine
+from twolayer.engines import factory, fused, selection
+from twolayer.engines.base import Data
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import choose_engine
 from twolayer.errors import DataError
 from twolayer.machine import set_up
 from twolayer.training import prepare
@@ -102,11 +103,11 @@ SHAPES = {
 def test_neither_cuts_nor_syncs_change_a_bit(
     engine: str, threads: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "FOLD_EVERY", 13)
+    monkeypatch.setattr(selection, "FOLD_EVERY", 13)
     monkeypatch.setattr(fused, "CHUNK", 2000)
     if engine == "fused plain":
         engine = "fused primal"
-        monkeypatch.setattr(fused, "FOLD_BELOW", 0)
+        monkeypatch.setattr(factory, "FOLD_BELOW", 0)
     N, D_in, H, D_out = shape
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-5, threads=threads)
     config, data, model = prepare(with_engine(config, engine))
@@ -149,8 +150,8 @@ def test_the_callers_grad_mode_neither_matters_nor_changes(engine: str, context:
 def test_nothing_is_allocated_inside_the_loop(name: str, config_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "fused plain":
         name = "fused primal"
-        monkeypatch.setattr(fused, "FOLD_BELOW", 0)
-    monkeypatch.setattr(fused, "FOLD_EVERY", 100)
+        monkeypatch.setattr(factory, "FOLD_BELOW", 0)
+    monkeypatch.setattr(selection, "FOLD_EVERY", 100)
     config, data, model = prepare(with_engine(load_config(config_name), name))
     engine = make_engine(model, data, config)
     engine.advance(3)

@@ -14,10 +14,11 @@ from tests.helpers.processes import examples
 from twolayer import available_memory, memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines import fused
-from twolayer.engines.base import make_engine
+from twolayer.engines import factory, selection
 from twolayer.engines.cuda_graph import Graph
-from twolayer.engines.fused import choose_form, fused_engine
+from twolayer.engines.dual import _k
+from twolayer.engines.factory import fused_engine, make_engine
+from twolayer.engines.selection import choose_form
 from twolayer.errors import ConfigError
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare, train
@@ -54,7 +55,7 @@ def test_the_dual_form_comes_down_to_what_float32_can_hold_and_its_weights_with_
 def test_the_plain_primal_form_for_large_x_is_the_same_descent(config: Config) -> None:
     config = with_engine(config, "fused primal").model_copy(update={"dtype": "float64"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "FOLD_BELOW", 0)
+        patch.setattr(factory, "FOLD_BELOW", 0)
         losses, weights = run(config)
     folded_losses, folded_weights = run(config)
     assert losses == pytest.approx(folded_losses, rel=1e-10)
@@ -86,14 +87,14 @@ def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> 
 def test_k_is_that_of_float64_whatever_its_parts(dtype: torch.dtype) -> None:
     x = torch.randn(1030, 4100, generator=torch.Generator().manual_seed(0)).to(dtype)
     truth = x.double().numpy() @ x.double().numpy().T + 1
-    k = fused._k(x)
+    k = _k(x)
     assert k.dtype == dtype
     np.testing.assert_allclose(k.numpy(), truth, rtol=1.2e-7 if dtype == torch.float32 else 1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("engine", ["fused primal", "fused dual"])
 def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "FOLD_EVERY", 30)
+    monkeypatch.setattr(selection, "FOLD_EVERY", 30)
     config, data, model = prepare(with_engine(load_config("default"), engine))
     with set_up(config):  # also what is computed at the start depends on the threads
         machine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction)
@@ -123,10 +124,10 @@ def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatc
 def test_a_graph_changes_no_bit_wherever_the_cuts_are(
     engine: str, shape: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "FOLD_EVERY", 130)
+    monkeypatch.setattr(selection, "FOLD_EVERY", 130)
     if engine == "fused plain":
         engine = "fused primal"
-        monkeypatch.setattr(fused, "FOLD_BELOW", 0)
+        monkeypatch.setattr(factory, "FOLD_BELOW", 0)
     N, D_in, H, D_out = shape
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-6, device="cuda", dtype=dtype)
     config, data, model = prepare(with_engine(config, engine))

@@ -15,9 +15,9 @@ from tests.helpers.oracles import ENGINES, allocations, configs, same, score, sg
 from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.data import Data
-from twolayer.engines import fused
-from twolayer.engines.base import Engine, make_engine
+from twolayer.engines import fused, selection
+from twolayer.engines.base import Data, Engine
+from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import PlainEngine
 from twolayer.machine import set_up
 from twolayer.training import final_loss, fit, prepare
@@ -130,7 +130,7 @@ def test_of_equal_outputs_the_first_counts(engine: str) -> None:
 def test_neither_cuts_nor_syncs_change_a_bit(
     engine: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "FOLD_EVERY", 13)
+    monkeypatch.setattr(selection, "FOLD_EVERY", 13)
     monkeypatch.setattr(fused, "CHUNK", 2000)
     N, D_in, H, D_out = shape
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-4)

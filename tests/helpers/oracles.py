@@ -13,8 +13,8 @@ from torch import nn
 from torch._C._profiler import _EventType
 
 from twolayer.config.schema import Config
-from twolayer.data import Data
-from twolayer.engines.base import make_engine
+from twolayer.engines.base import Data
+from twolayer.engines.factory import make_engine
 from twolayer.machine import set_up
 from twolayer.training import prepare
 

@@ -1,21 +1,31 @@
-"""The engines: each computes the same gradient descent in its own way. `make_engine` chooses."""
+"""What engines share: the data, the protocol, and the tensors that are their state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from twolayer import memory
-from twolayer.config.schema import Config
-from twolayer.data import Data
-from twolayer.engines.autograd import AutogradEngine
-from twolayer.engines.batched import RowsEngine
-from twolayer.engines.cuda_graph import Graph
-from twolayer.engines.fused import fused_engine
-from twolayer.engines.manual import ManualEngine
-from twolayer.errors import DataError
+from twolayer.errors import StateError
+
+if TYPE_CHECKING:
+    from twolayer.tables.features import Columns
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out), for classes one-hot.
+
+    Of a file, also the rows that were held out, and the `columns` that x and y were made from.
+    """
+
+    x: Tensor
+    y: Tensor
+    validation: Data | None = None
+    columns: Columns | None = None
 
 
 class Engine(Protocol):
@@ -57,49 +67,46 @@ class RowEngine(Engine, Protocol):
         """The loss of the weights as they are on these data, shape (), or (2,) with the accuracy."""
 
 
-def choose_engine(config: Config) -> str:
-    """The engine's name; `auto` is fused, and on MPS, where nothing is tested, autograd."""
-    if config.engine != "auto":
-        return config.engine
-    return "autograd" if config.device == "mps" else "fused"
+class Working:
+    """An engine whose working state is in the attributes that STATE names."""
+
+    lr: float
+    STATE: tuple[str, ...] = ("w1", "b1", "w2", "b2")
+    done = 0  # iterations
+
+    def set_lr(self, lr: float) -> None:
+        """Take another step from the next iteration on."""
+        self.lr = lr
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Go on from the state that such an engine had after so many iterations. Raises StateError for another's."""
+        own = self.state()
+        check_state(own, state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+        self.done = done
 
 
-def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
-    """The engine that `choose_engine` names, at work on this model's parameters.
-
-    Raises DataError where the model is not Linear -> ReLU -> Linear with biases, or the data are not of its shapes,
-    dtype and device, or not N rows.
-    """
-    if len(data.x) != config.N:  # by which the form and the threads are chosen
-        raise DataError(f"the config says N = {config.N}, and the data have {len(data.x)} rows")
-    _check(model, data)
-    name = choose_engine(config)
-    engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
-    if memory.in_parts(config) and not (name == "fused" and config.form == "dual"):
-        engines |= {"manual": RowsEngine, "fused": RowsEngine}
-    if name in engines:
-        return engines[name](model, data, lr=config.step, reduction=config.reduction, loss=config.loss)
-    engine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction, loss=config.loss)
-    if data.x.is_cuda and config.cuda_graph:
-        engine.replay = Graph(data.x.device)
-    return engine
+def views(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Views of these shapes, one after the other."""
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    return [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
 
 
-def _check(model: nn.Sequential, data: Data) -> None:
-    layers = list(model)
-    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU, nn.Linear] or len(list(model.parameters())) != 4:
-        raise DataError(f"the model must be Linear -> ReLU -> Linear with biases, not {model}")
-    w1, _, w2, _ = model.parameters()
-    N, (H, D_in), D_out = len(data.x), w1.shape, len(w2)
-    shapes = {"x": (N, D_in), "y": (N, D_out), "the second layer's weights": (D_out, H)}
-    tensors = [data.x, data.y, w2]
-    if data.validation is not None:
-        n = len(data.validation.x)
-        shapes |= {"the validation rows' x": (n, D_in), "the validation rows' y": (n, D_out)}
-        tensors += [data.validation.x, data.validation.y]
-    for what, tensor in zip(shapes, tensors, strict=True):
-        if tensor.shape != shapes[what]:
-            raise DataError(f"{what} must be of shape {shapes[what]}, not {tuple(tensor.shape)}")
-    kinds = {(tensor.dtype, tensor.device) for tensor in (*tensors, *model.parameters())}
-    if len(kinds) > 1:
-        raise DataError(f"data and model must be of one dtype and on one device, not {sorted(map(str, kinds))}")
+# grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
+# tutorial does, takes several times as long.
+relu_backward = torch.ops.aten.threshold_backward.grad_input
+log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise StateError where the tensors of a state do not have the names, shapes and dtypes of a training's own."""
+    shapes = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (own, state)]
+    if shapes[0] != shapes[1]:
+        names = sorted(name for name in {*own, *state} if shapes[0].get(name) != shapes[1].get(name))
+        raise StateError(f"is a state of another training: its {names[0]} is missing, or of another shape or dtype")

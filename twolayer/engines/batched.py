@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from twolayer import memory
-from twolayer.data import Data
+from twolayer.engines import selection
+from twolayer.engines.base import Data, Working, relu_backward, views
 from twolayer.engines.losses import Score, factor, score_divisors
-from twolayer.engines.manual import relu_backward
-from twolayer.engines.working import Working, views
 
 
 class _Buffers:
@@ -34,7 +32,7 @@ class RowsEngine(Working):
     """Gradient descent on the rows that it is given, or on all of them, with every result in a buffer made once.
 
     For classes a loss comes with the accuracy: what is said to be of shape () is then of shape (2,). No more rows'
-    hidden units are held at once than `memory.part_rows` says.
+    hidden units are held at once than `selection.part_rows` says.
     """
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
@@ -55,7 +53,7 @@ class RowsEngine(Working):
         self.sums = self.x.new_zeros(() if loss == "mse" else 2)
         self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)
         longest = max(len(each.x) for each in (data, data.validation) if each)
-        self.part = memory.part_rows(H, longest)
+        self.part = selection.part_rows(H, longest)
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
         self.z, self.other = (self.x.new_empty(self.part, D_out) for _ in range(2))
         self.batch_x, self.batch_y = self.x[:0], self.y[:0]  # made when there is a batch
