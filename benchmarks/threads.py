@@ -20,7 +20,7 @@ import harness
 from twolayer.config.loading import load_config
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import operations
-from twolayer.machine import cores, set_up
+from twolayer.hardware.threads import cores, set_up
 from twolayer.training import prepare
 
 SHAPES = [

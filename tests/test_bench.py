@@ -14,13 +14,14 @@ import torch
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run, in_terminal, screen
-from twolayer import available_memory, bench, memory
+from twolayer import available_memory, bench
 from twolayer.bench import Bench, Measured
 from twolayer.config.loading import load_config
 from twolayer.engines import selection
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
+from twolayer.hardware import memory
 
 ALL = ["autograd", "manual", "fused (primal)", "fused (dual)"]
 

@@ -51,8 +51,7 @@ ONLY_USER = {
         "data",
         "engines",
         "evaluation",
-        "machine",
-        "model",
+        "hardware",
         "recording",
         "runs.checkpoint",
         "stepsize",
@@ -73,8 +72,8 @@ UNMOVED: dict[str, str] = {
     "available_memory": (""),
     "baselines": (""),
     "bench": (
-        "config.schema engines.factory engines.fused engines.selection errors formatting machine "
-        "memory model stepsize training"
+        "config.schema engines.factory engines.fused engines.selection errors formatting "
+        "hardware.device hardware.memory hardware.threads stepsize training"
     ),
     "brief": ("formatting runs.folder runs.saved_run"),
     "chart": ("errors formatting runs.saved_run theme thinning"),
@@ -86,29 +85,27 @@ UNMOVED: dict[str, str] = {
     ),
     "commands.tables": ("console errors options process runs.folder | serving tables.describe"),
     "commands.training": (
-        "console errors options process runs.folder | bench model recording runs.tensorboard session stepsize training"
+        "console errors options process runs.folder | bench hardware.device recording "
+        "runs.tensorboard session stepsize training"
     ),
     "compare": ("brief runs.history runs.saved_run"),
     "comparing": ("compare console formatting"),
     "console": ("errors formatting process runs.history"),
     "curve": ("thinning"),
-    "data": ("config.schema engines.base errors model tables.dataset tables.options | tables.dataset"),
+    "data": ("config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"),
     "evaluation": (
         "baselines errors files runs.checkpoint runs.checksum runs.folder tables.features | tables.features"
     ),
-    "machine": ("available_memory config.schema engines.selection errors formatting memory"),
-    "memory": ("available_memory config.schema engines.selection errors formatting"),
-    "model": ("config.schema errors"),
     "options": (
-        "config.bundled config.loading config.schema config.validation console errors memory "
-        "process runs.folder tables.options"
+        "config.bundled config.loading config.schema config.validation console errors "
+        "hardware.memory process runs.folder tables.options"
     ),
     "page": ("errors version"),
     "picturing": ("errors formatting runs.model_file runs.saved_run"),
     "plotting": ("chart errors files page runs.saved_run theme"),
     "process": (""),
     "recording": (
-        "baselines config.schema engines.base errors evaluation files formatting model "
+        "baselines config.schema engines.base errors evaluation files formatting hardware.device "
         "runs.checkpoint runs.folder runs.history runs.tensorboard tables.options training version"
     ),
     "report": ("chart errors files formatting page runs.saved_run telling theme"),
@@ -116,16 +113,17 @@ UNMOVED: dict[str, str] = {
         "console errors evaluation files process tables.dataset tables.encoding tables.features "
         "tables.readers tables.writers"
     ),
-    "session": ("console errors model process recording stepsize training"),
+    "session": ("console errors hardware.device process recording stepsize training"),
     "showing": ("brief console curve process runs.history runs.saved_run thinning"),
-    "stepsize": ("config.schema engines.base engines.losses engines.selection errors machine tables.options"),
+    "stepsize": ("config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"),
     "stopping": ("engines.base errors"),
     "telling": ("brief compare config.schema errors formatting picturing runs.model_file runs.saved_run"),
     "theme": (""),
     "thinning": (""),
     "training": (
         "config.schema data engines.base engines.factory engines.selection errors formatting "
-        "machine memory model runs.history stepsize stopping tables.dataset tables.options"
+        "hardware.device hardware.memory hardware.threads runs.history stepsize stopping "
+        "tables.dataset tables.options"
     ),
 }
 

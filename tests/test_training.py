@@ -13,7 +13,7 @@ from twolayer import training
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.errors import ConfigError, DivergedError
-from twolayer.machine import set_up
+from twolayer.hardware.threads import set_up
 from twolayer.runs.history import Block
 from twolayer.training import final_loss, fit, prepare, train
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         RunError,
         TwolayerError,
     )
-    from twolayer.model import build_model
+    from twolayer.hardware.device import build_model
     from twolayer.runs.history import Block
     from twolayer.training import Fit, Training, final_loss, fit, prepare, train
 
@@ -67,7 +67,7 @@ _HOME = {
         "RunError",
         "TwolayerError",
     ],
-    "model": ["build_model"],
+    "hardware.device": ["build_model"],
     "runs.history": ["Block"],
     "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
 }

@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from twolayer import machine, memory
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import GRAPH_ITERATIONS
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
-from twolayer.model import resolve_device
+from twolayer.hardware import memory
+from twolayer.hardware import threads as cpu_threads
+from twolayer.hardware.device import fits, resolve_device
+from twolayer.hardware.threads import choose_threads, cores
 from twolayer.stepsize import suggested
 from twolayer.training import prepare
 
@@ -71,7 +73,7 @@ class Bench:
         self.auto = resolved.engine_name
         self.lr = suggested(self.model, self.data, resolved) if resolved.lr == "auto" else resolved.lr
         self.engines = [
-            Measured(one.model_copy(update={"threads": machine.choose_threads(one), "lr": self.lr})) for one in applying
+            Measured(one.model_copy(update={"threads": choose_threads(one), "lr": self.lr})) for one in applying
         ]
         self.products = Products(base)
 
@@ -87,7 +89,7 @@ class Bench:
                 self.left_out[config.engine_name] = "not to be had on mps"
             elif (times := selection.operations(config) / primal) > TOO_MANY:
                 self.left_out[config.engine_name] = f"{times:.0f} times the operations of primal"
-            elif not machine.fits(config):
+            elif not fits(config):
                 self.left_out[config.engine_name] = f"it needs {size(memory.needed(config))} of memory"
             else:
                 yield config.model_copy(update={"cuda_graph": True})
@@ -123,7 +125,7 @@ class Bench:
     def _run(self, engine: Measured) -> tuple[float, float]:
         """A round of one engine, from the initial weights: the seconds an iteration, and those of the rest."""
         config, model = engine.config, copy.deepcopy(self.model)
-        with machine.set_up(config):
+        with cpu_threads.set_up(config):
             start = clock(self.device)
             working = make_engine(model, self.data, config)
             made = clock(self.device)
@@ -180,7 +182,7 @@ class Products:
     """Products of large square matrices, `size` a side: the rate that the device is capable of."""
 
     def __init__(self, config: Config) -> None:
-        threads = machine.cores() if config.threads == "auto" else config.threads
+        threads = cores() if config.threads == "auto" else config.threads
         self.config = config.model_copy(update={"threads": threads})
         self.rates: list[float] = []  # floating point operations a second, round by round
         self.size, seconds = 512, 0.0
@@ -198,7 +200,7 @@ class Products:
         self.rates.append(2 * self.size**3 * self.repeats / self._seconds(self.repeats))
 
     def _seconds(self, repeats: int) -> float:
-        with machine.set_up(self.config):
+        with cpu_threads.set_up(self.config):
             start = clock(self.config.device)
             for _ in range(repeats):
                 torch.mm(self.one, self.other, out=self.out)

@@ -11,7 +11,7 @@ import torch
 from twolayer.config.schema import Config, LinearData
 from twolayer.engines.base import Data
 from twolayer.errors import DataError, extra
-from twolayer.model import resolve_device
+from twolayer.hardware.device import resolve_device
 from twolayer.tables.options import FileData
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, memory, process
+from twolayer import console, process
 from twolayer.config import loading, schema, validation
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
+from twolayer.hardware import memory
 from twolayer.runs import folder
 from twolayer.tables.options import FileData, is_table
 

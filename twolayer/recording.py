@@ -22,7 +22,7 @@ from twolayer.config.schema import Config, document
 from twolayer.engines.base import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
 from twolayer.files import named
-from twolayer.model import device_name
+from twolayer.hardware.device import device_name
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run

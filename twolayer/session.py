@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from twolayer import console, process
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
-from twolayer.model import device_name
+from twolayer.hardware.device import device_name
 from twolayer.recording import Recording
 from twolayer.stepsize import curvature, is_cheap
 from twolayer.training import Fit

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from twolayer import machine
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.base import Data, check_state, relu_backward, views
 from twolayer.engines.losses import factor, softmax
 from twolayer.errors import DataError
+from twolayer.hardware import threads
 from twolayer.tables.options import FileData
 
 TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
@@ -59,7 +59,7 @@ def curvature(model: nn.Sequential, data: Data, config: Config) -> Curvature:
     if isinstance(config.data, FileData) and len(data.x) > LARGE:
         some = sample(data, config)
         data, times = some, len(data.x) / len(some.x) if config.reduction == "sum" else 1.0
-    with machine.set_up(config), torch.no_grad():
+    with threads.set_up(config), torch.no_grad():
         largest, products = _power(weights, data, config, start, 0.0)
         if largest < 0:  # the one of largest size: seen from there, the largest is the farthest
             above, more = _power(weights, data, config, start, largest)
@@ -94,7 +94,7 @@ class Measure:
 
     It starts where the one before has ended, and everything is in buffers that are made once. It is the step for the
     rows of an update: where the loss is their sum, for as many as the largest batch has. All methods are to be called
-    with the threads and the precision of the training (`machine.set_up`).
+    with the threads and the precision of the training (`threads.set_up`).
     """
 
     def __init__(self, model: nn.Sequential, data: Data, config: Config) -> None:

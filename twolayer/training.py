@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from twolayer import formatting, machine, memory, stepsize
+from twolayer import formatting, stepsize
 from twolayer.config.schema import Config, settled
 from twolayer.data import load_data
 from twolayer.engines import selection
@@ -22,7 +22,8 @@ from twolayer.engines.base import Data, RowEngine, check_state
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import choose_engine, choose_form
 from twolayer.errors import DataError, DeviceError, DivergedError, StateError
-from twolayer.model import build_model, resolve_device
+from twolayer.hardware import device, memory, threads
+from twolayer.hardware.device import build_model, resolve_device
 from twolayer.runs.history import Block
 from twolayer.stepsize import Measure, is_sampled
 from twolayer.stopping import Best
@@ -88,8 +89,8 @@ def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, n
     memory.check(config)
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
     memory.check(config)  # `auto` may have become the CPU
-    if config.device.startswith("cuda") and not machine.fits(config):
-        free = machine.free_memory(config.device) or 0
+    if config.device.startswith("cuda") and not device.fits(config):
+        free = device.free_memory(config.device) or 0
         sizes = f"{formatting.size(memory.needed(config))}, and {formatting.size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     config = config.model_copy(update={"engine": choose_engine(config)})
@@ -98,10 +99,10 @@ def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, n
     if config.engine == "fused":
         form = config.model_copy(update={"form": choose_form(config)})
         # The dual form has K beside all that the primal form has: where it does not fit, that may.
-        config = form if config.form != "auto" or machine.fits(form) else form.model_copy(update={"form": "primal"})
-    config = config.model_copy(update={"threads": machine.choose_threads(config)})
+        config = form if config.form != "auto" or device.fits(form) else form.model_copy(update={"form": "primal"})
+    config = config.model_copy(update={"threads": threads.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
-    with machine.set_up(config):
+    with threads.set_up(config):
         return settled(config), load_data(config, generator, table), build_model(config, generator)
 
 
@@ -136,7 +137,7 @@ class Fit(Iterator[Block]):
         self.best = Best(model, config.patience) if config.patience is not None else None
         self.stopped = False  # for want of a better validation loss
         is_continued, state = state is not None, dict(state or {})
-        with machine.set_up(config):  # the dual form's K depends on the threads, too
+        with threads.set_up(config):  # the dual form's K depends on the threads, too
             self.meter = Measure(model, data, config) if config.lr == "auto" and is_sampled(config) else None
             for part in (self.meter, self.best):
                 if part is not None and is_continued:
@@ -177,7 +178,7 @@ class Fit(Iterator[Block]):
         Raises DivergedError where their loss is not finite. The training cannot go on after this.
         """
         kept = self.done
-        with machine.set_up(self.config):
+        with threads.set_up(self.config):
             if self.best is not None:
                 self.best.consider(self._validated()[0], self.done)
                 self.best.restore()
@@ -216,7 +217,7 @@ class Fit(Iterator[Block]):
             start, first = time.perf_counter(), self.done + 1
             count = min(size, self.config.epochs - self.done)
             count = min(count, self.cut_every - self.done % self.cut_every) if self.cut_every else count
-            with machine.set_up(self.config):
+            with threads.set_up(self.config):
                 rows = list(self._epochs(count) if by_epoch else self._iterations(count))
                 computed = time.perf_counter()
                 self.engine.sync()
@@ -313,7 +314,7 @@ def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
     """The loss after the last update. Raises DivergedError where it is not finite."""
-    with machine.set_up(config):
+    with threads.set_up(config):
         loss, *_ = scores(model, data, config)
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)

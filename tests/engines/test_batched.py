@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tests.helpers.oracles import allocations, needs_cuda, same, score, sgd_on, with_classes
 from tests.helpers.processes import examples
-from twolayer import memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import selection
@@ -24,7 +23,8 @@ from twolayer.engines.dual import DualEngine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import choose_form
 from twolayer.errors import DataError
-from twolayer.machine import set_up
+from twolayer.hardware import memory
+from twolayer.hardware.threads import set_up
 from twolayer.runs import checkpoint
 from twolayer.training import prepare
 

@@ -22,7 +22,7 @@ from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import choose_engine
 from twolayer.errors import DataError
-from twolayer.machine import set_up
+from twolayer.hardware.threads import set_up
 from twolayer.training import prepare
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from tests.helpers.oracles import configs, needs_cuda, run, same, with_engine
 from tests.helpers.processes import examples
-from twolayer import available_memory, memory
+from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import factory, selection
@@ -20,7 +20,8 @@ from twolayer.engines.dual import _k
 from twolayer.engines.factory import fused_engine, make_engine
 from twolayer.engines.selection import choose_form
 from twolayer.errors import ConfigError
-from twolayer.machine import set_up
+from twolayer.hardware import memory
+from twolayer.hardware.threads import set_up
 from twolayer.training import final_loss, fit, prepare, train
 
 

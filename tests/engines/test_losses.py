@@ -19,7 +19,7 @@ from twolayer.engines import fused, selection
 from twolayer.engines.base import Data, Engine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import PlainEngine
-from twolayer.machine import set_up
+from twolayer.hardware.threads import set_up
 from twolayer.training import final_loss, fit, prepare
 
 ALL = [*ENGINES, "fused plain", "rows"]

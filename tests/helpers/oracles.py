@@ -15,7 +15,7 @@ from torch._C._profiler import _EventType
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
-from twolayer.machine import set_up
+from twolayer.hardware.threads import set_up
 from twolayer.training import prepare
 
 ENGINES = ["autograd", "manual", "fused primal", "fused dual"]

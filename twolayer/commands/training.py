@@ -131,7 +131,7 @@ def bench(
     resolved = resolve(config, set_ or [], context)
     with computing():
         from twolayer.bench import Bench  # a second, nearly all of it torch
-        from twolayer.model import device_name
+        from twolayer.hardware.device import device_name
 
     process.start_computing()
     full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False

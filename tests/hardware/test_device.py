@@ -7,7 +7,7 @@ from torch import nn
 from twolayer.config.loading import load_config
 from twolayer.data import load_data
 from twolayer.errors import DeviceError
-from twolayer.model import build_model, resolve_device
+from twolayer.hardware.device import build_model, resolve_device
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 

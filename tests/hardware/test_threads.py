@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.helpers.forking import clean_environment
-from twolayer import machine
 from twolayer.config.loading import load_config
 from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
-from twolayer.machine import choose_threads, cores, set_up
+from twolayer.hardware import threads
+from twolayer.hardware.threads import choose_threads, cores, set_up
 
 
 def test_the_operations_are_those_of_the_products() -> None:
@@ -24,7 +24,7 @@ def test_the_operations_are_those_of_the_products() -> None:
 
 def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    monkeypatch.setattr(machine, "_quota", lambda: float("inf"))
+    monkeypatch.setattr(threads, "_quota", lambda: float("inf"))
     small, wide = load_config("scratch"), load_config("default", D_in=20000, H=256)
     large = load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
     assert [choose_threads(config) for config in (small, load_config("default"), wide, large)] == [1, 1, 2, 6]
@@ -80,8 +80,8 @@ def test_no_more_threads_than_the_containers_cpus(
     if limit:
         (tmp_path / "cpu.max").write_text(limit + "\n")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    quota = machine._quota(tmp_path, groups)
-    monkeypatch.setattr(machine, "_quota", lambda: quota)
+    quota = threads._quota(tmp_path, groups)
+    monkeypatch.setattr(threads, "_quota", lambda: quota)
     assert cores() == most
     assert choose_threads(load_config("default", N=4096, D_in=4096)) == most
 
@@ -92,7 +92,7 @@ def test_the_groups_above_count_too_and_the_smallest_limit_wins(tmp_path: Path) 
     (tmp_path / "user.slice" / "work.scope").mkdir(parents=True)
     (tmp_path / "user.slice" / "cpu.max").write_text("200000 100000\n")
     (tmp_path / "user.slice" / "work.scope" / "cpu.max").write_text("300000 100000\n")
-    assert machine._quota(tmp_path, groups) == 2
+    assert threads._quota(tmp_path, groups) == 2
 
 
 def test_an_older_kernels_limit_counts(tmp_path: Path) -> None:
@@ -101,19 +101,21 @@ def test_an_older_kernels_limit_counts(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert machine._quota(tmp_path, groups) == float("inf")
+    assert threads._quota(tmp_path, groups) == float("inf")
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("250000\n")
-    assert machine._quota(tmp_path, groups) == 2.5
+    assert threads._quota(tmp_path, groups) == 2.5
 
 
 def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
-    assert machine._quota(tmp_path, tmp_path / "no such file") == float("inf")
+    assert threads._quota(tmp_path, tmp_path / "no such file") == float("inf")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to CPUs")
 def test_a_process_bound_to_one_cpu_takes_one_thread() -> None:
     cpu = min(os.sched_getaffinity(0))
-    program = f"import os; os.sched_setaffinity(0, {{{cpu}}}); from twolayer import machine; print(machine.cores())"
+    program = (
+        f"import os; os.sched_setaffinity(0, {{{cpu}}}); from twolayer.hardware import threads; print(threads.cores())"
+    )
     environment = {key: value for key, value in clean_environment().items() if not key.endswith("_NUM_THREADS")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -1,4 +1,4 @@
-"""The device and the model."""
+"""The device: which one, its name, and its free memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import torch
 from torch import nn
 
+from twolayer import available_memory
 from twolayer.config.schema import Config
 from twolayer.errors import DeviceError
+from twolayer.hardware import memory
 
 
 def resolve_device(device: str, dtype: str = "float32") -> str:
@@ -81,3 +83,19 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> nn.
             else:
                 nn.init.zeros_(parameter)
     return model.to(resolve_device(config.device, config.dtype), getattr(torch, config.dtype))
+
+
+def fits(config: Config) -> bool:
+    """Whether there is the memory that the training needs on its device, which is resolved."""
+    free = free_memory(config.device)
+    return free is None or memory.needed(config) <= free
+
+
+def free_memory(device: str) -> int | None:
+    """The bytes that can still be taken on a device; None where nobody says."""
+    if device.startswith("cuda"):
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # PyTorch's own, to be had again
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return available_memory.available()

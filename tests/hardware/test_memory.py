@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from twolayer import available_memory, memory
+from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError
 from twolayer.formatting import size
+from twolayer.hardware import memory
 
 
 def test_the_need_is_data_parameters_gradients_and_activations() -> None:

@@ -1,4 +1,4 @@
-"""What of the machine a training takes: CPU threads, and the precision of its products."""
+"""CPU threads, and the precision of matrix products."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from twolayer import available_memory, memory
 from twolayer.config.schema import Config
 from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
+from twolayer.hardware import memory
 
 # The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
@@ -49,22 +49,6 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
                 quota, period = map(int, " ".join(file.read_text() for file in files).split())
                 limits += [quota / period] if quota > 0 else []
     return min(limits)
-
-
-def fits(config: Config) -> bool:
-    """Whether there is the memory that the training needs on its device, which is resolved."""
-    free = free_memory(config.device)
-    return free is None or memory.needed(config) <= free
-
-
-def free_memory(device: str) -> int | None:
-    """The bytes that can still be taken on a device; None where nobody says."""
-    if device.startswith("cuda"):
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # PyTorch's own, to be had again
-        return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return available_memory.available()
 
 
 @contextmanager
