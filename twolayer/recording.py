@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from twolayer import evaluation, formatting
-from twolayer.baselines import linear_baseline
+from twolayer import formatting
 from twolayer.config.schema import Config, document
 from twolayer.engines.base import Data
 from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
+from twolayer.evaluation import predictor
+from twolayer.evaluation.baselines import linear_baseline
 from twolayer.files import named
 from twolayer.hardware.device import device_name
 from twolayer.runs import checkpoint, folder
@@ -129,7 +130,7 @@ class Recording:
         metadata: dict[str, Any] = {"iteration": str(iteration)}
         if (columns := fit.data.columns) is not None:
             baseline = linear_baseline(fit.data.x, fit.data.y, columns.classes is not None)
-            tensors = evaluation.bundle(fit.model, columns, baseline)
+            tensors = predictor.bundle(fit.model, columns, baseline)
             metadata["columns"] = columns.document()
         parts = checkpoint.pack(tensors, metadata)
         self.run.write(MODEL, *parts)

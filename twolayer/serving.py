@@ -16,7 +16,7 @@ import polars as pl
 
 from twolayer import console, process
 from twolayer.errors import DataError, RunError
-from twolayer.evaluation import Array, Model, Scores, load_model, predict
+from twolayer.evaluation.predictor import Array, Model, Scores, load_model, predict
 from twolayer.files import replacing
 from twolayer.tables import readers, writers
 from twolayer.tables.dataset import scan
@@ -49,6 +49,15 @@ class _Rows:
                 yield first, frame, x
                 first += frame.height
 
+    def remarks(self) -> list[str]:
+        """What the model does not know of the rows that were read, a line for each column."""
+        found = []
+        for column, count in self.unknown.items():
+            cells = "1 row has" if count == 1 else f"{count} rows have"
+            what = f"column {shown(column)}: {cells} a category that the model does not know"
+            found.append(f"{self.name}: {what}; it counts for nothing")
+        return found
+
 
 @contextmanager
 def _table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool) -> Iterator[_Rows]:
@@ -61,10 +70,6 @@ def _table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool)
         chosen = source.names if whole else needed
         rows = _Rows(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
         yield rows
-    for column, count in rows.unknown.items():
-        cells = "1 row has" if count == 1 else f"{count} rows have"
-        what = f"column {shown(column)}: {cells} a category that the model does not know"
-        console.note(f"{name}: {what}; it counts for nothing")
 
 
 def _spooled(folder: Path) -> Path:
@@ -82,8 +87,8 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def evaluate(run: Path, data: str, form: console.Format) -> None:
-    """Print how good a run's model is on a table, beside the linear model and the constant."""
+def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
+    """How good a run's model is on a table, and what the model does not know of that, a line for each column."""
     model = load_model(run)
     columns, scores = model.columns, Scores(model)
     targets = tuple(target.column for target in columns.targets)
@@ -92,6 +97,12 @@ def evaluate(run: Path, data: str, form: console.Format) -> None:
             scores.add(x, encode_targets(frame, columns, rows.name, first))
     if not scores.rows:
         raise DataError(f"{rows.name}: has no rows")
+    return scores, rows.remarks()
+
+
+def print_scores(scores: Scores, form: console.Format) -> None:
+    """Print how good a model is, beside the linear model and the constant."""
+    columns = scores.model.columns
     names, figures = scores.table()
     if form == "jsonl":  # JSON has no infinity
         figures = [tuple(None if isinstance(f, float) and not isfinite(f) else f for f in row) for row in figures]
@@ -105,7 +116,7 @@ def evaluate(run: Path, data: str, form: console.Format) -> None:
     if len(columns.classes) > _MOST_CLASSES:
         console.note(f"no table of confusions: there are {len(columns.classes)} classes")
         return
-    console.say(f"\n{targets[0]}: true classes by predicted ones")
+    console.say(f"\n{columns.targets[0].column}: true classes by predicted ones")
     pairs = zip(columns.classes, scores.confusion.tolist(), strict=True)
     console.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], form)
 
@@ -124,15 +135,15 @@ def write_predictions(run: Path, data: str, out: Path | None, form: writers.Form
     model = load_model(run)
     with _table(data, model.columns, model.columns.inputs, whole=True) as rows:
         writers.check_writable(rows.schema, form, rows.name)
-        added = _added(model.columns, rows)
-        schema, odd = pl.Schema({**rows.schema, **added}), Counter[str]()
-        frames = _predicted(model, rows, added, odd)
+        schema, frames, odd = predictions(model, rows)
         if out is None:
             for part in writers.parts(frames, schema, form):
                 console.write_bytes(part)
         else:
             with replacing(out) as file:
                 writers.sink(frames, schema, form, file)
+    for remark in rows.remarks():
+        console.note(remark)
     for column, count in odd.items():
         where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
         console.note(f"{rows.name}: {column} is no finite number in {where} are too large")
@@ -144,6 +155,16 @@ def _check_out(out: Path, data: str) -> None:
         raise RunError(f"{out}: is there already, and is no file; take another name", usage=True)
     if data != "-" and out.exists() and Path(data).exists() and out.samefile(data):
         raise RunError(f"{out}: is the input; take another name", usage=True)
+
+
+def predictions(model: Model, rows: _Rows) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
+    """The rows with their predictions, a chunk at a time, and the schema of those.
+
+    The counter has, once they are read, how many predictions of a column are no finite numbers. Raises DataError.
+    """
+    added = _added(model.columns, rows)
+    odd = Counter[str]()
+    return pl.Schema({**rows.schema, **added}), _predicted(model, rows, added, odd), odd
 
 
 def _added(columns: Columns, rows: _Rows) -> dict[str, pl.DataType]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from twolayer.baselines import linear_baseline
-from twolayer.evaluation import bundle
+from twolayer.evaluation.baselines import linear_baseline
+from twolayer.evaluation.predictor import bundle
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checksum import digest
 from twolayer.tables.dataset import Table, read

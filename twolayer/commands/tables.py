@@ -73,7 +73,10 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
         from twolayer import serving  # a second, nearly all of it torch
 
     process.start_computing()
-    serving.evaluate(path, data, format_)
+    scores, remarks = serving.scored(path, data)
+    for remark in remarks:
+        console.note(remark)
+    serving.print_scores(scores, format_)
 
 
 @commands.command(epilog="Example:  twolayer predict my-1 new.csv -o predicted.csv")

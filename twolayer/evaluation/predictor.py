@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twolayer.baselines import Baseline
 from twolayer.errors import DataError, RunError
+from twolayer.evaluation.baselines import Baseline
 from twolayer.files import open_regular
 from twolayer.runs.checkpoint import unpack
 from twolayer.runs.checksum import digest, read_tensors

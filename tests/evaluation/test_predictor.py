@@ -14,9 +14,9 @@ import torch
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import Run
 from tests.helpers.tablerun import CSV, make_run
-from twolayer.baselines import Baseline, linear_baseline
 from twolayer.errors import RunError
-from twolayer.evaluation import Model, Scores, forward, load_model, predict
+from twolayer.evaluation.baselines import Baseline, linear_baseline
+from twolayer.evaluation.predictor import Model, Scores, forward, load_model, predict
 from twolayer.tables.encoding import encode, encode_targets
 from twolayer.tables.features import Columns
 
