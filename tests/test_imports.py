@@ -43,14 +43,13 @@ ONLY_USER = {
     "PIL": {"picturing"},
     "altair": {"chart"},
     "vl_convert": {"plotting", "report"},
-    "polars": {"serving", "tables"},
+    "polars": {"evaluation.encoded_rows", "tables"},
     "tensorboard": {"runs.tensorboard"},
     "torch": {
         "bench",
         "data",
         "engines",
-        "evaluation.baselines",
-        "evaluation.predictor",
+        "evaluation",
         "hardware",
         "recording",
         "runs.checkpoint",
@@ -63,6 +62,7 @@ ONLY_USER = {
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
     "config.from_table": "polars, only for a table",
+    "evaluation.predictor": "polars, only for a table",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
 WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
@@ -82,7 +82,7 @@ UNMOVED: dict[str, str] = {
     "commands.looking": (
         "compare console formatting options runs.folder runs.listing runs.saved_run | comparing plotting report showing"
     ),
-    "commands.tables": ("console errors options process runs.folder | serving tables.describe"),
+    "commands.tables": ("console errors options process runs.folder | evaluation.encoded_rows serving tables.describe"),
     "commands.training": (
         "console errors options process runs.folder | bench hardware.device recording "
         "runs.tensorboard session stepsize training"
@@ -92,11 +92,6 @@ UNMOVED: dict[str, str] = {
     "console": ("errors formatting process runs.history"),
     "curve": ("thinning"),
     "data": ("config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"),
-    "evaluation": (""),
-    "evaluation.baselines": (""),
-    "evaluation.predictor": (
-        "errors evaluation.baselines files runs.checkpoint runs.checksum runs.folder tables.features | tables.features"
-    ),
     "options": (
         "config.bundled config.loading config.schema config.validation console errors "
         "hardware.memory process runs.folder tables.options"
@@ -111,10 +106,7 @@ UNMOVED: dict[str, str] = {
         "tables.options training version"
     ),
     "report": ("chart errors files formatting page runs.saved_run telling theme"),
-    "serving": (
-        "console errors evaluation.predictor files process tables.dataset tables.encoding "
-        "tables.features tables.readers tables.writers"
-    ),
+    "serving": ("console errors evaluation.encoded_rows evaluation.predictor evaluation.scores files tables.writers"),
     "session": ("console errors hardware.device process recording stepsize training"),
     "showing": ("brief console curve process runs.history runs.saved_run thinning"),
     "stepsize": ("config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"),

@@ -16,7 +16,8 @@ from tests.helpers.processes import Run
 from tests.helpers.tablerun import CSV, make_run
 from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline, linear_baseline
-from twolayer.evaluation.predictor import Model, Scores, forward, load_model, predict
+from twolayer.evaluation.predictor import Model, forward, load_model, predict
+from twolayer.evaluation.scores import Scores
 from twolayer.tables.encoding import encode, encode_targets
 from twolayer.tables.features import Columns
 

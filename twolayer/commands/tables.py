@@ -71,9 +71,10 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
     path = folder.find(run)
     with computing():
         from twolayer import serving  # a second, nearly all of it torch
+        from twolayer.evaluation import encoded_rows
 
     process.start_computing()
-    scores, remarks = serving.scored(path, data)
+    scores, remarks = encoded_rows.scored(path, data)
     for remark in remarks:
         console.note(remark)
     serving.print_scores(scores, format_)
