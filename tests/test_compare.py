@@ -23,7 +23,7 @@ from tests.helpers.forking import Forked
 from tests.helpers.handmade import change_info, write_info
 from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
 from tests.helpers.trained import train
-from twolayer import compare
+from twolayer.reporting import comparison
 from twolayer.runs.folder import Run
 from twolayer.runs.history import Reader
 
@@ -139,7 +139,7 @@ def test_epochs_are_not_held_against_iterations(folder: Path) -> None:
 def test_csv_has_every_digit_and_reads_back(folder: Path) -> None:
     done = without_torch("compare", "a", "seed", "step", "--format", "csv", cwd=folder)
     found = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert list(found[0]) == list(compare.COLUMNS)
+    assert list(found[0]) == list(comparison.COLUMNS)
     expected = told(folder, "a", "seed", "step")
     assert len(found) == len(expected)
     for row, other in zip(found, expected, strict=True):
@@ -396,7 +396,7 @@ class Numbers:
 def held(a: list[float], b: list[float], tolerance: float) -> str:
     reference: Any = Numbers(a)
     other: Any = Numbers(b)
-    return compare.disagreement(reference, other, tolerance)
+    return comparison.disagreement(reference, other, tolerance)
 
 
 @given(HISTORY, st.floats(0, 1e10))

@@ -36,13 +36,13 @@ PUBLIC = {"__init__", "__main__"}  # they may import anything, and nothing impor
 ONLY_USER = {
     "typer": {"cli", "commands.configs", "commands.looking", "commands.tables", "commands.training", "options"},
     "rich": {"comparing", "console", "showing"},
-    "uniplot": {"curve"},
+    "uniplot": {"reporting.text_chart"},
     "yaml": {"config.yaml12"},
     "pydantic": {"config", "tables.options"},
-    "jinja2": {"page"},
-    "PIL": {"picturing"},
-    "altair": {"chart"},
-    "vl_convert": {"plotting", "report"},
+    "jinja2": {"reporting.html.page"},
+    "PIL": {"reporting.html.weight_images"},
+    "altair": {"reporting.chart"},
+    "vl_convert": {"reporting.html.report", "reporting.plot"},
     "polars": {"evaluation.encoded_rows", "tables"},
     "tensorboard": {"runs.tensorboard"},
     "torch": {
@@ -74,46 +74,38 @@ UNMOVED: dict[str, str] = {
         "config.schema engines.factory engines.fused engines.selection errors formatting "
         "hardware.device hardware.memory hardware.threads stepsize training"
     ),
-    "brief": ("formatting runs.folder runs.saved_run"),
-    "chart": ("errors formatting runs.saved_run theme thinning"),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
     "commands": (""),
     "commands.configs": ("config.bundled config.schema console options"),
     "commands.looking": (
-        "compare console formatting options runs.folder runs.listing runs.saved_run | comparing plotting report showing"
+        "console formatting options reporting.comparison runs.folder runs.listing runs.saved_run | "
+        "comparing reporting.html.report reporting.plot showing"
     ),
     "commands.tables": ("console errors options process runs.folder | evaluation.encoded_rows serving tables.describe"),
     "commands.training": (
         "console errors options process runs.folder | bench hardware.device recording "
         "runs.tensorboard session stepsize training"
     ),
-    "compare": ("brief runs.history runs.saved_run"),
-    "comparing": ("compare console formatting"),
+    "comparing": ("console formatting reporting.comparison"),
     "console": ("errors formatting process runs.history"),
-    "curve": ("thinning"),
     "data": ("config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"),
     "options": (
         "config.bundled config.loading config.schema config.validation console errors "
         "hardware.memory process runs.folder tables.options"
     ),
-    "page": ("errors version"),
-    "picturing": ("errors formatting runs.model_file runs.saved_run"),
-    "plotting": ("chart errors files page runs.saved_run theme"),
     "process": (""),
     "recording": (
         "config.schema engines.base errors evaluation.baselines evaluation.predictor files "
         "formatting hardware.device runs.checkpoint runs.folder runs.history runs.tensorboard "
         "tables.options training version"
     ),
-    "report": ("chart errors files formatting page runs.saved_run telling theme"),
     "serving": ("console errors evaluation.encoded_rows evaluation.predictor evaluation.scores files tables.writers"),
     "session": ("console errors hardware.device process recording stepsize training"),
-    "showing": ("brief console curve process runs.history runs.saved_run thinning"),
+    "showing": (
+        "console process reporting.downsampling reporting.summary reporting.text_chart runs.history runs.saved_run"
+    ),
     "stepsize": ("config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"),
     "stopping": ("engines.base errors"),
-    "telling": ("brief compare config.schema errors formatting picturing runs.model_file runs.saved_run"),
-    "theme": (""),
-    "thinning": (""),
     "training": (
         "config.schema data engines.base engines.factory engines.selection errors formatting "
         "hardware.device hardware.memory hardware.threads runs.history stepsize stopping "

@@ -29,7 +29,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    pages = [f"twolayer/templates/{path.name}" for path in (ROOT / "twolayer/templates").iterdir()]
+    pages = [
+        f"twolayer/reporting/html/templates/{path.name}"
+        for path in (ROOT / "twolayer/reporting/html/templates").iterdir()
+    ]
     assert len(pages) > 3
     for name in (
         "twolayer/py.typed",

@@ -20,8 +20,8 @@ from tests.helpers.browsing import opened
 from tests.helpers.handmade import change_info, look, make
 from tests.helpers.processes import Run, without_torch
 from tests.helpers.trained import train
+from twolayer.reporting.chart_theme import COLOURS
 from twolayer.runs import folder as run_folder
-from twolayer.theme import COLOURS
 
 Pixels = npt.NDArray[np.int16]
 

@@ -8,9 +8,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from twolayer.compare import Thing
 from twolayer.console import out
 from twolayer.formatting import duration, shown
+from twolayer.reporting.comparison import Thing
 
 NOWHERE = "nowhere"
 

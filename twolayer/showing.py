@@ -6,22 +6,20 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer import curve, process
-from twolayer.brief import brief
+from twolayer import process
 from twolayer.console import Format, LossView, Rows, note, out
+from twolayer.reporting import text_chart
+from twolayer.reporting.downsampling import Scale, evenly, spans_decades
+from twolayer.reporting.summary import brief
 from twolayer.runs import saved_run
 from twolayer.runs.history import Block, Reader
 from twolayer.runs.saved_run import Saved
-from twolayer.thinning import evenly, spans_decades
-
-Scale = Literal["auto", "log", "linear"]
 
 PAUSE = 0.25  # seconds between two looks at a run that is going on
 _NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
@@ -221,14 +219,14 @@ def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
     curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
     ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
     log = scale == "log" or (scale == "auto" and spans_decades(v for values in curves.values() for v in values))
-    drawn = curve.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
+    drawn = text_chart.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
     if not drawn:
         what = "above zero: there is nothing to draw on a log scale" if log else "a finite number: there is no curve"
         return [Text(f"no loss is {what}")]
-    marks = curve.ASCII_MARKS if ascii_only else ("━", "━") if colour else curve.MARKS
+    marks = text_chart.ASCII_MARKS if ascii_only else ("━", "━") if colour else text_chart.MARKS
     names = [
         Text.assemble((mark, tone if colour else ""), f" {name}")
-        for mark, tone, name in zip(marks, curve.COLOURS, curves, strict=False)
+        for mark, tone, name in zip(marks, text_chart.COLOURS, curves, strict=False)
     ]
     title = Text("  ").join(names) if len(names) > 1 else Text(next(iter(curves)))
     title.append(f" by {run.history.unit}{', log scale' if log else ''}")

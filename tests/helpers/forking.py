@@ -24,7 +24,7 @@ from threading import Thread
 from typing import IO, Any, NoReturn, Self
 
 # Not polars, nor what imports it: it starts threads, and a fork has none of them.
-BARE = ["cli", "comparing", "curve", "plotting", "showing", "telling"]
+BARE = ["cli", "comparing", "reporting.text_chart", "reporting.plot", "showing", "reporting.html.run_section"]
 TORCH = ["cli", "bench", "evaluation.predictor", "recording", "session", "stepsize"]
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.

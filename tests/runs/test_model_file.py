@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 from tests.helpers.tablerun import make_run
-from twolayer import picturing
 from twolayer.errors import RunError
+from twolayer.reporting.html import weight_images
 from twolayer.runs import checkpoint, model_file, saved_run
 
 SIZES = {"D_in": 5, "H": 4, "D_out": 2}
@@ -110,9 +110,9 @@ def test_a_model_of_another_network_is_refused(tmp_path: Path, tensors: dict[str
 @pytest.mark.parametrize("shape", [(1, 1), (3, 256), (256, 3), (257, 600), (1000, 100), (511, 1)])
 def test_a_cell_shows_the_largest_weight_of_its_block(shape: tuple[int, int]) -> None:
     matrix = np.random.default_rng(0).normal(size=shape)
-    scale = picturing.largest(matrix)
-    found = picturing.cells(matrix, scale)
-    down, across = map(picturing.block, shape)
+    scale = weight_images.largest(matrix)
+    found = weight_images.cells(matrix, scale)
+    down, across = map(weight_images.block, shape)
     assert max(found.shape) <= 256
     for row in range(found.shape[0]):
         for column in range(found.shape[1]):
@@ -123,27 +123,27 @@ def test_a_cell_shows_the_largest_weight_of_its_block(shape: tuple[int, int]) ->
 
 def test_weights_that_are_no_numbers_or_nothing_at_all_are_told_apart() -> None:
     matrix = np.array([[np.nan, np.inf, -np.inf, 0.0, -1e300, 5e299]])
-    found = picturing.cells(matrix, picturing.largest(matrix))
-    assert found.tolist() == [[picturing.NO_NUMBER] * 3 + [0, -127, 64]]
-    assert not picturing.cells(np.zeros((2, 2)), picturing.largest(np.zeros((2, 2)))).any()
+    found = weight_images.cells(matrix, weight_images.largest(matrix))
+    assert found.tolist() == [[weight_images.NO_NUMBER] * 3 + [0, -127, 64]]
+    assert not weight_images.cells(np.zeros((2, 2)), weight_images.largest(np.zeros((2, 2)))).any()
 
 
 def test_a_picture_is_a_png_whose_opacity_is_the_weight() -> None:
     levels = np.arange(-128, 128).astype(np.int8).reshape(16, 16)
-    pixels = decoded(picturing.png(levels))
+    pixels = decoded(weight_images.png(levels))
     for level, (red, green, blue, opacity) in zip(levels.flat, pixels.reshape(-1, 4), strict=True):
-        if level == picturing.NO_NUMBER:
-            assert (red, green, blue, opacity) == (*picturing.NEITHER, 255)
+        if level == weight_images.NO_NUMBER:
+            assert (red, green, blue, opacity) == (*weight_images.NEITHER, 255)
         else:
             assert opacity == round(abs(int(level)) / 127 * 255)
-            assert (red, green, blue) == (picturing.BELOW if level < 0 else picturing.ABOVE)
+            assert (red, green, blue) == (weight_images.BELOW if level < 0 else weight_images.ABOVE)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(2, 9), (9, 2)])
 def test_the_longer_side_goes_across_and_the_bias_beside_its_outputs(outputs: int, inputs: int) -> None:
     weight, bias = np.zeros((outputs, inputs), np.float32), np.zeros(outputs, np.float32)
     weight[1, 0], bias[1] = 1, -1
-    made = picturing.picture(model_file.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
+    made = weight_images.picture(model_file.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
     image, strip = decoded(made["image"]), decoded(made["bias"])
     assert image.shape[:2] == (2, 9)
     (row, column), (place,) = np.argwhere(image[..., 3])[0], np.flatnonzero(strip[..., 3])

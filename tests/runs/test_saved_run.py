@@ -14,6 +14,7 @@ from tests.helpers.processes import BASE
 from tests.helpers.trained import train
 from twolayer.errors import RunError
 from twolayer.formatting import shown
+from twolayer.reporting import comparison
 from twolayer.runs import saved_run
 from twolayer.runs.folder import Run
 from twolayer.runs.history import csv_row
@@ -161,23 +162,23 @@ def test_reading_again_takes_what_has_come_since(run: Path) -> None:
 
 def test_only_what_is_set_otherwise_differs(trained: Path) -> None:
     a, b, c, table = (saved_run.read(trained / name) for name in ("my-1", "my-2", "my-3", "my-4"))
-    assert saved_run.differences([a, a]) == {}
-    assert saved_run.differences([a, b]) == {"lr": [0.001, 0.002], "seed": [0, 1]}
-    assert saved_run.differences([a, b, c]) == {"lr": [0.001, 0.002, 1e9], "seed": [0, 1, 0]}
-    assert saved_run.differences([a, table])["data.path"] == [None, str(trained.parent / "my.csv")]
+    assert comparison.differences([a, a]) == {}
+    assert comparison.differences([a, b]) == {"lr": [0.001, 0.002], "seed": [0, 1]}
+    assert comparison.differences([a, b, c]) == {"lr": [0.001, 0.002, 1e9], "seed": [0, 1, 0]}
+    assert comparison.differences([a, table])["data.path"] == [None, str(trained.parent / "my.csv")]
 
 
 def test_a_config_that_cannot_be_read_differs_from_none(trained: Path, run: Path) -> None:
     (run / "config.yaml").unlink()
     a, b, broken = saved_run.read(trained / "my-1"), saved_run.read(trained / "my-2"), saved_run.read(run)
-    assert saved_run.differences([a, broken]) == {}
-    assert saved_run.differences([broken, a, b]) == {"lr": [None, 0.001, 0.002], "seed": [None, 0, 1]}
+    assert comparison.differences([a, broken]) == {}
+    assert comparison.differences([broken, a, b]) == {"lr": [None, 0.001, 0.002], "seed": [None, 0, 1]}
 
 
 def test_runs_of_one_name_are_called_by_their_paths(trained: Path, run: Path) -> None:
     a, b, other = saved_run.read(trained / "my-1"), saved_run.read(trained / "my-2"), saved_run.read(run)
-    assert saved_run.names([a, b]) == ["my-1", "my-2"]
-    assert saved_run.names([a, other]) == [str(trained / "my-1"), str(run)]
+    assert comparison.names([a, b]) == ["my-1", "my-2"]
+    assert comparison.names([a, other]) == [str(trained / "my-1"), str(run)]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from twolayer import compare, console
+from twolayer import console
 from twolayer.formatting import shown
 from twolayer.options import FormatOption, RunsArgument, SavedArgument
+from twolayer.reporting import comparison
 from twolayer.runs import listing, saved_run
 from twolayer.runs.folder import RUNS, find
 
@@ -86,7 +87,7 @@ def plot(
 
     A page (.html) is one file and asks the network for nothing: it tells the numbers, moves and zooms.
     """
-    from twolayer import plotting
+    from twolayer.reporting import plot as plotting
 
     plotting.check_name(out)
     found = [saved_run.read(path) for path in dict.fromkeys(map(find, names))]
@@ -110,7 +111,7 @@ def report(
     It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
     a picture of the weights.
     """
-    from twolayer.report import check_name, write
+    from twolayer.reporting.html.report import check_name, write
 
     check_name(out)
     problems = write([saved_run.read(find(name)) for name in names], out)
@@ -155,19 +156,19 @@ def compare_command(
         raise typer.BadParameter("two runs or more are compared; give another RUN")
     tolerance = _tolerance(expect_equal) if expect_equal is not None else None
     found = [saved_run.read(path) for path in map(find, run)]
-    names, things = saved_run.names(found), compare.compared(found)
+    names, things = comparison.names(found), comparison.compared(found)
     if format_ == "table":
         from twolayer import comparing
 
         comparing.show(things, names)
     else:
-        rows = compare.rows(things, names)
+        rows = comparison.rows(things, names)
         plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
-        console.rows(compare.COLUMNS, plain if format_ == "csv" else rows, format_)
+        console.rows(comparison.COLUMNS, plain if format_ == "csv" else rows, format_)
     for problem in dict.fromkeys(problem for one in found for problem in one.problems):
         console.note(problem)
     if tolerance is not None:
-        unlike = [compare.disagreement(found[0], one, tolerance) for one in found[1:]]
+        unlike = [comparison.disagreement(found[0], one, tolerance) for one in found[1:]]
         for name, what in zip(names[1:], unlike, strict=True):
             if what:
                 console.error(f"{name}: {what}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,20 +188,3 @@ def _config(path: Path, digests: object) -> Config:
     if isinstance(digests, list) and digest(raw) not in digests:
         raise RunError(f"{file}: was changed since")
     return config
-
-
-def names(runs: Sequence[Saved]) -> list[str]:
-    """What to call the runs: by their folders' names, and by their paths where two of those are the same."""
-    short = [safe(run.name) for run in runs]
-    return short if len(set(short)) == len(short) else [safe(run.path) for run in runs]
-
-
-def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
-    """The keys whose values are not the same in all the configs that can be read, and those values, a run each.
-
-    A run whose config cannot be read, or does not have the key, stands there with None.
-    """
-    known = [run.values for run in runs]
-    keys = dict.fromkeys(key for values in known for key in values)
-    differ = [key for key in keys if len({repr(values.get(key)) for values in known if values}) > 1]
-    return {key: [values.get(key) for values in known] for key in differ}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
+
+Scale = Literal["auto", "log", "linear"]
 
 
 def thin(values: Sequence[float], most: int) -> list[int]:

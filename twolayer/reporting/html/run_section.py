@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twolayer import picturing
-from twolayer.brief import measures
-from twolayer.compare import computed
 from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
-from twolayer.runs import model_file, saved_run
+from twolayer.reporting import comparison
+from twolayer.reporting.comparison import computed
+from twolayer.reporting.html import weight_images
+from twolayer.reporting.summary import measures
+from twolayer.runs import model_file
 from twolayer.runs.saved_run import Saved
 
 LONGEST = 4000  # characters of a value that are shown
@@ -70,7 +71,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "ending": _ending(run),
         "problems": problems,
         "figures": _figures(run),
-        "layers": picturing.layers(run, model),
+        "layers": weight_images.layers(run, model),
         "when": when,
         "config": _config(run),
         "provenance": [
@@ -86,7 +87,7 @@ def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
 
     "?" stands where a run does not tell, and nothing where it does not have the key.
     """
-    known, differ = [run.values for run in runs], saved_run.differences(runs)
+    known, differ = [run.values for run in runs], comparison.differences(runs)
     found = [
         (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
         for key in differ

@@ -11,19 +11,19 @@ import pytest
 import vl_convert
 
 from tests.helpers.handmade import Drawn, look, make
-from twolayer import chart
 from twolayer.errors import RunError
+from twolayer.reporting import chart, downsampling
 from twolayer.runs.saved_run import Saved
 
 FALLING = [600 * math.exp(-i / 40) for i in range(500)]
 HUGE, TINY = 1.7976931348623157e308, 5e-324
 
 
-def drawn(*runs: Saved, scale: chart.Scale = "auto") -> Drawn:
+def drawn(*runs: Saved, scale: downsampling.Scale = "auto") -> Drawn:
     return look(vl_convert.vegalite_to_svg(chart.spec(runs, scale=scale)))
 
 
-def rows(*runs: Saved, scale: chart.Scale = "auto") -> list[dict[str, Any]]:
+def rows(*runs: Saved, scale: downsampling.Scale = "auto") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = chart.spec(runs, scale=scale)["datasets"][chart.DATA]
     return found
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from twolayer import chart, page, telling, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
 from twolayer.formatting import safe
-from twolayer.runs import saved_run
+from twolayer.reporting import chart, chart_theme, comparison
+from twolayer.reporting.html import page, run_section
 from twolayer.runs.saved_run import Saved
 
 with extra("vl_convert", "report"):
@@ -47,17 +47,17 @@ def write(runs: Sequence[Saved], path: Path) -> list[str]:
 
 def contents(runs: Sequence[Saved]) -> dict[str, Any]:
     """What the page shows: text that is safe to show, and numbers."""
-    names = saved_run.names(runs)
+    names = comparison.names(runs)
     drawn, colours = _chart(runs)
     parts = [
-        telling.told(run, name) | {"colour": colour} for run, name, colour in zip(runs, names, colours, strict=True)
+        run_section.told(run, name) | {"colour": colour} for run, name, colour in zip(runs, names, colours, strict=True)
     ]
     return {
         "title": " and ".join(names) if len(runs) < 3 else f"{len(runs)} runs",
-        "made": telling.moment(datetime.datetime.now(datetime.UTC)),
+        "made": run_section.moment(datetime.datetime.now(datetime.UTC)),
         "parts": parts,
         "summary": _summary(parts),
-        "differences": telling.differences(runs) if len(runs) > 1 else [],
+        "differences": run_section.differences(runs) if len(runs) > 1 else [],
         "alike": all(run.config is not None and run.info for run in runs),
         "chart": drawn,
         "tables": [
@@ -113,7 +113,9 @@ def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, list[str]]:
         del curves["log"]
     palette = found["linear"]["config"]["range"]["category"]
     for spec in found.values():
-        spec["config"] = theme.of_a_page(spec["config"]) | {"padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}}
+        spec["config"] = chart_theme.of_a_page(spec["config"]) | {
+            "padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}
+        }
     shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
     colours = {label: palette[number % len(palette)] for number, label in enumerate(shown)}
     drawn = {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}

@@ -7,16 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import formatting, theme
+from twolayer import formatting
 from twolayer.errors import RunError, extra
-from twolayer.runs import saved_run
+from twolayer.reporting import chart_theme, comparison
+from twolayer.reporting.downsampling import Scale, spans_decades, thin
 from twolayer.runs.saved_run import Saved
-from twolayer.thinning import spans_decades, thin
 
 with extra("altair", "report"):
     import altair as alt
-
-Scale = Literal["auto", "log", "linear"]
 
 KINDS = {"training": "loss", "validation": "val_loss"}  # and the columns of the history that hold them
 DATA = "losses"
@@ -80,7 +78,7 @@ def spec(
     if title:
         chart = chart.properties(title=_title(runs))
     made: dict[str, Any] = chart.to_dict()
-    made["config"] = theme.config(len(shown))
+    made["config"] = chart_theme.config(len(shown))
     made["datasets"] = {DATA: rows}
     if interactive:  # zooming makes the labels longer, and must not push the title out
         made["config"]["axisY"]["minExtent"] = 52
@@ -133,7 +131,7 @@ def labels(runs: Sequence[Saved]) -> list[str]:
     """What the legend calls the runs: their names, and the values that differ; no two are the same."""
     keys = _telling(runs)[:3]
     found: list[str] = []
-    for run, name in zip(runs, saved_run.names(runs), strict=True):
+    for run, name in zip(runs, comparison.names(runs), strict=True):
         values = run.values
         told = ", ".join(f"{key} {_value(values[key])}" for key in keys if values.get(key) is not None)
         label = whole = _short(name, 40) + (f": {told}" if told else "")
@@ -149,7 +147,7 @@ _title = title  # which is an argument of `spec`
 
 def _keys(runs: Sequence[Saved]) -> list[str]:
     """The keys that differ among the configs that can be read, those that matter most first."""
-    keys = saved_run.differences([run for run in runs if run.config is not None])
+    keys = comparison.differences([run for run in runs if run.config is not None])
     return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import uniplot
 
-from twolayer.thinning import thin
+from twolayer.reporting.downsampling import thin
 
 MARKS, ASCII_MARKS = ("•", "∘"), ("*", "o")  # of curves that no colour tells apart
 COLOURS = ("blue", "yellow")

@@ -20,7 +20,7 @@ with extra("jinja2", "report"):
 
 def read(name: str) -> str:
     """A file of `templates`, as it is."""
-    return (files("twolayer") / "templates" / name).read_text(encoding="utf-8")
+    return (files("twolayer.reporting.html") / "templates" / name).read_text(encoding="utf-8")
 
 
 def render(template: str, *, data: Any, scripts: Sequence[str], styles: Sequence[str], **values: Any) -> str:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.curve import draw
-from twolayer.thinning import spans_decades
+from twolayer.reporting.downsampling import spans_decades
+from twolayer.reporting.text_chart import draw
 
 DOTS = re.compile(r"[\u2801-\u28ff]")
 

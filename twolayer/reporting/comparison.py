@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twolayer.brief import measures
+from twolayer.formatting import safe
+from twolayer.reporting.summary import measures
 from twolayer.runs.history import Reader
-from twolayer.runs.saved_run import Saved, differences
+from twolayer.runs.saved_run import Saved
 
 COLUMNS = ("what", "run", "value", "reference", "difference", "relative")
 # What run.json says of the computing.
@@ -183,3 +184,20 @@ def computed(runs: Sequence[Saved], differ: set[str]) -> Iterator[tuple[str, lis
         values = [run.told(key) or None for run in runs]
         if len({value for value in values if value is not None}) > 1:
             yield key, values
+
+
+def names(runs: Sequence[Saved]) -> list[str]:
+    """What to call the runs: by their folders' names, and by their paths where two of those are the same."""
+    short = [safe(run.name) for run in runs]
+    return short if len(set(short)) == len(short) else [safe(run.path) for run in runs]
+
+
+def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
+    """The keys whose values are not the same in all the configs that can be read, and those values, a run each.
+
+    A run whose config cannot be read, or does not have the key, stands there with None.
+    """
+    known = [run.values for run in runs]
+    keys = dict.fromkeys(key for values in known for key in values)
+    differ = [key for key in keys if len({repr(values.get(key)) for values in known if values}) > 1]
+    return {key: [values.get(key) for values in known] for key in differ}

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.thinning import evenly, thin
+from twolayer.reporting.downsampling import evenly, thin
 
 VALUES = st.lists(st.floats(), max_size=300)
 

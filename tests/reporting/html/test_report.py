@@ -23,7 +23,7 @@ from tests.helpers.handmade import change_info, write_info
 from tests.helpers.processes import without_torch
 from tests.helpers.tablerun import make_run
 from tests.helpers.trained import train
-from twolayer.report import write
+from twolayer.reporting.html.report import write
 from twolayer.runs import saved_run
 
 EVIL = "</script><img src=x onerror=globalThis.hacked=1>\"'`{{7*7}}{% raw %}${7*7}\x1b[31m\u202e"

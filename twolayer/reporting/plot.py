@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from twolayer import chart, page, theme
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
+from twolayer.reporting import chart, chart_theme, downsampling
+from twolayer.reporting.html import page
 from twolayer.runs.saved_run import Saved
 
 with extra("vl_convert", "report"):
@@ -22,7 +23,7 @@ def check_name(path: Path) -> None:
         raise RunError(f"{path}: a plot is a picture or a page; name it {', '.join(ENDINGS[:-1])} or .html", usage=True)
 
 
-def write(runs: Sequence[Saved], path: Path, scale: chart.Scale = "auto") -> list[str]:
+def write(runs: Sequence[Saved], path: Path, scale: downsampling.Scale = "auto") -> list[str]:
     """Draw the runs' losses to a file; a line for each run that is not in it, which says why.
 
     Raises RunError where none has a loss to draw, or the file cannot be written.
@@ -39,7 +40,7 @@ def write(runs: Sequence[Saved], path: Path, scale: chart.Scale = "auto") -> lis
     return missing
 
 
-def draw(runs: Sequence[Saved], ending: str, scale: chart.Scale = "auto") -> bytes:
+def draw(runs: Sequence[Saved], ending: str, scale: downsampling.Scale = "auto") -> bytes:
     """The chart as a file with one of ENDINGS holds it."""
     if ending == ".html":
         return _page(runs, scale).encode()
@@ -51,9 +52,11 @@ def draw(runs: Sequence[Saved], ending: str, scale: chart.Scale = "auto") -> byt
     return vl_convert.vegalite_to_pdf(spec, allowed_base_urls=[])
 
 
-def _page(runs: Sequence[Saved], scale: chart.Scale) -> str:
+def _page(runs: Sequence[Saved], scale: downsampling.Scale) -> str:
     spec = chart.spec(runs, scale=scale, interactive=True, width="container", height=480, title=False)
-    spec["config"] = theme.of_a_page(spec["config"]) | {"padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}}
+    spec["config"] = chart_theme.of_a_page(spec["config"]) | {
+        "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}
+    }
     return page.render(
         "plot.html",
         data=spec,
