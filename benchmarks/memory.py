@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.training import train
+from twolayer.training.loop import train
 
 N, D_in, H, D_out = 4096, 1024, 1024, 64
 GOAL = 1.3  # times the buffers

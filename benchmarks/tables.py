@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from twolayer.config.loading import load_config
 from twolayer.tables import encoding
 from twolayer.tables.options import FileData
-from twolayer.training import Fit, prepare
+from twolayer.training.loop import Fit, prepare
 
 SPLITS = range(5)
 BELOW_LINEAR = 0.06

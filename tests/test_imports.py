@@ -46,16 +46,16 @@ ONLY_USER = {
     "polars": {"evaluation.encoded_rows", "tables"},
     "tensorboard": {"runs.tensorboard"},
     "torch": {
-        "bench",
-        "data",
         "engines",
         "evaluation",
         "hardware",
-        "recording",
         "runs.checkpoint",
-        "stepsize",
-        "stopping",
-        "training",
+        "training.benchmark",
+        "training.early_stopping",
+        "training.learning_rate",
+        "training.loop",
+        "training.recorder",
+        "training.setup",
     },
 }
 # Imports inside functions, each with its reason.
@@ -70,10 +70,6 @@ EXCEPT = {"runs.checkpoint", "cli.training_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
 UNMOVED: dict[str, str] = {
     "available_memory": (""),
-    "bench": (
-        "config.schema engines.factory engines.fused engines.selection errors formatting "
-        "hardware.device hardware.memory hardware.threads stepsize training"
-    ),
     "cli": ("commands.configs commands.looking commands.tables commands.training console errors process version"),
     "commands": (""),
     "commands.configs": ("config.bundled config.schema console options"),
@@ -83,33 +79,42 @@ UNMOVED: dict[str, str] = {
     ),
     "commands.tables": ("console errors options process runs.folder | evaluation.encoded_rows serving tables.describe"),
     "commands.training": (
-        "console errors options process runs.folder | bench hardware.device recording "
-        "runs.tensorboard session stepsize training"
+        "console errors options process runs.folder | hardware.device runs.tensorboard session "
+        "training.benchmark training.learning_rate training.loop training.recorder"
     ),
     "comparing": ("console formatting reporting.comparison"),
     "console": ("errors formatting process runs.history"),
-    "data": ("config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"),
     "options": (
         "config.bundled config.loading config.schema config.validation console errors "
         "hardware.memory process runs.folder tables.options"
     ),
     "process": (""),
-    "recording": (
-        "config.schema engines.base errors evaluation.baselines evaluation.predictor files "
-        "formatting hardware.device runs.checkpoint runs.folder runs.history runs.tensorboard "
-        "tables.options training version"
-    ),
     "serving": ("console errors evaluation.encoded_rows evaluation.predictor evaluation.scores files tables.writers"),
-    "session": ("console errors hardware.device process recording stepsize training"),
+    "session": ("console errors hardware.device process training.learning_rate training.loop training.recorder"),
     "showing": (
         "console process reporting.downsampling reporting.summary reporting.text_chart runs.history runs.saved_run"
     ),
-    "stepsize": ("config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"),
-    "stopping": ("engines.base errors"),
-    "training": (
-        "config.schema data engines.base engines.factory engines.selection errors formatting "
-        "hardware.device hardware.memory hardware.threads runs.history stepsize stopping "
-        "tables.dataset tables.options"
+    "training": (""),
+    "training.benchmark": (
+        "config.schema engines.factory engines.fused engines.selection errors formatting "
+        "hardware.device hardware.memory hardware.threads training.learning_rate training.loop"
+    ),
+    "training.early_stopping": ("engines.base errors"),
+    "training.learning_rate": (
+        "config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"
+    ),
+    "training.loop": (
+        "config.schema engines.base engines.factory engines.selection errors formatting "
+        "hardware.device hardware.memory hardware.threads runs.history tables.dataset "
+        "tables.options training.early_stopping training.learning_rate training.setup"
+    ),
+    "training.recorder": (
+        "config.schema engines.base errors evaluation.baselines evaluation.predictor files "
+        "formatting hardware.device runs.checkpoint runs.folder runs.history runs.tensorboard "
+        "tables.options training.loop version"
+    ),
+    "training.setup": (
+        "config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"
     ),
 }
 

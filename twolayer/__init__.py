@@ -12,7 +12,6 @@ TYPE_CHECKING = False  # typing's own, without the import: type checkers take th
 if TYPE_CHECKING:
     from twolayer.config.loading import load_config
     from twolayer.config.schema import Config
-    from twolayer.data import load_data
     from twolayer.engines.base import Data
     from twolayer.errors import (
         ConfigError,
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     )
     from twolayer.hardware.device import build_model
     from twolayer.runs.history import Block
-    from twolayer.training import Fit, Training, final_loss, fit, prepare, train
+    from twolayer.training.loop import Fit, Training, final_loss, fit, prepare, train
+    from twolayer.training.setup import load_data
 
 __all__ = [
     "Block",
@@ -55,7 +55,6 @@ __all__ = [
 _HOME = {
     "config.loading": ["load_config"],
     "config.schema": ["Config"],
-    "data": ["load_data"],
     "engines.base": ["Data"],
     "errors": [
         "ConfigError",
@@ -69,7 +68,8 @@ _HOME = {
     ],
     "hardware.device": ["build_model"],
     "runs.history": ["Block"],
-    "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
+    "training.loop": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
+    "training.setup": ["load_data"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

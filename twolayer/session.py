@@ -10,9 +10,9 @@ from contextlib import suppress
 from twolayer import console, process
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.hardware.device import device_name
-from twolayer.recording import Recording
-from twolayer.stepsize import curvature, is_cheap
-from twolayer.training import Fit
+from twolayer.training.learning_rate import curvature, is_cheap
+from twolayer.training.loop import Fit
+from twolayer.training.recorder import Recording
 
 
 def follow(

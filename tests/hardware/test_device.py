@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from twolayer.config.loading import load_config
-from twolayer.data import load_data
 from twolayer.errors import DeviceError
 from twolayer.hardware.device import build_model, resolve_device
+from twolayer.training.setup import load_data
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 

@@ -20,14 +20,13 @@ from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run, Write
 from tests.helpers.trained import train
 from tests.runs.test_folder import Failing
-from twolayer import recording
 from twolayer.config.loading import load_config
 from twolayer.errors import RunError
-from twolayer.recording import Recording
 from twolayer.runs import tensorboard
 from twolayer.runs.folder import Every, claim, read_info
 from twolayer.runs.history import Reader
-from twolayer.training import Fit, prepare
+from twolayer.training.loop import Fit, prepare
+from twolayer.training.recorder import Recording, go_on, start
 
 TAGS = {
     "loss": "loss/train",
@@ -181,14 +180,14 @@ def record(folder: Path) -> None:
     """A whole training in a run folder, as the command does it."""
     config, data, model = prepare(load_config("scratch", epochs=12))
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
-    with recording.start(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
+    with start(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
         follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, 0)))
 
 
 def resume(folder: Path, *, epochs: int = 12) -> None:
     with claim(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", epochs=epochs))
-        fit, _ = recording.go_on(run, config, data, model, EVERY, tensorboard=True)
+        fit, _ = go_on(run, config, data, model, EVERY, tensorboard=True)
         follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, fit.done)))
 
 

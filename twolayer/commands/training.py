@@ -88,27 +88,29 @@ def train(
     if tensorboard:
         from twolayer.runs.tensorboard import Writer
     with computing():
-        from twolayer import recording, session, training  # a second, nearly all of it torch
+        from twolayer import session  # a second, nearly all of it torch
+        from twolayer.training import loop
+        from twolayer.training.recorder import Recording, go_on, start
 
     process.start_computing()
-    full, data, model = training.prepare(resolved.config, resolved.table)
+    full, data, model = loop.prepare(resolved.config, resolved.table)
     if not no_save:
         console.outlive_reader()
     if run is not None:
-        fit, damages = recording.go_on(run, full, data, model, every, tensorboard=tensorboard)
+        fit, damages = go_on(run, full, data, model, every, tensorboard=tensorboard)
         for damage in damages:
             console.note(damage)
         if not fit.done:
             console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
-        fit = training.Fit(model, data, full, cut_every=every.iterations)
-        run = recording.start(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
+        fit = loop.Fit(model, data, full, cut_every=every.iterations)
+        run = start(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
     else:
-        fit = training.Fit(model, data, full)
+        fit = loop.Fit(model, data, full)
     recorder = None
     if run is not None:
         writer = Writer(run, full, fit.done) if tensorboard else None
-        recorder = recording.Recording(run, fit, every, writer)
+        recorder = Recording(run, fit, every, writer)
     name = config if resume is None else resolved.name
     raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))
 
@@ -130,8 +132,8 @@ def bench(
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
-        from twolayer.bench import Bench  # a second, nearly all of it torch
         from twolayer.hardware.device import device_name
+        from twolayer.training.benchmark import Bench  # a second, nearly all of it torch
 
     process.start_computing()
     full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
@@ -180,11 +182,11 @@ def lr_command(
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
-        from twolayer import stepsize, training  # a second, nearly all of it torch
+        from twolayer.training import learning_rate, loop  # a second, nearly all of it torch
 
     process.start_computing()
-    full, data, model = training.prepare(resolved.config, resolved.table)
-    found = stepsize.curvature(model, data, full)
+    full, data, model = loop.prepare(resolved.config, resolved.table)
+    found = learning_rate.curvature(model, data, full)
     rows = [
         ("lambda", found.largest, f"by {found.products} products with the Hessian"),
         ("2 / lambda", found.limit, "the largest stable step"),

@@ -15,16 +15,15 @@ from torch import nn
 
 from tests.helpers.handmade import change_info
 from tests.runs.test_folder import Failing
-from twolayer import recording
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
-from twolayer.recording import Recording, fingerprints
 from twolayer.runs import checkpoint
 from twolayer.runs.folder import Every, claim, read_info
-from twolayer.training import Fit, prepare
+from twolayer.training.loop import Fit, prepare
+from twolayer.training.recorder import Recording, fingerprints, go_on, start
 
 EVERY = Every("4", iterations=4)
 
@@ -33,7 +32,7 @@ def record(folder: Path, config: Config) -> None:
     """A whole training in a run folder, as the command does it."""
     config, data, model = prepare(config)
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
-    with recording.start(fit, EVERY, out=folder, source="x", note="") as run:
+    with start(fit, EVERY, out=folder, source="x", note="") as run:
         recorder = Recording(run, fit, EVERY)
         try:
             for block in fit:
@@ -47,7 +46,7 @@ def record(folder: Path, config: Config) -> None:
 def resume(folder: Path, **changed: Any) -> None:
     with claim(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", **changed))
-        fit, _ = recording.go_on(run, config, data, model, EVERY)
+        fit, _ = go_on(run, config, data, model, EVERY)
         recorder = Recording(run, fit, EVERY)
         for block in fit:
             recorder.add(block)
@@ -107,7 +106,7 @@ def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
             RunError, match=r"the data that are drawn now are not the run's; it was started with PyTorch 2\."
         ),
     ):
-        recording.go_on(run, config, Data(data.x + 1, data.y), model, EVERY)
+        go_on(run, config, Data(data.x + 1, data.y), model, EVERY)
 
 
 def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
     config, data, _ = prepare(load_config("scratch", epochs=16))
     _, _, other = prepare(load_config("scratch", epochs=16, seed=7))
     with claim(tmp_path / "run") as run, pytest.raises(RunError, match="the initial weights that are drawn now"):
-        recording.go_on(run, config, data, other, EVERY)
+        go_on(run, config, data, other, EVERY)
 
 
 def test_a_run_keeps_the_provenance_of_its_start(tmp_path: Path) -> None:
@@ -152,5 +151,5 @@ def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_pat
     history.write_text(changed)
     config, data, model = prepare(load_config("scratch", epochs=16))
     with claim(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
-        recording.go_on(run, config, data, model, EVERY)
+        go_on(run, config, data, model, EVERY)
     assert history.read_text() == changed

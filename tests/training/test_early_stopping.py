@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tests.helpers.oracles import same
-from twolayer.stopping import Best
+from twolayer.training.early_stopping import Best
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:

@@ -29,7 +29,7 @@ from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
 from twolayer.runs.history import Block, csv_row, scan
 from twolayer.tables.options import FileData
-from twolayer.training import Fit, Outcome
+from twolayer.training.loop import Fit, Outcome
 from twolayer.version import __version__
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from twolayer.config.loading import load_config
-from twolayer.data import load_data
 from twolayer.errors import DataError
+from twolayer.training.setup import load_data
 
 
 def test_random_data_is_the_books_x_then_y() -> None:

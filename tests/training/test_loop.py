@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from tests.helpers.published import agree_to_three_digits, published
-from twolayer import training
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.errors import ConfigError, DivergedError
 from twolayer.hardware.threads import set_up
 from twolayer.runs.history import Block
-from twolayer.training import final_loss, fit, prepare, train
+from twolayer.training import loop
+from twolayer.training.loop import final_loss, fit, prepare, train
 
 
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
@@ -42,7 +42,7 @@ def test_over_200_seeds_the_published_curve_lies_inside_the_95_percent_band(name
 def test_blocks_are_consecutive_and_their_cuts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("default")
     whole = train(config)
-    monkeypatch.setattr(training, "BLOCK_SECONDS", 0.002)
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", 0.002)
     full, data, model = prepare(config)
     blocks = list(fit(model, data, full))
     assert len(blocks) > 5

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from twolayer import formatting, stepsize
+from twolayer import formatting
 from twolayer.config.schema import Config, settled
-from twolayer.data import load_data
 from twolayer.engines import selection
 from twolayer.engines.base import Data, RowEngine, check_state
 from twolayer.engines.factory import make_engine
@@ -25,9 +24,11 @@ from twolayer.errors import DataError, DeviceError, DivergedError, StateError
 from twolayer.hardware import device, memory, threads
 from twolayer.hardware.device import build_model, resolve_device
 from twolayer.runs.history import Block
-from twolayer.stepsize import Measure, is_sampled
-from twolayer.stopping import Best
 from twolayer.tables.options import FileData
+from twolayer.training import learning_rate
+from twolayer.training.early_stopping import Best
+from twolayer.training.learning_rate import Measure, is_sampled
+from twolayer.training.setup import load_data
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
@@ -115,7 +116,7 @@ class Fit(Iterator[Block]):
     the results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the
     block that ends with the first loss that is not finite comes a DivergedError.
 
-    With `lr: auto` the step is 1 / lambda (see `stepsize`), measured anew at fixed iterations, where blocks are cut;
+    With `lr: auto` the step is 1 / lambda (see `learning_rate`), measured anew at fixed iterations, where blocks are cut;
     with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every
     batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for
     bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
@@ -197,18 +198,18 @@ class Fit(Iterator[Block]):
         if self.config.lr != "auto":
             return self.config.lr
         if self.meter is None:
-            return stepsize.suggested(self.model, self.data, self.config)
+            return learning_rate.suggested(self.model, self.data, self.config)
         return min(before, self.meter.step())
 
     def _measure(self, done: int) -> int:
         """With `lr: auto`, measure the step where that is due after so many updates; when it is due again."""
         if self.config.lr != "auto":
             return sys.maxsize
-        if done and stepsize.next_measure(done - 1) == done:
+        if done and learning_rate.next_measure(done - 1) == done:
             self.engine.sync()
             self.lr = self._step(self.lr)
             self.engine.set_lr(self.lr)
-        return stepsize.next_measure(done)
+        return learning_rate.next_measure(done)
 
     def _run(self) -> Iterator[Block]:
         size, columns = 1, self.config.columns[1:]

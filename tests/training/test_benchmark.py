@@ -14,21 +14,22 @@ import torch
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run, in_terminal, screen
-from twolayer import available_memory, bench
-from twolayer.bench import Bench, Measured
+from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.engines import selection
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
 from twolayer.hardware import memory
+from twolayer.training import benchmark
+from twolayer.training.benchmark import Bench, Measured
 
 ALL = ["autograd", "manual", "fused (primal)", "fused (dual)"]
 
 
 @pytest.fixture(autouse=True)
 def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.005)
+    monkeypatch.setattr(benchmark, "ROUND_SECONDS", 0.005)
 
 
 def measured(*rounds: float, losses: list[float]) -> Measured:
@@ -57,15 +58,15 @@ def test_the_rate_of_products_is_their_operations_by_the_time_of_them(monkeypatc
     seconds, right = [0.0], torch.mm
 
     def counted(*matrices: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        seconds.append(seconds[-1] + bench.PRODUCT_SECONDS)
+        seconds.append(seconds[-1] + benchmark.PRODUCT_SECONDS)
         assert torch.get_num_threads() == 1
         return right(*matrices, out=out)
 
     monkeypatch.setattr(torch, "mm", counted)
-    monkeypatch.setattr(bench, "clock", lambda device: seconds[-1])  # a second is a second of products
+    monkeypatch.setattr(benchmark, "clock", lambda device: seconds[-1])  # a second is a second of products
     products = Bench(load_config("default", threads=1)).products
     products.measure()
-    assert products.rate == pytest.approx(2 * products.size**3 / bench.PRODUCT_SECONDS)
+    assert products.rate == pytest.approx(2 * products.size**3 / benchmark.PRODUCT_SECONDS)
 
 
 def test_the_configs_own_engine_does_not_count() -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.oracles import same, with_classes, with_engine
-from twolayer import stepsize
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.errors import DataError, DivergedError
 from twolayer.runs.history import Block
-from twolayer.stepsize import (
+from twolayer.tables.options import FileData
+from twolayer.training import learning_rate
+from twolayer.training.learning_rate import (
     Curvature,
     Measure,
     curvature,
@@ -27,8 +28,7 @@ from twolayer.stepsize import (
     sample,
     suggested,
 )
-from twolayer.tables.options import FileData
-from twolayer.training import Fit, final_loss, fit, prepare, train
+from twolayer.training.loop import Fit, final_loss, fit, prepare, train
 
 
 def whole_hessian(model: nn.Sequential, data: Data, config: Config) -> Tensor:
@@ -62,14 +62,14 @@ def test_a_hessian_product_and_the_curvature_are_those_of_the_whole_hessian(
     weights = [parameter.detach() for parameter in model.parameters()]
     vector = [torch.randn(w.shape, generator=torch.Generator().manual_seed(1)).to(w) for w in weights]
     flat = torch.cat([part.flatten() for part in vector])
-    monkeypatch.setattr(stepsize, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))  # rows in parts of seven
+    monkeypatch.setattr(learning_rate, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))  # rows in parts of seven
     product = torch.cat([part.flatten() for part in hessian_product(weights, data, reduction, vector)])
     torch.testing.assert_close(product, hessian @ flat, rtol=1e-10, atol=1e-10)
 
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     found = curvature(model, data, config)
     assert 0.97 * largest <= found.largest <= (1 + 1e-9) * largest
-    assert found.products <= stepsize.MOST_PRODUCTS
+    assert found.products <= learning_rate.MOST_PRODUCTS
     assert found.limit == 2 / found.largest
 
 
@@ -222,7 +222,7 @@ def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
     weights = [parameter.detach() for parameter in model.parameters()]
     vector = [torch.randn(w.shape, generator=torch.Generator().manual_seed(1)).to(w) for w in weights]
     flat = torch.cat([part.flatten() for part in vector])
-    monkeypatch.setattr(stepsize, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))
+    monkeypatch.setattr(learning_rate, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))
     found = hessian_product(weights, data, reduction, vector, "cross_entropy")
     torch.testing.assert_close(torch.cat([part.flatten() for part in found]), hessian @ flat, rtol=1e-10, atol=1e-10)
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
@@ -262,7 +262,7 @@ def test_a_measurement_of_many_rows_is_of_512_evenly_spaced_ones() -> None:
 
 
 def test_a_large_file_is_sampled_and_what_is_drawn_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepsize, "LARGE", 999)
+    monkeypatch.setattr(learning_rate, "LARGE", 999)
     config, data, model = prepare(load_config("scratch", N=1000, D_in=4, data={"source": "random"}))
     file = config.model_copy(update={"data": FileData(source="file", path="x.csv", target=["y"])})
     whole, some = curvature(model, data, config).largest, curvature(model, data, file).largest
