@@ -21,7 +21,7 @@ from twolayer.engines.base import Engine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import operations
 from twolayer.errors import ConfigError
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 CENTRE = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10}
 SIZES = {

@@ -23,7 +23,7 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.factory import make_engine
 from twolayer.errors import ConfigError
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 LARGE = (4096, 1024, 1024, 64)  # where the products with x are all that counts
 # N, D_in, H, D_out; lr; iterations a round

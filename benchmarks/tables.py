@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from twolayer.config.loading import load_config
 from twolayer.tables import encoding
 from twolayer.tables.options import FileData
-from twolayer.training.loop import Fit, prepare
+from twolayer.training.loop import Fit
+from twolayer.training.setup import prepare
 
 SPLITS = range(5)
 BELOW_LINEAR = 0.06

@@ -21,7 +21,7 @@ from twolayer.config.loading import load_config
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import operations
 from twolayer.hardware.threads import cores, set_up
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 SHAPES = [
     (100, 3, 32, 1),

@@ -45,23 +45,13 @@ ONLY_USER = {
     "vl_convert": {"reporting.html.report", "reporting.plot"},
     "polars": {"evaluation.encoded_rows", "tables"},
     "tensorboard": {"runs.tensorboard"},
-    "torch": {
-        "engines",
-        "evaluation",
-        "hardware",
-        "runs.checkpoint",
-        "training.benchmark",
-        "training.early_stopping",
-        "training.learning_rate",
-        "training.loop",
-        "training.recorder",
-        "training.setup",
-    },
+    "torch": {"engines", "evaluation", "hardware", "runs.checkpoint", "training"},
 }
 # Imports inside functions, each with its reason.
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
     "config.from_table": "polars, only for a table",
+    "training.setup": "polars, only for a table",
     "evaluation.predictor": "polars, only for a table",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
@@ -80,7 +70,7 @@ UNMOVED: dict[str, str] = {
     "commands.tables": ("console errors options process runs.folder | evaluation.encoded_rows serving tables.describe"),
     "commands.training": (
         "console errors options process runs.folder | hardware.device runs.tensorboard session "
-        "training.benchmark training.learning_rate training.loop training.recorder"
+        "training.benchmark training.learning_rate training.loop training.recorder training.setup"
     ),
     "comparing": ("console formatting reporting.comparison"),
     "console": ("errors formatting process runs.history"),
@@ -93,28 +83,6 @@ UNMOVED: dict[str, str] = {
     "session": ("console errors hardware.device process training.learning_rate training.loop training.recorder"),
     "showing": (
         "console process reporting.downsampling reporting.summary reporting.text_chart runs.history runs.saved_run"
-    ),
-    "training": (""),
-    "training.benchmark": (
-        "config.schema engines.factory engines.fused engines.selection errors formatting "
-        "hardware.device hardware.memory hardware.threads training.learning_rate training.loop"
-    ),
-    "training.early_stopping": ("engines.base errors"),
-    "training.learning_rate": (
-        "config.schema engines.base engines.losses engines.selection errors hardware.threads tables.options"
-    ),
-    "training.loop": (
-        "config.schema engines.base engines.factory engines.selection errors formatting "
-        "hardware.device hardware.memory hardware.threads runs.history tables.dataset "
-        "tables.options training.early_stopping training.learning_rate training.setup"
-    ),
-    "training.recorder": (
-        "config.schema engines.base errors evaluation.baselines evaluation.predictor files "
-        "formatting hardware.device runs.checkpoint runs.folder runs.history runs.tensorboard "
-        "tables.options training.loop version"
-    ),
-    "training.setup": (
-        "config.schema engines.base errors hardware.device tables.dataset tables.options | tables.dataset"
     ),
 }
 

@@ -23,7 +23,8 @@ from tests.helpers.processes import Run
 from tests.helpers.trained import train
 from twolayer.config.loading import load_config
 from twolayer.config.schema import document
-from twolayer.training.loop import final_loss, prepare
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
 
 ENGINES = [["autograd"], ["manual"], ["fused", "--set", "form=primal"], ["fused", "--set", "form=dual"]]
 # Long enough to be stopped in its midst: about a second.

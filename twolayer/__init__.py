@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         RunError,
         TwolayerError,
     )
-    from twolayer.hardware.device import build_model
     from twolayer.runs.history import Block
-    from twolayer.training.loop import Fit, Training, final_loss, fit, prepare, train
-    from twolayer.training.setup import load_data
+    from twolayer.training.loop import Fit, Training, fit, train
+    from twolayer.training.metrics import final_loss
+    from twolayer.training.setup import build_model, load_data, prepare
 
 __all__ = [
     "Block",
@@ -66,10 +66,10 @@ _HOME = {
         "RunError",
         "TwolayerError",
     ],
-    "hardware.device": ["build_model"],
     "runs.history": ["Block"],
-    "training.loop": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
-    "training.setup": ["load_data"],
+    "training.loop": ["Fit", "Training", "fit", "train"],
+    "training.metrics": ["final_loss"],
+    "training.setup": ["build_model", "load_data", "prepare"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

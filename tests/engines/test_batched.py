@@ -26,7 +26,7 @@ from twolayer.errors import DataError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
 from twolayer.runs import checkpoint
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 KINDS = ["autograd", "manual", "fused"]
 

@@ -23,7 +23,7 @@ from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import choose_engine
 from twolayer.errors import DataError
 from twolayer.hardware.threads import set_up
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 
 @given(configs())

@@ -22,7 +22,9 @@ from twolayer.engines.selection import choose_form
 from twolayer.errors import ConfigError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
-from twolayer.training.loop import final_loss, fit, prepare, train
+from twolayer.training.loop import fit, train
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
 
 
 @pytest.mark.parametrize("form", ["primal", "dual"])

@@ -20,7 +20,9 @@ from twolayer.engines.base import Data, Engine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import PlainEngine
 from twolayer.hardware.threads import set_up
-from twolayer.training.loop import final_loss, fit, prepare
+from twolayer.training.loop import fit
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
 
 ALL = [*ENGINES, "fused plain", "rows"]
 

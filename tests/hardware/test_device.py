@@ -6,8 +6,8 @@ from torch import nn
 
 from twolayer.config.loading import load_config
 from twolayer.errors import DeviceError
-from twolayer.hardware.device import build_model, resolve_device
-from twolayer.training.setup import load_data
+from twolayer.hardware.device import resolve_device
+from twolayer.training.setup import build_model, load_data
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 

@@ -16,7 +16,7 @@ from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
 from twolayer.hardware.threads import set_up
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")

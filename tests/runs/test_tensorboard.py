@@ -25,8 +25,9 @@ from twolayer.errors import RunError
 from twolayer.runs import tensorboard
 from twolayer.runs.folder import Every, claim, read_info
 from twolayer.runs.history import Reader
-from twolayer.training.loop import Fit, prepare
+from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, go_on, start
+from twolayer.training.setup import prepare
 
 TAGS = {
     "loss": "loss/train",

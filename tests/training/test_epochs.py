@@ -15,7 +15,8 @@ from tests.helpers.oracles import same
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
-from twolayer.training.loop import Fit, epoch_order, fit, prepare, train
+from twolayer.training.loop import Fit, epoch_order, fit, train
+from twolayer.training.setup import prepare
 
 ENGINES = ["autograd", "manual", "fused"]
 

@@ -28,7 +28,9 @@ from twolayer.training.learning_rate import (
     sample,
     suggested,
 )
-from twolayer.training.loop import Fit, final_loss, fit, prepare, train
+from twolayer.training.loop import Fit, fit, train
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
 
 
 def whole_hessian(model: nn.Sequential, data: Data, config: Config) -> Tensor:

@@ -15,7 +15,9 @@ from twolayer.errors import ConfigError, DivergedError
 from twolayer.hardware.threads import set_up
 from twolayer.runs.history import Block
 from twolayer.training import loop
-from twolayer.training.loop import final_loss, fit, prepare, train
+from twolayer.training.loop import fit, train
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
 
 
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:

@@ -22,8 +22,9 @@ from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint
 from twolayer.runs.folder import Every, claim, read_info
-from twolayer.training.loop import Fit, prepare
+from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, fingerprints, go_on, start
+from twolayer.training.setup import prepare
 
 EVERY = Every("4", iterations=4)
 

@@ -89,11 +89,11 @@ def train(
         from twolayer.runs.tensorboard import Writer
     with computing():
         from twolayer import session  # a second, nearly all of it torch
-        from twolayer.training import loop
+        from twolayer.training import loop, setup
         from twolayer.training.recorder import Recording, go_on, start
 
     process.start_computing()
-    full, data, model = loop.prepare(resolved.config, resolved.table)
+    full, data, model = setup.prepare(resolved.config, resolved.table)
     if not no_save:
         console.outlive_reader()
     if run is not None:
@@ -182,10 +182,10 @@ def lr_command(
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
-        from twolayer.training import learning_rate, loop  # a second, nearly all of it torch
+        from twolayer.training import learning_rate, setup  # a second, nearly all of it torch
 
     process.start_computing()
-    full, data, model = loop.prepare(resolved.config, resolved.table)
+    full, data, model = setup.prepare(resolved.config, resolved.table)
     found = learning_rate.curvature(model, data, full)
     rows = [
         ("lambda", found.largest, f"by {found.products} products with the Hessian"),

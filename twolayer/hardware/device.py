@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import nn
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
@@ -57,32 +56,6 @@ def _why_no_cuda(ordinal: int | None) -> str:
 def device_name(device: str) -> str:
     """The device as people know it: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
-
-
-def build_model(config: Config, generator: torch.Generator | None = None) -> nn.Sequential:
-    """`nn.Sequential(Linear(D_in, H), ReLU(), Linear(H, D_out))` with its initial weights, on `config.device`.
-
-    The weights come from the generator (one seeded with `config.seed`, unless given): to get the weights that
-    `train` starts from, hand over the generator that `load_data` has drawn from. They are drawn in float32 on
-    the CPU, then converted and moved; torch's global generator is left as it was. Raises DeviceError.
-    """
-    generator = generator or torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: lend it ours
-        torch.set_rng_state(generator.get_state())
-        model = nn.Sequential(
-            nn.Linear(config.D_in, config.H),
-            nn.ReLU(),
-            nn.Linear(config.H, config.D_out),
-        )
-        if config.init == "default":
-            generator.set_state(torch.get_rng_state())
-    if config.init == "normal":
-        for name, parameter in model.named_parameters():
-            if name.endswith("weight"):
-                nn.init.normal_(parameter, generator=generator)
-            else:
-                nn.init.zeros_(parameter)
-    return model.to(resolve_device(config.device, config.dtype), getattr(torch, config.dtype))
 
 
 def fits(config: Config) -> bool:

@@ -23,7 +23,7 @@ from twolayer.hardware import threads as cpu_threads
 from twolayer.hardware.device import fits, resolve_device
 from twolayer.hardware.threads import choose_threads, cores
 from twolayer.training.learning_rate import suggested
-from twolayer.training.loop import prepare
+from twolayer.training.setup import prepare
 
 ROUND_SECONDS = 0.1  # for each engine, at the least
 PRODUCT_SECONDS = 5e-3

@@ -1,4 +1,4 @@
-"""Training: from a config to a trained model, and the loop in between."""
+"""The training loop: `train` for the whole, `fit` for a block at a time."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ import time
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from twolayer import formatting
-from twolayer.config.schema import Config, settled
+from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.base import Data, RowEngine, check_state
 from twolayer.engines.factory import make_engine
-from twolayer.engines.selection import choose_engine, choose_form
-from twolayer.errors import DataError, DeviceError, DivergedError, StateError
-from twolayer.hardware import device, memory, threads
-from twolayer.hardware.device import build_model, resolve_device
+from twolayer.errors import DataError, DivergedError, StateError
+from twolayer.hardware import threads
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
 from twolayer.training.early_stopping import Best
 from twolayer.training.learning_rate import Measure, is_sampled
-from twolayer.training.setup import load_data
-
-if TYPE_CHECKING:
-    from twolayer.tables.dataset import Table
-
+from twolayer.training.metrics import scores
+from twolayer.training.setup import build_model, prepare
 
 BLOCK_SECONDS = 0.05
 
@@ -80,31 +74,6 @@ def train(config: Config) -> Training:
     losses = tuple(loss for block in blocks for loss in block.losses)
     seconds = sum(block.seconds for block in blocks)
     return Training(config, model, data, losses, training.finish().loss, seconds)
-
-
-def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
-    """The config with device, engine and threads resolved, and its data and initial model on the device.
-
-    `table` is what its file holds, where that has been read already.
-    """
-    memory.check(config)
-    config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
-    memory.check(config)  # `auto` may have become the CPU
-    if config.device.startswith("cuda") and not device.fits(config):
-        free = device.free_memory(config.device) or 0
-        sizes = f"{formatting.size(memory.needed(config))}, and {formatting.size(free)} is free"
-        raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
-    config = config.model_copy(update={"engine": choose_engine(config)})
-    if config.device == "mps" and config.engine == "fused":  # `auto` became MPS
-        raise DeviceError("the fused engine is not to be had on mps; take --engine auto, or another device")
-    if config.engine == "fused":
-        form = config.model_copy(update={"form": choose_form(config)})
-        # The dual form has K beside all that the primal form has: where it does not fit, that may.
-        config = form if config.form != "auto" or device.fits(form) else form.model_copy(update={"form": "primal"})
-    config = config.model_copy(update={"threads": threads.choose_threads(config)})
-    generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
-    with threads.set_up(config):
-        return settled(config), load_data(config, generator, table), build_model(config, generator)
 
 
 class Fit(Iterator[Block]):
@@ -311,31 +280,3 @@ def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
 def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
     """Train the model in place; the losses come a block of consecutive iterations at a time (see `Fit`)."""
     return Fit(model, data, config)
-
-
-def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
-    """The loss after the last update. Raises DivergedError where it is not finite."""
-    with threads.set_up(config):
-        loss, *_ = scores(model, data, config)
-    if not math.isfinite(loss):
-        raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
-    return loss
-
-
-@torch.no_grad()
-def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
-    """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
-    rows = selection.part_rows(config.H, len(data.x))
-    loss, right = 0.0, 0
-    is_whole = len(data.x) <= rows
-    reduction = config.reduction if is_whole else "sum"
-    for x, y in zip(torch.split(data.x, rows), torch.split(data.y, rows), strict=True):
-        output = model(x)
-        if config.loss == "cross_entropy":
-            loss += float(nn.functional.cross_entropy(output, y, reduction=reduction))
-            right += int((output.argmax(1) == y.argmax(1)).sum())
-        else:
-            loss += float(nn.functional.mse_loss(output, y, reduction=reduction))
-    if not is_whole and config.reduction == "mean":
-        loss /= len(data.x) if config.loss == "cross_entropy" else data.y.numel()
-    return [loss, right / len(data.x)] if config.loss == "cross_entropy" else [loss]
