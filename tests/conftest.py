@@ -51,13 +51,13 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_consoles() -> Iterator[None]:
-    from twolayer import console
+    from twolayer.cli import terminal
 
-    console.out.cache_clear()
-    console.err.cache_clear()
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
     yield
-    console.out.cache_clear()
-    console.err.cache_clear()
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
 
 
 @pytest.fixture

@@ -24,8 +24,22 @@ from threading import Thread
 from typing import IO, Any, NoReturn, Self
 
 # Not polars, nor what imports it: it starts threads, and a fork has none of them.
-BARE = ["cli", "comparing", "reporting.text_chart", "reporting.plot", "showing", "reporting.html.run_section"]
-TORCH = ["cli", "training.benchmark", "evaluation.predictor", "training.recorder", "session", "training.learning_rate"]
+BARE = [
+    "cli.main",
+    "cli.commands.compare",
+    "reporting.text_chart",
+    "reporting.plot",
+    "cli.run_view",
+    "reporting.html.run_section",
+]
+TORCH = [
+    "cli.main",
+    "training.benchmark",
+    "evaluation.predictor",
+    "training.recorder",
+    "cli.training_session",
+    "training.learning_rate",
+]
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from twolayer import cli, session
+from twolayer.cli import main as cli
+from twolayer.cli import training_session
 from twolayer.training import recorder
 
 PARTS = ["history.csv", "model.safetensors", "config.yaml"]
@@ -69,5 +70,5 @@ def main(folder: Path, rounds: int, seed: int, arguments: list[str]) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     assert recorder
-    assert session
+    assert training_session
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -24,7 +24,8 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run
 from tests.helpers.published import REFERENCE
 from tests.helpers.tablerun import make_run
-from twolayer import available_memory, cli, process
+from twolayer import available_memory
+from twolayer.cli import main, process
 from twolayer.errors import DataError, TwolayerError
 from twolayer.tables import unpacked_size
 from twolayer.tables.readers import collect, open_table
@@ -296,7 +297,7 @@ def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         raise MemoryError
 
     monkeypatch.setattr("twolayer.loading.resolve", fail)
-    assert cli.run(["check"]) == 1
+    assert main.run(["check"]) == 1
     assert capsys.readouterr().err == "error: out of memory: there is less than this takes\n"
 
 

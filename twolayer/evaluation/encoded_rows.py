@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer import process
+from twolayer.cli import process
 from twolayer.errors import DataError
 from twolayer.evaluation.predictor import Array, Model, load_model, predict
 from twolayer.evaluation.scores import Scores

@@ -12,8 +12,8 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer import process
-from twolayer.console import Format, LossView, Rows, note, out
+from twolayer.cli import process
+from twolayer.cli.terminal import Format, LossView, Rows, note, out
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
 from twolayer.reporting.summary import brief

@@ -7,7 +7,7 @@ import shlex
 import signal
 from contextlib import suppress
 
-from twolayer import console, process
+from twolayer.cli import process, terminal
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.hardware.device import device_name
 from twolayer.training.learning_rate import curvature, is_cheap
@@ -16,7 +16,7 @@ from twolayer.training.recorder import Recording
 
 
 def follow(
-    fit: Fit, recorder: Recording | None, name: str, form: console.Format = "table", *, quiet: bool = False
+    fit: Fit, recorder: Recording | None, name: str, form: terminal.Format = "table", *, quiet: bool = False
 ) -> int:
     """Train to the end, or until a signal comes; the exit code."""
     before, aside = fit.done, form != "table"  # csv and jsonl have stdout to themselves
@@ -24,7 +24,7 @@ def follow(
         try:
             if not quiet:
                 _introduce(fit, recorder, name, aside=aside)
-            view = console.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
+            view = terminal.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
             seconds, stopped = _train(fit, recorder, view)
         except KeyboardInterrupt:  # before the first iteration
             stopped = process.exit_code(signal.SIGINT)
@@ -32,14 +32,14 @@ def follow(
             return _interrupted(fit, recorder, stopped)
         outcome = recorder.complete() if recorder is not None else fit.finish()
         where = "the last update" if fit.best is None else f"{fit.config.unit} {outcome.kept}, the best"
-        console.summary(where, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
+        terminal.summary(where, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
     except Exception as error:  # noqa: BLE001 whatever it is, the run is told
         if recorder is None:
             raise _explained(error, fit) from None
         return _failed(fit, recorder, _explained(error, fit))
     if recorder is not None:
         _note_move(recorder)
-        console.note(f"saved; {_what_next(fit, recorder)}")
+        terminal.note(f"saved; {_what_next(fit, recorder)}")
     return 0
 
 
@@ -47,7 +47,7 @@ def _note_move(recorder: Recording) -> None:
     run, now = recorder.run, recorder.run.where()
     if not run.folder.is_at(run.path):
         where = f"in {now}" if now != run.path else "in the folder that was moved"
-        console.note(f"{run.path}: was moved or removed while the training ran; the run is {where}")
+        terminal.note(f"{run.path}: was moved or removed while the training ran; the run is {where}")
 
 
 def _what_next(fit: Fit, recorder: Recording) -> str:
@@ -60,20 +60,20 @@ def _introduce(fit: Fit, recorder: Recording | None, name: str, *, aside: bool) 
     """Say what is trained, where it is kept, and what computes it."""
     config, rest = fit.config, fit.data.validation
     if recorder is not None:
-        console.note(f"run {recorder.run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
+        terminal.note(f"run {recorder.run.path}" + (f", from iteration {fit.done + 1}" if fit.done else ""))
     if not aside:
-        console.say(str(fit.model))
+        terminal.say(str(fit.model))
     if rest is not None:
-        console.note(f"{config.N} rows to train on, {len(rest.x)} to validate with; {config.D_in} inputs")
+        terminal.note(f"{config.N} rows to train on, {len(rest.x)} to validate with; {config.D_in} inputs")
     if config.lr != "auto" and not fit.done and is_cheap(config):
         with suppress(DataError):  # then the loss is not finite either, and that is told
             limit = curvature(fit.model, fit.data, config).limit
             if config.lr > limit:
-                console.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
-    console.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
+                terminal.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
+    terminal.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
 
 
-def _train(fit: Fit, recorder: Recording | None, view: console.LossView) -> tuple[float, int]:
+def _train(fit: Fit, recorder: Recording | None, view: terminal.LossView) -> tuple[float, int]:
     """Show and take down every block; the seconds they took, and the exit code where a signal ended it."""
     seconds = 0.0
     with process.Stop() as stop, view:
@@ -90,10 +90,10 @@ def _train(fit: Fit, recorder: Recording | None, view: console.LossView) -> tupl
 def _interrupted(fit: Fit, recorder: Recording | None, exit_code: int) -> int:
     if recorder is not None:
         recorder.interrupt(exit_code)
-    console.note(f"interrupted after {fit.done} of {fit.config.epochs} {fit.config.unit}s")
+    terminal.note(f"interrupted after {fit.done} of {fit.config.epochs} {fit.config.unit}s")
     if recorder is not None:
         _note_move(recorder)
-        console.note(f"go on with: {_again(recorder)}")
+        terminal.note(f"go on with: {_again(recorder)}")
     return exit_code
 
 
@@ -117,8 +117,8 @@ def _failed(fit: Fit, recorder: Recording, error: Exception) -> int:
         error = OutputError(error)
     if not isinstance(error, TwolayerError):
         raise error from None
-    console.error(error)
-    console.note(f"run {recorder.run.where()} keeps {_kept(recorder)}")
+    terminal.error(error)
+    terminal.note(f"run {recorder.run.where()} keeps {_kept(recorder)}")
     return error.exit_code
 
 

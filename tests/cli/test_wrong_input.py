@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.processes import BASE, Write, examples, in_terminal, without_torch
-from twolayer import cli
+from twolayer.cli import main
 from twolayer.config.schema import KEYS
 
 
@@ -164,7 +164,7 @@ def test_any_arguments_of_check_end_in_exit_0_or_2(arguments: list[str]) -> None
 
 def run_silently(*arguments: str) -> int:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return cli.run(arguments)
+        return main.run(arguments)
 
 
 # --- Names and values of every kind, shown harmlessly
@@ -210,7 +210,7 @@ def test_no_name_key_or_value_is_more_than_text(
     harmless = evil if evil.isprintable() else ""
     for command in commands:
         # At a pipe: not one character that is not text.
-        assert cli.run(command) in (0, 1, 2)
+        assert main.run(command) in (0, 1, 2)
         captured = capfd.readouterr()
         text = (captured.out + captured.err).replace("\n", "")
         assert text.isprintable(), command

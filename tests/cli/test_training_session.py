@@ -232,7 +232,7 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(
     arguments: list[str], rounds: int, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "helpers" / "killing.py", tmp_path, str(rounds), "0", *arguments],
+        [sys.executable, Path(__file__).parents[1] / "helpers" / "killing.py", tmp_path, str(rounds), "0", *arguments],
         env=clean_environment(),
         capture_output=True,
         text=True,

@@ -20,7 +20,7 @@ from rich.segment import ControlType, Segment
 from rich.style import Style
 from rich.text import Text
 
-from twolayer import process
+from twolayer.cli import process
 from twolayer.errors import ConfigError, TwolayerError
 from twolayer.formatting import duration, safe
 from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row

@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console
-from twolayer.config.bundled import bundled, write_starter
-from twolayer.config.schema import flat, schema
-from twolayer.options import (
+from twolayer.cli import terminal
+from twolayer.cli.options import (
     ConfigArgument,
     DeviceOption,
     EngineOption,
@@ -25,6 +23,8 @@ from twolayer.options import (
     ThreadsOption,
     resolve,
 )
+from twolayer.config.bundled import bundled, write_starter
+from twolayer.config.schema import flat, schema
 
 commands = typer.Typer()
 
@@ -51,7 +51,7 @@ def check(
     """
     resolved = resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]
-    console.rows(("key", "value", "origin"), rows, format_)
+    terminal.rows(("key", "value", "origin"), rows, format_)
 
 
 @commands.command(epilog="Example:  twolayer init my.yaml")
@@ -67,7 +67,7 @@ def init(
     """
     written = " and ".join(map(str, write_starter(path, name, force=force)))
     source = f"./{path}" if str(path) in bundled() else str(path)
-    console.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
+    terminal.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
 
 
 @commands.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")
@@ -76,4 +76,4 @@ def schema_command() -> None:
 
     Editors complete and check a config by it. The first line of a config names the file to put it into.
     """
-    console.json_document(schema())
+    terminal.json_document(schema())

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from twolayer import console
+from twolayer.cli import terminal
+from twolayer.cli.options import FormatOption, RunsArgument, SavedArgument
 from twolayer.formatting import shown
-from twolayer.options import FormatOption, RunsArgument, SavedArgument
 from twolayer.reporting import comparison
 from twolayer.runs import listing, saved_run
 from twolayer.runs.folder import RUNS, find
@@ -36,9 +36,9 @@ def runs_command(
     columns: tuple[str, ...] = listing.COLUMNS
     if format_ == "table":  # in eighty columns; the other formats have every column and every digit
         columns, rows = listing.brief(rows)
-    console.rows(columns, rows, format_)
+    terminal.rows(columns, rows, format_)
     for message in broken:
-        console.note(message)
+        terminal.note(message)
 
 
 @commands.command(epilog="Example:  twolayer show default-1 --follow")
@@ -59,15 +59,15 @@ def show(
             "--follow redraws the screen, and at a pipe prints all rows; it does not go with --all"
         )
     found = saved_run.read(find(run))
-    from twolayer import showing  # a tenth of a second, nearly all of it numpy
+    from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
 
-    if follow and (found.status == "running" or not showing.can_redraw(format_)):
-        raise typer.Exit(showing.follow(found, format_, scale))
+    if follow and (found.status == "running" or not run_view.can_redraw(format_)):
+        raise typer.Exit(run_view.follow(found, format_, scale))
     is_there = not found.history.problem or len(found.history) or (format_ == "table" and (found.info or found.config))
     if is_there:
-        showing.show(found, format_, scale, everything=everything)
+        run_view.show(found, format_, scale, everything=everything)
     for problem in found.problems:
-        console.note(problem)
+        terminal.note(problem)
     if not is_there or (format_ != "table" and found.is_history_damaged):  # a script would believe the rows
         raise typer.Exit(1)
 
@@ -92,10 +92,10 @@ def plot(
     plotting.check_name(out)
     found = [saved_run.read(path) for path in dict.fromkeys(map(find, names))]
     for problem in (problem for run in found for problem in run.problems):
-        console.note(problem)
+        terminal.note(problem)
     for reason in plotting.write(found, out, scale):
-        console.note(reason)
-    console.note(f"wrote {out}")
+        terminal.note(reason)
+    terminal.note(f"wrote {out}")
 
 
 @commands.command(epilog="Example:  twolayer report default-1 default-2 --open")
@@ -116,10 +116,10 @@ def report(
     check_name(out)
     problems = write([saved_run.read(find(name)) for name in names], out)
     for problem in problems:
-        console.note(problem)
-    console.note(f"wrote {out}")
+        terminal.note(problem)
+    terminal.note(f"wrote {out}")
     if open_ and not webbrowser.open(out.absolute().as_uri()):
-        console.note("no browser was found to open it with")
+        terminal.note("no browser was found to open it with")
 
 
 class _BareExpectEqual(TyperCommand):
@@ -158,20 +158,20 @@ def compare_command(
     found = [saved_run.read(path) for path in map(find, run)]
     names, things = comparison.names(found), comparison.compared(found)
     if format_ == "table":
-        from twolayer import comparing
+        from twolayer.cli.commands import compare
 
-        comparing.show(things, names)
+        compare.show(things, names)
     else:
         rows = comparison.rows(things, names)
         plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
-        console.rows(comparison.COLUMNS, plain if format_ == "csv" else rows, format_)
+        terminal.rows(comparison.COLUMNS, plain if format_ == "csv" else rows, format_)
     for problem in dict.fromkeys(problem for one in found for problem in one.problems):
-        console.note(problem)
+        terminal.note(problem)
     if tolerance is not None:
         unlike = [comparison.disagreement(found[0], one, tolerance) for one in found[1:]]
         for name, what in zip(names[1:], unlike, strict=True):
             if what:
-                console.error(f"{name}: {what}")
+                terminal.error(f"{name}: {what}")
         if any(unlike):
             raise typer.Exit(1)
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, process
-from twolayer.errors import DisagreementError
-from twolayer.options import (
+from twolayer.cli import process, terminal
+from twolayer.cli.options import (
     CheckpointOption,
     ConfigArgument,
     DeviceOption,
@@ -31,6 +30,7 @@ from twolayer.options import (
     resolve,
     resolve_again,
 )
+from twolayer.errors import DisagreementError
 from twolayer.runs import folder
 
 commands = typer.Typer()
@@ -88,20 +88,20 @@ def train(
     if tensorboard:
         from twolayer.runs.tensorboard import Writer
     with computing():
-        from twolayer import session  # a second, nearly all of it torch
+        from twolayer.cli import training_session  # a second, nearly all of it torch
         from twolayer.training import loop, setup
         from twolayer.training.recorder import Recording, go_on, start
 
     process.start_computing()
     full, data, model = setup.prepare(resolved.config, resolved.table)
     if not no_save:
-        console.outlive_reader()
+        terminal.outlive_reader()
     if run is not None:
         fit, damages = go_on(run, full, data, model, every, tensorboard=tensorboard)
         for damage in damages:
-            console.note(damage)
+            terminal.note(damage)
         if not fit.done:
-            console.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
+            terminal.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
         fit = loop.Fit(model, data, full, cut_every=every.iterations)
         run = start(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
@@ -112,7 +112,7 @@ def train(
         writer = Writer(run, full, fit.done) if tensorboard else None
         recorder = Recording(run, fit, every, writer)
     name = config if resume is None else resolved.name
-    raise typer.Exit(session.follow(fit, recorder, name, format_, quiet=quiet))
+    raise typer.Exit(training_session.follow(fit, recorder, name, format_, quiet=quiet))
 
 
 @commands.command(epilog="Example:  twolayer bench --device cuda")
@@ -138,26 +138,26 @@ def bench(
     process.start_computing()
     full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
     if format_ == "table":
-        console.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
+        terminal.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
     try:
-        with console.Bar(rounds) as bar:
+        with terminal.Bar(rounds) as bar:
             bar.draw(0, "rounds")
             for done in engines.rounds(rounds):
                 bar.draw(done, "rounds")
     except KeyboardInterrupt:
-        console.note(f"interrupted after {done} of {rounds} rounds")
+        terminal.note(f"interrupted after {done} of {rounds} rounds")
         interrupted = True
     if done:
-        console.measured(list(engines.rows()), format_)
+        terminal.measured(list(engines.rows()), format_)
     if done and format_ == "table":
         products = engines.products
-        console.say(
+        terminal.say(
             f"\nshare: of {products.rate / 1e9:.3g} GFLOP/s, the rate of {products.size} x {products.size} products "
             f"with {products.config.threads} threads"
         )
         for name, reason in engines.left_out.items():
-            console.say(f"left out: {name}, {reason}")
-        console.say(f"auto takes {engines.auto}")
+            terminal.say(f"left out: {name}, {reason}")
+        terminal.say(f"auto takes {engines.auto}")
     if interrupted:
         raise typer.Exit(128 + signal.SIGINT)
     if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
@@ -195,8 +195,8 @@ def lr_command(
     if full.lr != "auto":
         rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
     if format_ == "table":
-        console.rows(
+        terminal.rows(
             ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_
         )
     else:
-        console.rows(("what", "value", "comment"), rows, format_)
+        terminal.rows(("what", "value", "comment"), rows, format_)

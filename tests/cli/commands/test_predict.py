@@ -23,7 +23,7 @@ from tests.helpers import forking
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run
 from tests.helpers.tablerun import CSV, NEW, make_run
-from twolayer import cli
+from twolayer.cli import main
 from twolayer.tables import readers as readers_module
 from twolayer.tables import writers
 
@@ -428,7 +428,7 @@ def test_of_any_number_of_rows_some_thousands_are_in_memory_at_a_time(
             yield part
 
     monkeypatch.setattr(readers_module, "batches", counted)
-    assert cli.run(["predict", "run", "new.csv", "-o", "out.csv"]) == 0
+    assert main.run(["predict", "run", "new.csv", "-o", "out.csv"]) == 0
     assert Path("out.csv").read_text().count("\n") == 1 + sum(heights) == 100_001
     assert max(heights) <= 8192
     assert most <= 2

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from twolayer.console import out
+from twolayer.cli.terminal import out
 from twolayer.formatting import duration, shown
 from twolayer.reporting.comparison import Thing
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, process
+from twolayer.cli import process, terminal
 from twolayer.config import loading, schema, validation
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
@@ -66,7 +66,7 @@ SetOption = Annotated[
         help="Any key of the config, such as H=200 or data.noise=0.5; repeatable.",
     ),
 ]
-FormatOption = Annotated[console.Format, typer.Option("--format", help="How rows are printed.")]
+FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How rows are printed.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The run folder; runs/<config>-<n>, unless given.")
 ]

@@ -8,9 +8,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from twolayer import console, process
-from twolayer.errors import extra
-from twolayer.options import DataArgument, FormatOption, RunArgument, SetOption, TargetOption, computing, resolve_data
+from twolayer.cli import process, terminal
+from twolayer.cli.commands.predict import check_out
+from twolayer.cli.options import (
+    DataArgument,
+    FormatOption,
+    RunArgument,
+    SetOption,
+    TargetOption,
+    computing,
+    resolve_data,
+)
+from twolayer.errors import RunError, extra
+from twolayer.files import replacing
 from twolayer.runs import folder
 
 commands = typer.Typer()
@@ -45,9 +55,9 @@ def data_command(
         )
     names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
     if format_ == "table":
-        console.say(f"{found.rows} rows\n")
+        terminal.say(f"{found.rows} rows\n")
     digits = format_ == "table"
-    console.rows(
+    terminal.rows(
         names,
         [
             [f"{cell:.4g}" if digits and isinstance(cell, float) else cell for cell in astuple(column)]
@@ -56,7 +66,7 @@ def data_command(
         format_,
     )
     for problem in found.problems:
-        console.note(problem)
+        terminal.note(problem)
     if found.problems:
         raise typer.Exit(1)
 
@@ -70,14 +80,14 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
     """
     path = folder.find(run)
     with computing():
-        from twolayer import serving  # a second, nearly all of it torch
+        from twolayer.cli.commands.predict import print_scores  # a second, nearly all of it torch
         from twolayer.evaluation import encoded_rows
 
     process.start_computing()
     scores, remarks = encoded_rows.scored(path, data)
     for remark in remarks:
-        console.note(remark)
-    serving.print_scores(scores, format_)
+        terminal.note(remark)
+    print_scores(scores, format_)
 
 
 @commands.command(epilog="Example:  twolayer predict my-1 new.csv -o predicted.csv")
@@ -101,7 +111,32 @@ def predict(
     """
     path = folder.find(run)
     with computing():
-        from twolayer import serving  # a second, nearly all of it torch
+        from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
+        from twolayer.tables import writers
 
     process.start_computing()
-    serving.write_predictions(path, data, out, format_)
+    form: writers.Format | None = format_
+    if out is not None:
+        form = form or writers.FORMATS.get(out.suffix.lower())
+        if form is None:
+            known = " ".join(writers.FORMATS)
+            raise RunError(f"{out}: the suffix says no format; take one of {known}, or --format", usage=True)
+        check_out(out, data)
+    form = form or "csv"
+    if out is None and form == "parquet":
+        raise RunError(f"--format {form}: is no text to print; name a file by -o", usage=True)
+    model = predictor.load_model(path)
+    with encoded_rows.table(data, model.columns, model.columns.inputs, whole=True) as rows:
+        writers.check_writable(rows.schema, form, rows.name)
+        schema, frames, odd = encoded_rows.predictions(model, rows)
+        if out is None:
+            for part in writers.parts(frames, schema, form):
+                terminal.write_bytes(part)
+        else:
+            with replacing(out) as file:
+                writers.sink(frames, schema, form, file)
+    for remark in rows.remarks():
+        terminal.note(remark)
+    for column, count in odd.items():
+        where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
+        terminal.note(f"{rows.name}: {column} is no finite number in {where} are too large")

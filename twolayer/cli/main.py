@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from twolayer import console, process
-from twolayer.commands import configs, looking, tables, training
+from twolayer.cli import process, terminal
+from twolayer.cli.commands import check, data, runs, train
 from twolayer.errors import OutputError, TwolayerError
 from twolayer.version import __version__
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code, what = error.exit_code, " ".join(message.split())
     except TwolayerError as error:
         code, what = error.exit_code, error
-    except (console.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
+    except (terminal.OutputClosed, BrokenPipeError):  # whoever read our output, such as `head`, has enough
         code = 0
     except OSError as error:  # what the library reads and writes has its own errors: this is stdout
         what = OutputError(error)
@@ -46,13 +46,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     if what:
-        console.error(what)
+        terminal.error(what)
     return process.flushed(code)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        console.say(f"twolayer {__version__}")
+        terminal.say(f"twolayer {__version__}")
         raise typer.Exit
 
 
@@ -67,5 +67,5 @@ def _twolayer(
         typer.echo(context.get_help())
 
 
-for group in (training, tables, looking, configs):
+for group in (train, data, runs, check):
     app.add_typer(group.commands)
