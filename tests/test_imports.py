@@ -34,15 +34,8 @@ ROOT: dict[str, set[str]] = {"version": set(), "errors": set(), "formatting": se
 PUBLIC = {"__init__", "__main__"}  # they may import anything, and nothing imports them
 # Which modules or packages import a library; nothing else does.
 ONLY_USER = {
-    "typer": {
-        "cli.commands.check",
-        "cli.commands.data",
-        "cli.commands.runs",
-        "cli.commands.train",
-        "cli.main",
-        "cli.options",
-    },
-    "rich": {"cli.commands.compare", "cli.run_view", "cli.terminal"},
+    "typer": {"cli"},
+    "rich": {"cli"},
     "uniplot": {"reporting.text_chart"},
     "yaml": {"config.yaml12"},
     "pydantic": {"config", "tables.options"},
@@ -60,50 +53,21 @@ LAZY = {
     "config.from_table": "polars, only for a table",
     "training.setup": "polars, only for a table",
     "evaluation.predictor": "polars, only for a table",
+    "cli.commands.train": "torch, after the config is known to be right",
+    "cli.commands.bench": "torch",
+    "cli.commands.lr": "torch",
+    "cli.commands.evaluate": "torch",
+    "cli.commands.predict": "torch",
+    "cli.commands.data": "polars",
+    "cli.commands.show": "numpy",
+    "cli.commands.plot": "altair",
+    "cli.commands.report": "altair",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
 WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
 EXCEPT = {"runs.checkpoint", "cli.training_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
-UNMOVED: dict[str, str] = {
-    "available_memory": (""),
-    "cli": (""),
-    "cli.commands": (""),
-    "cli.commands.check": ("cli.options cli.terminal config.bundled config.schema"),
-    "cli.commands.compare": ("cli.terminal formatting reporting.comparison"),
-    "cli.commands.data": (
-        "cli.commands.predict cli.options cli.process cli.terminal errors files runs.folder | "
-        "cli.commands.predict evaluation.encoded_rows evaluation.predictor tables.describe "
-        "tables.writers"
-    ),
-    "cli.commands.predict": ("cli.terminal errors evaluation.scores"),
-    "cli.commands.runs": (
-        "cli.options cli.terminal formatting reporting.comparison runs.folder runs.listing "
-        "runs.saved_run | cli.commands.compare cli.run_view reporting.html.report reporting.plot"
-    ),
-    "cli.commands.train": (
-        "cli.options cli.process cli.terminal errors runs.folder | cli.training_session "
-        "hardware.device runs.tensorboard training.benchmark training.learning_rate training.loop "
-        "training.recorder training.setup"
-    ),
-    "cli.main": (
-        "cli.commands.check cli.commands.data cli.commands.runs cli.commands.train cli.process "
-        "cli.terminal errors version"
-    ),
-    "cli.options": (
-        "cli.process cli.terminal config.bundled config.loading config.schema config.validation "
-        "errors hardware.memory runs.folder tables.options"
-    ),
-    "cli.process": (""),
-    "cli.run_view": (
-        "cli.process cli.terminal reporting.downsampling reporting.summary reporting.text_chart "
-        "runs.history runs.saved_run"
-    ),
-    "cli.terminal": ("cli.process errors formatting runs.history"),
-    "cli.training_session": (
-        "cli.process cli.terminal errors hardware.device training.learning_rate training.loop training.recorder"
-    ),
-}
+UNMOVED: dict[str, str] = {"available_memory": ("")}
 
 
 def visited(module: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:

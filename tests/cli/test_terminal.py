@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from twolayer.cli import terminal
+from twolayer.cli import progress, terminal
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 from twolayer.runs.history import Block
 
@@ -14,7 +14,7 @@ def test_an_error_is_a_line_and_a_config_error_a_line_for_each_problem(capsys: p
 
 
 def test_the_table_streams_block_by_block_in_columns_of_a_fixed_width(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.LossView(("iteration", "loss"), 1000, 2) as view:
+    with progress.LossView(("iteration", "loss"), 1000, 2) as view:
         assert capsys.readouterr().out == " iteration           loss\n" + "─" * 25 + "\n"
         view.show(Block(1, (3.0, 2.5, 1e-10), 0.1))
         assert capsys.readouterr().out == "         2        2.50000\n"
@@ -24,7 +24,7 @@ def test_the_table_streams_block_by_block_in_columns_of_a_fixed_width(capsys: py
 
 
 def test_the_table_is_closed_whatever_ended_the_training(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), terminal.LossView(("iteration", "loss"), 10):
+    with pytest.raises(KeyboardInterrupt), progress.LossView(("iteration", "loss"), 10):
         raise KeyboardInterrupt
     assert capsys.readouterr().out.count("─" * 25) == 2
 

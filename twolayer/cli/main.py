@@ -1,4 +1,4 @@
-"""The command line: the one place where errors become messages and exit codes. The commands are in `commands`."""
+"""The command line: puts the commands together, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,23 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import process, terminal
-from twolayer.cli.commands import check, data, runs, train
+from twolayer.cli import terminal
+from twolayer.cli.commands import (
+    bench,
+    check,
+    compare,
+    data,
+    evaluate,
+    init,
+    lr,
+    plot,
+    predict,
+    report,
+    runs,
+    schema,
+    show,
+    train,
+)
 from twolayer.errors import OutputError, TwolayerError
 from twolayer.version import __version__
 
@@ -26,7 +41,7 @@ app = typer.Typer(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (`sys.argv`, unless given) and show what goes wrong; the exit code."""
-    process.prepare_streams()
+    terminal.prepare_streams()
     what: TwolayerError | str = ""
     try:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
@@ -47,7 +62,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = 128 + signal.SIGINT
     if what:
         terminal.error(what)
-    return process.flushed(code)
+    return terminal.flushed(code)
 
 
 def _show_version(wanted: bool) -> None:
@@ -67,5 +82,5 @@ def _twolayer(
         typer.echo(context.get_help())
 
 
-for group in (train, data, runs, check):
-    app.add_typer(group.commands)
+for command in (train, bench, lr, data, evaluate, predict, runs, show, plot, report, compare, check, init, schema):
+    app.add_typer(command.commands)

@@ -1,12 +1,11 @@
-"""The arguments and options of the commands, and the config that they make. Does not import torch."""
+"""The options that commands share, and the config that they make."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,7 +14,7 @@ from twolayer.config import loading, schema, validation
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
 from twolayer.config.validation import show
-from twolayer.errors import ConfigError, DataError, DeviceError, Origin, Problem, RunError
+from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
 from twolayer.hardware import memory
 from twolayer.runs import folder
 from twolayer.tables.options import FileData, is_table
@@ -87,6 +86,11 @@ ResumeOption = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run, up to --epochs iterations in all.")
 ]
 
+ScaleOption = Annotated[
+    Literal["auto", "log", "linear"],
+    typer.Option("--scale", help="Of the loss; auto takes log where losses span a factor of 100."),
+]
+
 
 def resolve_again(run: folder.Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
     """A run's own config, with what may be changed for its continuation."""
@@ -154,14 +158,3 @@ def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.
     for key in NAMED:
         if (given := context.params.get(key)) is not None:
             yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
-
-
-@contextmanager
-def computing() -> Iterator[None]:
-    """Inside, the imports that take torch: what to say where that, or polars, is not there or lacks a library."""
-    try:
-        yield
-    except (ImportError, OSError) as error:
-        if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
-            raise DataError("reading tables needs polars: pip install 'twolayer[data]'") from None
-        raise DeviceError(f"PyTorch cannot be imported: {error}") from None

@@ -1,10 +1,8 @@
-"""The process: its streams, its signals, its garbage."""
+"""Signals, start-up, and what to say where torch cannot be imported."""
 
 from __future__ import annotations
 
-import codecs
 import gc
-import locale
 import os
 import re
 import signal
@@ -12,44 +10,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import NoReturn, Self, TextIO
+from typing import NoReturn, Self
+
+from twolayer.errors import DataError, DeviceError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 _PANIC = re.compile(rb"\n?^thread '[^\n]*' (?:\([0-9]+\) )?panicked at ", re.MULTILINE)
-
-
-def prepare_streams() -> None:
-    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
-    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
-    plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell (>&-)
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open
-        stream: TextIO = getattr(sys, name)
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
-
-
-def flushed(code: int) -> int:
-    """Empty the streams now: what fails at the interpreter's exit can no longer be told well, and changes the code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            drop_output(stream)
-    return code
-
-
-def drop_output(stream: TextIO | None = None) -> None:
-    """Send what a stream, stdout unless given, still holds to nowhere."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, (stream or sys.stdout).fileno())
-    os.close(sink)
 
 
 @contextmanager
@@ -140,3 +110,14 @@ def _leave_at_the_second(pipe: int) -> None:
         if count > 1:
             os._exit(exit_code(number[0]))
     os.close(pipe)
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Inside, the imports that take torch: what to say where that, or polars, is not there or lacks a library."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
+            raise DataError("reading tables needs polars: pip install 'twolayer[data]'") from None
+        raise DeviceError(f"PyTorch cannot be imported: {error}") from None

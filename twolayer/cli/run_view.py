@@ -1,9 +1,7 @@
-"""A saved run on the screen: in brief, its curve and its table; once, or redrawn while it goes on."""
+"""A saved run on the screen: in brief, its curve and its table."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,16 +10,14 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer.cli import process
-from twolayer.cli.terminal import Format, LossView, Rows, note, out
+from twolayer.cli.progress import Rows
+from twolayer.cli.terminal import out
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
 from twolayer.reporting.summary import brief
-from twolayer.runs import saved_run
-from twolayer.runs.history import Block, Reader
+from twolayer.runs.history import Reader
 from twolayer.runs.saved_run import Saved
 
-PAUSE = 0.25  # seconds between two looks at a run that is going on
 _NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
 _LEAST_CURVE = 44  # columns of a curve that has the table beside it
 _AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
@@ -30,86 +26,6 @@ _LOWEST, _HIGHEST = 3, 24  # of a curve
 _AT_A_PIPE = 40
 _CURVED = ("loss", "val_loss")
 _LEAST_FIRST = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns, in the order in which they make room
-
-
-def show(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
-    """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
-    if form != "table":
-        with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
-            view.bar.is_shown = False
-            view.show(_block(run.history, 0))
-        return
-    for line in _view(run, scale, with_table=not everything):
-        out().print(line)
-    if everything and len(run.history):
-        columns = _columns(run.history, out().width)
-        for line in columns.head(run.history):
-            out().print(line)
-        out().print(columns.rows(run.history, range(len(run.history))), end="")
-        for line in columns.foot():
-            out().print(line)
-
-
-def can_redraw(form: Format) -> bool:
-    """Whether stdout is a terminal on which a run can be redrawn."""
-    return form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal
-
-
-def follow(run: Saved, form: Format, scale: Scale) -> int:
-    """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
-
-    The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
-    """
-    with process.Stop() as stop:
-        run = _watch(run, scale, stop) if can_redraw(form) else _tail(run, form, stop)
-    for problem in run.problems:
-        note(problem)
-    return stop.exit_code
-
-
-def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
-    shown = 0
-    with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
-        view.bar.is_shown = False
-        while True:
-            if len(run.history) < shown:
-                shown = len(run.history)
-                note(f"{run.path}: rows after {shown} were taken back; those that take their place follow")
-            if len(run.history) > shown:
-                view.show(_block(run.history, shown))
-                shown = len(run.history)
-            if run.status != "running" or stop.exit_code:
-                break
-            time.sleep(PAUSE)
-            run = saved_run.read(run.path, run)
-    if run.status != "running":
-        note(dict(brief(run))["run"])
-    return run
-
-
-def _block(history: Reader, start: int) -> Block:
-    loss, *others = (tuple(column[start:]) for column in history.columns.values())
-    return Block(start + 1, loss, 0.0, dict(zip(list(history.columns)[1:], others, strict=True)))
-
-
-def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
-    """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
-    frame = _Frame()
-    began, count = time.monotonic(), len(run.history)
-    while True:
-        start = time.monotonic()
-        gained = len(run.history) - count
-        each = (start - began) / gained if gained > 0 and run.status == "running" else None
-        size = out().size
-        frame.paint(list(_view(run, scale, each=each, height=size.height)), size)
-        if run.status != "running" or stop.exit_code:
-            break
-        # A tenth of a core, or with a million rows a little more: a signal is heeded within the second.
-        time.sleep(max(PAUSE, min(1.0, 9 * (time.monotonic() - start))))
-        run = saved_run.read(run.path, run)
-    if stop.exit_code:  # the terminal has echoed ^C
-        out().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
-    return run
 
 
 @dataclass(frozen=True)
@@ -141,7 +57,7 @@ class _Columns:
         return [self.rule(), *([Text(f"no room for {missing}", "dim")] if missing else [])]
 
 
-class _Frame:
+class Frame:
     """Lines that are painted over those before, in one write, and never erased first: nothing flickers."""
 
     def __init__(self) -> None:
@@ -165,13 +81,13 @@ class _Frame:
         self.count, self.size = len(lines), size
 
 
-def _view(
+def view(
     run: Saved, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
 ) -> Iterator[Text]:
     """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
     lines = list(_brief(run, each))
     if count := len(run.history):
-        columns = _columns(run.history, out().width)
+        columns = fit_columns(run.history, out().width)
         beside = out().width - sum(columns.widths) - len(columns.widths) - 2
         is_beside = with_table and beside >= _LEAST_CURVE
         # Below an empty line, and with one for the prompt; at a pipe there is no screen to be sparing of.
@@ -234,7 +150,8 @@ def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
     return [title, *(Text.from_ansi(line) for line in drawn)]
 
 
-def _columns(history: Reader, width: int) -> _Columns:
+def fit_columns(history: Reader, width: int) -> _Columns:
+    """The columns of the history's table that such a width has room for."""
     names = [history.unit, *history.columns]
     first = max(len(history.unit), len(str(len(history))))
     widths = {name: max(_NARROW, len(name) + 1) for name in names[1:]}

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import shlex
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 
-from twolayer.cli import process, terminal
+from rich.text import Text
+
+from twolayer.cli import process, progress, terminal
+from twolayer.cli.terminal import err, out
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
+from twolayer.formatting import duration, safe
 from twolayer.hardware.device import device_name
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
@@ -24,7 +29,7 @@ def follow(
         try:
             if not quiet:
                 _introduce(fit, recorder, name, aside=aside)
-            view = terminal.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
+            view = progress.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
             seconds, stopped = _train(fit, recorder, view)
         except KeyboardInterrupt:  # before the first iteration
             stopped = process.exit_code(signal.SIGINT)
@@ -32,7 +37,7 @@ def follow(
             return _interrupted(fit, recorder, stopped)
         outcome = recorder.complete() if recorder is not None else fit.finish()
         where = "the last update" if fit.best is None else f"{fit.config.unit} {outcome.kept}, the best"
-        terminal.summary(where, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
+        summary(where, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
     except Exception as error:  # noqa: BLE001 whatever it is, the run is told
         if recorder is None:
             raise _explained(error, fit) from None
@@ -70,10 +75,10 @@ def _introduce(fit: Fit, recorder: Recording | None, name: str, *, aside: bool) 
             limit = curvature(fit.model, fit.data, config).limit
             if config.lr > limit:
                 terminal.note(f"lr {config.lr:g} is above {limit:.3g}, the largest stable step at the start")
-    terminal.about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
+    about(name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
 
 
-def _train(fit: Fit, recorder: Recording | None, view: terminal.LossView) -> tuple[float, int]:
+def _train(fit: Fit, recorder: Recording | None, view: progress.LossView) -> tuple[float, int]:
     """Show and take down every block; the seconds they took, and the exit code where a signal ended it."""
     seconds = 0.0
     with process.Stop() as stop, view:
@@ -113,7 +118,7 @@ def _failed(fit: Fit, recorder: Recording, error: Exception) -> int:
     recorder.fail(error)
     _note_move(recorder)
     if isinstance(error, OSError):
-        process.drop_output()  # else what stdout still holds fails again at its next flush
+        terminal.drop_output()  # else what stdout still holds fails again at its next flush
         error = OutputError(error)
     if not isinstance(error, TwolayerError):
         raise error from None
@@ -133,3 +138,21 @@ def _kept(recorder: Recording) -> str:
 
 def _again(recorder: Recording) -> str:
     return f"twolayer train --resume {shlex.quote(str(recorder.run.where()))}"
+
+
+def about(config: str, device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
+    """The line on what is trained and what computes it."""
+    where = err() if stderr else out()
+    where.print(Text(safe(f"config {config}, device {device}, engine {engine}, threads {threads}, seed {seed}")))
+
+
+def summary(
+    where: str, scores: Mapping[str, float], seconds: float, rows: int, unit: str = "iteration", *, stderr: bool = False
+) -> None:
+    """The lines below the table: the scores of the weights that are kept, and the time."""
+    console = err() if stderr else out()
+    micro = "us" if console.options.ascii_only else "µs"
+    each = f", {duration(seconds / rows, micro)} an {unit}" if rows else ""
+    loss, *others = (f"{value:#.6g}" for value in scores.values())
+    more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
+    console.print(Text(f"loss after {where}  {loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +62,6 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def _parts(info: dict[str, Any]) -> list[str]:
     """What the folder of a run with such a `run.json` is to hold."""
     return [CONFIG, HISTORY, CHECKPOINTS, *([MODEL] if info.get("status") == "completed" else [])]
-
-
-def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The columns and rows that a terminal has room for: without the step, and without notes where there are none."""
-    has_notes = any(row[-1] for row in rows)
-    columns = (
-        "run",
-        "status",
-        "shape",
-        "done",
-        "first",
-        "best",
-        "last",
-        "time",
-        "device",
-        *(["note"] if has_notes else []),
-    )
-    short = []
-    for row in rows:
-        value = dict(zip(COLUMNS, row, strict=True))
-        digits = [f"{number:.3g}" if isinstance(number, float) else "" for number in row[8:12]]
-        time = f"{digits.pop()} s" if digits[-1] else digits.pop()
-        shape, notes = str(value["shape"]).replace(" ", ""), [value["note"]] if has_notes else []
-        short.append(
-            (value["run"], value["status"], shape, value["iterations"], *digits, time, value["device"], *notes)
-        )
-    return columns, short
 
 
 def _brief(path: Path, info: dict[str, Any], status: str) -> tuple[Any, ...]:

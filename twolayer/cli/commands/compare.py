@@ -1,21 +1,95 @@
-"""Runs side by side on the screen: a column each, and beside it how far it is from the first run."""
+"""The command `compare`: runs side by side on the screen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
+from twolayer.cli import terminal
+from twolayer.cli.options import FormatOption
 from twolayer.cli.terminal import out
 from twolayer.formatting import duration, shown
+from twolayer.reporting import comparison
 from twolayer.reporting.comparison import Thing
+from twolayer.runs import saved_run
+from twolayer.runs.folder import find
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+commands = typer.Typer()
 
 NOWHERE = "nowhere"
 
 
-def show(things: Sequence[Thing], names: Sequence[str]) -> None:
+class _BareExpectEqual(TyperCommand):
+    """A command whose `--expect-equal` without a value is `--expect-equal=0`, and takes no RUN for one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        end = args.index("--") if "--" in args else len(args)
+        full = ["--expect-equal=0" if argument == "--expect-equal" else argument for argument in args[:end]]
+        return super().parse_args(ctx, [*full, *args[end:]])
+
+
+@commands.command("compare", cls=_BareExpectEqual, epilog="Example:  twolayer compare default-1 default-2")
+def compare_command(
+    run: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Two runs or more: their folders, or their names in runs.")
+    ],
+    expect_equal: Annotated[
+        str | None,
+        typer.Option(
+            "--expect-equal",
+            metavar="[=RTOL]",
+            help="Exit with 1 unless all histories agree with the first: exactly, or to a share RTOL of it.",
+        ),
+    ] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Hold runs against the first of them.
+
+    What differs in their configs and in what computed them; iterations, losses and time; and from which row on the
+    histories differ, and by how much. csv and jsonl print a row for each thing and run but the first.
+    """
+    if len(run) < 2:
+        raise typer.BadParameter("two runs or more are compared; give another RUN")
+    tolerance = _tolerance(expect_equal) if expect_equal is not None else None
+    found = [saved_run.read(path) for path in map(find, run)]
+    names, things = comparison.names(found), comparison.compared(found)
+    if format_ == "table":
+        _print(things, names)
+    else:
+        rows = comparison.rows(things, names)
+        plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
+        terminal.rows(comparison.COLUMNS, plain if format_ == "csv" else rows, format_)
+    for problem in dict.fromkeys(problem for one in found for problem in one.problems):
+        terminal.note(problem)
+    if tolerance is not None:
+        unlike = [comparison.disagreement(found[0], one, tolerance) for one in found[1:]]
+        for name, what in zip(names[1:], unlike, strict=True):
+            if what:
+                terminal.error(f"{name}: {what}")
+        if any(unlike):
+            raise typer.Exit(1)
+
+
+def _tolerance(text: str) -> float:
+    """Read RTOL. Raises BadParameter."""
+    with suppress(ValueError):
+        if 0 <= (tolerance := float(text)) < math.inf:
+            return tolerance
+    raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")
+
+
+def _print(things: Sequence[Thing], names: Sequence[str]) -> None:
     """Print the things as rows and the runs as columns: at a time as many beside the first as there is room for."""
     start = 1
     while start < len(names):
@@ -40,6 +114,8 @@ def _width(table: Table) -> int:
 
 def _table(things: Sequence[Thing], names: Sequence[str], start: int, end: int) -> Table:
     """The first run, and those from `start` to `end`."""
+    from rich.table import Table  # which no other command needs
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(""), overflow="fold")
     for place in (0, *range(start, end)):

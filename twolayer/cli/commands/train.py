@@ -1,8 +1,7 @@
-"""The commands that compute: `train`, `bench`, `lr`."""
+"""The command `train`."""
 
 from __future__ import annotations
 
-import signal
 from typing import Annotated
 
 import typer
@@ -26,11 +25,10 @@ from twolayer.cli.options import (
     TargetOption,
     TensorBoardOption,
     ThreadsOption,
-    computing,
     resolve,
     resolve_again,
 )
-from twolayer.errors import DisagreementError
+from twolayer.cli.process import computing
 from twolayer.runs import folder
 
 commands = typer.Typer()
@@ -113,90 +111,3 @@ def train(
         recorder = Recording(run, fit, every, writer)
     name = config if resume is None else resolved.name
     raise typer.Exit(training_session.follow(fit, recorder, name, format_, quiet=quiet))
-
-
-@commands.command(epilog="Example:  twolayer bench --device cuda")
-def bench(
-    context: typer.Context,
-    config: ConfigArgument = "default",
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    set_: SetOption = None,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Times to measure each engine.")] = 7,
-    format_: FormatOption = "table",
-) -> None:
-    """Measure every engine on this machine, and check that all compute the same.
-
-    Times are medians of rounds in turn, with the least and the most; set-up is what an engine takes to begin, and to
-    write the weights back. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
-    """
-    resolved = resolve(config, set_ or [], context)
-    with computing():
-        from twolayer.hardware.device import device_name
-        from twolayer.training.benchmark import Bench  # a second, nearly all of it torch
-
-    process.start_computing()
-    full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
-    if format_ == "table":
-        terminal.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
-    try:
-        with terminal.Bar(rounds) as bar:
-            bar.draw(0, "rounds")
-            for done in engines.rounds(rounds):
-                bar.draw(done, "rounds")
-    except KeyboardInterrupt:
-        terminal.note(f"interrupted after {done} of {rounds} rounds")
-        interrupted = True
-    if done:
-        terminal.measured(list(engines.rows()), format_)
-    if done and format_ == "table":
-        products = engines.products
-        terminal.say(
-            f"\nshare: of {products.rate / 1e9:.3g} GFLOP/s, the rate of {products.size} x {products.size} products "
-            f"with {products.config.threads} threads"
-        )
-        for name, reason in engines.left_out.items():
-            terminal.say(f"left out: {name}, {reason}")
-        terminal.say(f"auto takes {engines.auto}")
-    if interrupted:
-        raise typer.Exit(128 + signal.SIGINT)
-    if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
-        raise DisagreementError(wrong)
-
-
-@commands.command("lr", epilog="Example:  twolayer lr scratch --set H=64")
-def lr_command(
-    context: typer.Context,
-    config: ConfigArgument = "default",
-    device: DeviceOption = None,
-    lr: LrOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
-    set_: SetOption = None,
-    format_: FormatOption = "table",
-) -> None:
-    """Measure the largest stable step at the initial weights.
-
-    lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
-    from any minimum. 1 / lambda is what `lr: auto` begins with.
-    """
-    resolved = resolve(config, set_ or [], context)
-    with computing():
-        from twolayer.training import learning_rate, setup  # a second, nearly all of it torch
-
-    process.start_computing()
-    full, data, model = setup.prepare(resolved.config, resolved.table)
-    found = learning_rate.curvature(model, data, full)
-    rows = [
-        ("lambda", found.largest, f"by {found.products} products with the Hessian"),
-        ("2 / lambda", found.limit, "the largest stable step"),
-        ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
-    ]
-    if full.lr != "auto":
-        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
-    if format_ == "table":
-        terminal.rows(
-            ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_
-        )
-    else:
-        terminal.rows(("what", "value", "comment"), rows, format_)
