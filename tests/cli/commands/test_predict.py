@@ -154,9 +154,11 @@ UNSEEN = " \t\r\n\ufeff\u00a0\u200b\u200c\u200d\u2060\u00ad\u2028\u3000\u202e\u0
 CELL = st.tuples(
     st.text(UNSEEN, max_size=3), st.text(SIGNS, max_size=2), st.sampled_from(["", "1", "-1e5", "SUM(A1)", "a"])
 )
+# Where Unicode's tables are of one mind in all versions; of those that join others UNSEEN has some.
+ASSIGNED = st.characters(exclude_categories=["Cn", "Co", "Cs", "Mn"], exclude_characters="\uffa0")
 
 
-@given(st.lists(CELL.map("".join) | st.text(max_size=5), min_size=1, unique=True))
+@given(st.lists(CELL.map("".join) | st.text(ASSIGNED, max_size=5), min_size=1, unique=True))
 @settings(deadline=None)
 def test_a_cell_or_a_column_that_may_be_a_formula_is_led_by_a_quote_and_no_other(cells: list[str]) -> None:
     frame = pl.DataFrame({"text": cells})
