@@ -25,9 +25,10 @@ from tests.helpers.processes import Run
 from tests.helpers.published import REFERENCE
 from tests.helpers.tablerun import make_run
 from twolayer import available_memory
-from twolayer.cli import main, process
+from twolayer.cli import main
 from twolayer.errors import DataError, TwolayerError
 from twolayer.tables import unpacked_size
+from twolayer.tables.panics import without_panics
 from twolayer.tables.readers import collect, open_table
 
 
@@ -104,14 +105,14 @@ def test_a_failure_inside_of_polars_is_one_line_in_a_process(tmp_path: Path, nam
 
 
 def test_only_the_text_of_a_panic_is_kept_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with process.without_panics():
+    with without_panics():
         os.write(2, b"first\nthread of thought\n")
     assert capfd.readouterr().err == "first\nthread of thought\n"
-    with pytest.raises(ZeroDivisionError), process.without_panics():  # noqa: PT012 (both stand in it)
+    with pytest.raises(ZeroDivisionError), without_panics():  # noqa: PT012 (both stand in it)
         os.write(2, b"first\n\nthread '<unnamed>' (12) panicked at crates/a.rs:1:2:\nmessage\nnote: run with\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "first\n"
-    with process.without_panics():
+    with without_panics():
         os.write(2, b"thread 'main' panicked at 'message', a.rs:1:2\n")
     assert capfd.readouterr().err == ""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from twolayer.cli import process, terminal
+from twolayer.cli import terminal
 from twolayer.config import loading, schema, validation
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
@@ -18,6 +18,7 @@ from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
 from twolayer.hardware import memory
 from twolayer.runs import folder
 from twolayer.tables.options import FileData, is_table
+from twolayer.tables.panics import without_panics
 
 # The keys that have an option of their own, and those that may be others when a run goes on.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
@@ -98,7 +99,7 @@ def resolve_again(run: folder.Run, sets: Sequence[str], context: typer.Context) 
     raw = folder.read_config(run.path, run.folder)
     before = loading.resolve(source, environment={}, read=False, raw=raw)
     try:
-        with process.without_panics():
+        with without_panics():
             after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
@@ -138,7 +139,7 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         if text.find("=") < 1
     ]
     try:
-        with process.without_panics():
+        with without_panics():
             resolved = loading.resolve(source, overrides=_overrides(sets, context))
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None

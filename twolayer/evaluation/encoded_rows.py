@@ -13,7 +13,6 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer.cli import process
 from twolayer.errors import DataError
 from twolayer.evaluation.predictor import Array, Model, load_model, predict
 from twolayer.evaluation.scores import Scores
@@ -21,6 +20,7 @@ from twolayer.tables import readers
 from twolayer.tables.dataset import scan
 from twolayer.tables.encoding import encode, encode_targets, require, shown, unknown
 from twolayer.tables.features import Columns
+from twolayer.tables.panics import without_panics
 from twolayer.tables.readers import Source
 
 _MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
@@ -60,7 +60,7 @@ class Rows:
 @contextmanager
 def table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool) -> Iterator[Rows]:
     """The columns of a file, or with "-" of what comes on stdin: all, or those that are needed. Raises DataError."""
-    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, process.without_panics():
+    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
         source = scan(path, columns, name=name)
         require(source.names, needed, name)

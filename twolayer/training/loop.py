@@ -85,10 +85,10 @@ class Fit(Iterator[Block]):
     the results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the
     block that ends with the first loss that is not finite comes a DivergedError.
 
-    With `lr: auto` the step is 1 / lambda (see `learning_rate`), measured anew at fixed iterations, where blocks are cut;
-    with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update for every
-    batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from there, bit for
-    bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
+    With `lr: auto` the step is 1 / lambda (see `learning_rate`), measured anew at fixed iterations, where blocks
+    are cut; with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update
+    for every batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from
+    there, bit for bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
     """
 
     def __init__(

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import process, terminal
+from twolayer.cli import terminal
 from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
 from twolayer.errors import extra
+from twolayer.tables.panics import without_panics
 
 commands = typer.Typer()
 
@@ -30,7 +31,7 @@ def data_command(
     with extra("polars", "data"):
         from twolayer.tables import describe
 
-    with process.without_panics():
+    with without_panics():
         found = describe.summary(
             data.path,
             data.path,
