@@ -297,7 +297,7 @@ def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("twolayer.loading.resolve", fail)
+    monkeypatch.setattr("twolayer.config.loading.resolve", fail)
     assert main.run(["check"]) == 1
     assert capsys.readouterr().err == "error: out of memory: there is less than this takes\n"
 
