@@ -154,7 +154,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_run_can_go_on(twolayer: Run, tmp
 def test_two_signals_within_one_call_count_as_two() -> None:
     program = """
 import hashlib
-from twolayer.process import Stop
+from twolayer.cli.process import Stop
 with Stop():
     print(flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # many minutes of C, in which Python handles no signal

@@ -24,8 +24,7 @@ from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run
 from tests.helpers.tablerun import CSV, NEW, make_run
 from twolayer.cli import main
-from twolayer.tables import readers as readers_module
-from twolayer.tables import writers
+from twolayer.tables import readers, writers
 
 CLASSES = CSV.replace("price", "kind").replace("\n", "\n", 1)
 
@@ -179,14 +178,14 @@ def test_a_file_of_any_format_holds_the_same(suffix: str, run: Path, twolayer: R
     file.write_text("old")
     done = twolayer("predict", "run", "new.parquet", "-o", file.name)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    readers: dict[str, Any] = {
+    reading: dict[str, Any] = {
         ".parquet": pl.read_parquet,
         ".arrow": pl.read_ipc,
         ".feather": pl.read_ipc,
         ".csv": pl.read_csv,
         ".tsv": lambda path: pl.read_csv(path, separator="\t"),
     }
-    found = readers.get(suffix, pl.read_ndjson)(file)
+    found = reading.get(suffix, pl.read_ndjson)(file)
     id_ = ["a", None, "'=é" if suffix in (".csv", ".tsv") else "=é"]
     assert found.drop("price_predicted").equals(table.with_columns(id=pl.Series(id_)))
     np.testing.assert_allclose(found["price_predicted"], by_hand(run, NEW)[:, 0], rtol=1e-5)
@@ -420,16 +419,17 @@ def test_of_any_number_of_rows_some_thousands_are_in_memory_at_a_time(
     Path("new.csv").write_text("size,colour,weight\n" + "1,red,2\n" * 100_000)
     heights, most = [], 0
     parts: list[weakref.ref[pl.DataFrame]] = []
+    batches = readers.batches
 
     def counted(*arguments: Any) -> Iterator[pl.DataFrame]:
         nonlocal most
-        for part in readers_module.batches(*arguments):
+        for part in batches(*arguments):
             heights.append(part.height)
             parts.append(weakref.ref(part))
             most = max(most, sum(other() is not None for other in parts))
             yield part
 
-    monkeypatch.setattr(readers_module, "batches", counted)
+    monkeypatch.setattr(readers, "batches", counted)
     assert main.run(["predict", "run", "new.csv", "-o", "out.csv"]) == 0
     assert Path("out.csv").read_text().count("\n") == 1 + sum(heights) == 100_001
     assert max(heights) <= 8192
