@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 import harness
 import torch
 
-from twolayer.config import Config
-from twolayer.engines import Engine, make_engine
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
+from twolayer.engines.base import Engine
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import operations
 from twolayer.errors import ConfigError
-from twolayer.loading import load_config
-from twolayer.machine import operations
-from twolayer.training import prepare
+from twolayer.training.setup import prepare
 
 CENTRE = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10}
 SIZES = {

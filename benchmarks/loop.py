@@ -19,11 +19,11 @@ import harness
 import torch
 from peers import PEERS, Peer, Problem, Train
 
-from twolayer.config import Config
-from twolayer.engines import make_engine
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
+from twolayer.engines.factory import make_engine
 from twolayer.errors import ConfigError
-from twolayer.loading import load_config
-from twolayer.training import prepare
+from twolayer.training.setup import prepare
 
 LARGE = (4096, 1024, 1024, 64)  # where the products with x are all that counts
 # N, D_in, H, D_out; lr; iterations a round

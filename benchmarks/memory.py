@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 import harness
 from torch.profiler import ProfilerActivity, profile
 
-from twolayer.config import Config
-from twolayer.loading import load_config
-from twolayer.training import train
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
+from twolayer.training.loop import train
 
 N, D_in, H, D_out = 4096, 1024, 1024, 64
 GOAL = 1.3  # times the buffers

@@ -18,8 +18,8 @@ import harness
 import numpy as np
 import polars as pl
 
-from twolayer.config import FileData
-from twolayer.tables import read
+from twolayer.tables.dataset import read
+from twolayer.tables.options import FileData
 
 ROWS, MOST_ROWS, COLUMNS = 1_000_000, 10_000_000, 20
 GOAL = 1.5

@@ -11,11 +11,12 @@ from typing import Any
 import harness
 from loop import SHAPES
 
-from twolayer.config import Config
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.errors import DivergedError
-from twolayer.loading import load_config
-from twolayer.stepsize import curvature
-from twolayer.training import Training, prepare, train
+from twolayer.training.learning_rate import curvature
+from twolayer.training.loop import Training, train
+from twolayer.training.setup import prepare
 
 EPOCHS = [500, 500, 60, 60, 60]  # by shape
 PARTS = [0.25, 0.5, 1.0]

@@ -29,10 +29,11 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from twolayer import tables
-from twolayer.config import FileData
-from twolayer.loading import load_config
-from twolayer.training import Fit, prepare
+from twolayer.config.loading import load_config
+from twolayer.tables import encoding
+from twolayer.tables.options import FileData
+from twolayer.training.loop import Fit
+from twolayer.training.setup import prepare
 
 SPLITS = range(5)
 BELOW_LINEAR = 0.06
@@ -70,10 +71,10 @@ def ours(train: Path, test: pl.DataFrame) -> tuple[float, float]:
     assert data.columns is not None
     assert isinstance(config.data, FileData)
     with torch.no_grad():
-        y_pred = model(torch.from_numpy(tables.encode(test, data.columns, "test")).float()).double().numpy()
+        y_pred = model(torch.from_numpy(encoding.encode(test, data.columns, "test")).float()).double().numpy()
     if data.columns.classes is None:
         y_pred = y_pred * data.columns.targets[0].deviation + data.columns.targets[0].mean
-    return score(y_pred, tables.encode_targets(test, data.columns, "test"), data.columns.classes is not None), taken
+    return score(y_pred, encoding.encode_targets(test, data.columns, "test"), data.columns.classes is not None), taken
 
 
 def score(y_pred: Any, y: Any, is_classes: bool) -> float:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import harness
 
-from twolayer.engines import make_engine
-from twolayer.loading import load_config
-from twolayer.machine import cores, operations, set_up
-from twolayer.training import prepare
+from twolayer.config.loading import load_config
+from twolayer.engines.factory import make_engine
+from twolayer.engines.selection import operations
+from twolayer.hardware.threads import cores, set_up
+from twolayer.training.setup import prepare
 
 SHAPES = [
     (100, 3, 32, 1),

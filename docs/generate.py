@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from twolayer.config import ALLOWED, SOURCES, Config, schema, show
-from twolayer.loading import FILE_DEFAULTS, PATIENCE, SIZES
+from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, SOURCES, Config, schema
+from twolayer.config.validation import ALLOWED, show
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [

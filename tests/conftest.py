@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-import pty
-import re
-import select
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import ARGUMENTS
-from forking import Forked, can_fork, clean_environment
-from forking import run as forked
 from hypothesis import HealthCheck, settings
+
+from tests.helpers.browsing import ARGUMENTS
+from tests.helpers.forking import can_fork, clean_environment
+from tests.helpers.forking import run as forked
+from tests.helpers.processes import COMMAND, COMPUTE, Run, Write
 
 # Threads that wait for one another leave the cores to those that work: there are more processes than cores here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -37,17 +33,7 @@ settings.register_profile("ci", max_examples=100, **COMMON)
 settings.register_profile("deep", max_examples=1000, **COMMON)
 settings.load_profile("ci")
 
-COMMAND = Path(sys.executable).with_name("twolayer")
-REFERENCE = Path(__file__).parent / "reference"
-BASE = "N: 8\nD_in: 3\nH: 4\nD_out: 2\nlr: 1e-3\nepochs: 5\n"
-
-Write = Callable[[str | bytes], Path]
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
 __all__ = ["clean_environment", "forked"]
-
-COMPUTE = {"train", "bench", "lr", "predict", "evaluate"}  # the commands that need torch
-TERMINAL_CODES = re.compile(r"\x1b|[\x80-\x9f]")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,13 +51,13 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_consoles() -> Iterator[None]:
-    from twolayer import console
+    from twolayer.cli import terminal
 
-    console.out.cache_clear()
-    console.err.cache_clear()
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
     yield
-    console.out.cache_clear()
-    console.err.cache_clear()
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
 
 
 @pytest.fixture
@@ -106,11 +92,6 @@ def config_file(tmp_path: Path) -> Write:
         return path
 
     return write
-
-
-def examples(count: int) -> settings:
-    """As many examples, or in a deeper profile more."""
-    return settings(max_examples=count * settings().max_examples // 100)
 
 
 # --- `make test-fast`: without the tests that took long the last time they ran
@@ -154,113 +135,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if took.get(item.nodeid, 0) >= most]
         items[:] = [item for item in items if took.get(item.nodeid, 0) < most]
         config.hook.pytest_deselected(items=slow)
-
-
-def agree_to_three_digits(losses: Iterable[float], others: Iterable[float]) -> bool:
-    """Whether each loss is within half a unit of the other's third significant digit."""
-    pairs = zip(losses, others, strict=True)
-    return all(abs(loss - other) <= 0.5 * 10 ** (math.floor(math.log10(other)) - 2) for loss, other in pairs)
-
-
-def published(name: str, column: str) -> list[float]:
-    """A column of the published numbers."""
-    with (REFERENCE / name).open() as file:
-        return [float(row[column]) for row in csv.DictReader(file)]
-
-
-def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; fails if it imported torch."""
-    if can_fork(environment):
-        done = forked(arguments, cwd, clean_environment(**environment), bare=True)
-        assert "torch was imported" not in done.stderr
-        return done
-    program = (
-        "import sys; from twolayer.__main__ import main; code = main(); "
-        "sys.exit('torch was imported' if 'torch' in sys.modules else code)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=cwd,
-        env=clean_environment(**environment),
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-    assert "torch was imported" not in done.stderr
-    return done
-
-
-def opened_in(
-    terminal: int, command: list[str], cwd: Path, environment: Mapping[str, str], *, new_session: bool = False
-) -> Forked | subprocess.Popen[bytes]:
-    """Start the command in a terminal."""
-    if can_fork(environment):
-        return Forked(
-            command,
-            cwd,
-            clean_environment(**environment),
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            bare=command[0] not in COMPUTE,
-            new_session=new_session,
-        )
-    return subprocess.Popen(
-        [COMMAND, *command],
-        cwd=cwd,
-        env=clean_environment(**environment),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=new_session,
-    )
-
-
-def in_terminal(
-    command: list[str],
-    cwd: Path,
-    environment: Mapping[str, str] | None = None,
-    *,
-    kill_at: str = "",
-    number: int = signal.SIGINT,
-) -> tuple[int, str]:
-    """Run the command in a real terminal; its exit code and all that it wrote there."""
-    leader, follower = pty.openpty()
-    environment = {"TERM": "xterm-256color", **(environment or {})}
-    with opened_in(follower, command, cwd, environment) as process:
-        os.close(follower)
-        written = b""
-        while True:
-            if not select.select([leader], [], [], 60)[0]:
-                process.kill()
-                raise AssertionError("nothing came for a minute")
-            try:
-                chunk = os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            written += chunk
-            if kill_at and kill_at.encode() in written:
-                process.send_signal(number)
-                kill_at = ""
-        os.close(leader)
-    return process.wait(), written.decode()
-
-
-def screen(written: str) -> list[str]:
-    """What stands on the terminal in the end: lines, as carriage returns and erasures leave them."""
-    lines = [""]
-    for part in re.split(r"(\r\n|\r|\n|\x1b\[2K|\x1b\[[0-9;]*m)", written):
-        if part in ("\r\n", "\n"):
-            lines.append("")
-        elif part in ("\r", "\x1b[2K"):
-            lines[-1] = "" if part == "\x1b[2K" else lines[-1]
-        elif not part.startswith("\x1b"):
-            lines[-1] += part
-    return lines
 
 
 @pytest.fixture(scope="session")

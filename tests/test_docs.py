@@ -11,8 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import COMMAND, clean_environment, without_torch
 
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import COMMAND, without_torch
 from twolayer import __version__
 
 ROOT = Path(__file__).parent.parent

@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BASE, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer import console, errors
+from tests.helpers.processes import BASE, Run
+from twolayer import errors
+from twolayer.cli import terminal
+from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError, DataError, Origin, OutputError, Problem, RunError, TwolayerError
-from twolayer.loading import load_config
-from twolayer.tables import summary
-from twolayer.text import safe
+from twolayer.formatting import safe
+from twolayer.tables.describe import summary
 
 EVIL = ["a\x1b[31mb", "a\nb\rc\u2028d", "a\u202eb\u2066c", "a\udcffb", "a\x9b31mb\x7f", "C:\\a\\nb", "\u200b\ufeff"]
 
@@ -50,7 +51,7 @@ def test_the_text_of_an_error_is_printable_and_a_line_and_that_of_a_config_a_lin
 @pytest.mark.parametrize("text", EVIL)
 def test_the_console_prints_the_very_text_of_an_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     for error in made(text):
-        console.error(error)
+        terminal.error(error)
         written = capsys.readouterr().err.removeprefix("error: ").removesuffix("\n")
         assert written == str(error)
 

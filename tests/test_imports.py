@@ -1,182 +1,214 @@
-"""Imports point one way only: the house of docs/design.md, held by reading the source."""
+"""Imports between packages point one way only; read from the source, so TYPE_CHECKING and lazy imports count."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import twolayer
+from tests.helpers.forking import clean_environment
 
 PACKAGE = Path(twolayer.__file__).parent
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PACKAGE.rglob("*.py")
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-# What each module may import of the others at its top, and, after the bar, inside a function.
-MAY_IMPORT = {
-    "__init__": "",
-    "__main__": "| cli",
-    "errors": "text",
-    "yaml12": "errors",
-    "config": "",
-    "problems": "config errors yaml12",
-    "loading": "config errors files problems yaml12 | reading tables",
-    "available_memory": "",
-    "memory": "available_memory config errors",
-    "history": "files",
-    "text": "",
-    "thinning": "",
-    "sealing": "files",
-    "page": "errors",
-    "events": "config errors files history runs",
-    "saved": "config errors history loading runs sealing text",
-    "brief": "runs saved text",
-    "compare": "brief history saved",
-    "curve": "thinning",
-    "showing": "brief console curve history process saved thinning",
-    "comparing": "compare console saved text",
-    "weights": "errors files runs saved sealing",
-    "picturing": "errors saved text weights",
-    "telling": "brief compare config errors picturing saved text weights",
-    "report": "chart errors files page saved telling text theme",
-    "plotting": "chart errors files page saved theme",
-    "theme": "",
-    "chart": "errors saved theme thinning",
-    "data": "config errors model | tables",
-    "damage": "",
-    "sizing": "",
-    "arrays": "sizing",
-    "reading": "arrays available_memory damage errors files memory sizing",
-    "columns": "errors reading",
-    "survey": "columns errors reading",
-    "summary": "columns errors reading survey text",
-    "tables": "columns config errors reading summary survey",
-    "baselines": "",
-    "evaluation": "baselines checkpoint errors files runs sealing | tables",
-    "writing": "errors",
-    "serving": "columns console errors evaluation files process reading tables writing",
-    "model": "config errors",
-    "engines": "config data errors engines.autograd engines.fused engines.graph engines.manual engines.rows memory",
-    "engines.autograd": "data engines.working memory",
-    "engines.manual": "data engines.losses engines.working",
-    "engines.fused": "config data engines.losses engines.manual engines.working memory",
-    "engines.rows": "data engines.losses engines.manual engines.working memory",
-    "engines.losses": "",
-    "engines.graph": "",
-    "engines.working": "errors",
-    "machine": "available_memory config engines engines.fused errors memory",
-    "checkpoint": "errors files runs sealing",
-    "session": "console errors model process recording stepsize training",
-    "recording": "baselines checkpoint config data errors evaluation files history memory model runs training",
-    "bench": "config engines engines.fused errors machine memory model stepsize training",
-    "stepsize": "config data engines.losses engines.manual engines.working errors machine memory",
-    "stopping": "engines.working errors",
-    "training": (
-        "config data engines engines.fused engines.working errors history machine memory model stepsize stopping"
-        " | tables"
-    ),
-    "console": "errors history process text",
-    "files": "errors",
-    "runs": "errors files history sealing",
-    "listing": "errors files history runs saved",
-    "process": "",
-    "options": "config console errors loading memory process runs",
-    "commands": "",
-    "commands.training": "console errors options process runs | bench events model recording session stepsize training",
-    "commands.tables": "console errors options process runs | serving tables",
-    "commands.looking": "compare console listing options runs saved | comparing plotting report showing",
-    "commands.configs": "config console loading options",
-    "cli": "commands commands.configs commands.looking commands.tables commands.training console errors process",
+# A package may import itself, the modules at the root, and these packages; they stand from the ground up.
+MAY_IMPORT: dict[str, set[str]] = {
+    "tables": set(),
+    "config": {"tables"},
+    "engines": {"tables", "config"},
+    "runs": {"tables", "config"},
+    "hardware": {"config", "engines"},
+    "evaluation": {"tables", "runs"},
+    "reporting": {"config", "runs"},
+    "training": {"tables", "config", "engines", "runs", "hardware", "evaluation"},
+    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training"},
 }
+ROOT: dict[str, set[str]] = {
+    "version": set(),
+    "formatting": set(),
+    "available_memory": set(),
+    "errors": {"formatting"},
+    "files": {"errors"},
+}
+PUBLIC = {"__init__", "__main__"}  # they may import anything, and nothing imports them
+# Which modules or packages import a library; nothing else does.
 ONLY_USER = {
-    "typer": {"cli", "options"} | {f"commands.{name}" for name in ("configs", "looking", "tables", "training")},
-    "rich": {"console", "showing", "comparing"},
-    "uniplot": {"curve"},
-    "yaml": {"yaml12"},
-    "pydantic": {"config", "loading"},
-    "jinja2": {"page"},
-    "PIL": {"picturing"},
-    "altair": {"chart"},
-    "polars": {"arrays", "reading", "columns", "summary", "survey", "tables", "writing", "serving"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "uniplot": {"reporting.text_chart"},
+    "yaml": {"config.yaml12"},
+    "pydantic": {"config", "tables.options"},
+    "jinja2": {"reporting.html.page"},
+    "PIL": {"reporting.html.weight_images"},
+    "altair": {"reporting.chart"},
+    "vl_convert": {"reporting.html.report", "reporting.plot"},
+    "polars": {"evaluation.encoded_rows", "tables"},
+    "tensorboard": {"runs.tensorboard"},
+    "torch": {"engines", "evaluation", "hardware", "runs.checkpoint", "training"},
 }
-COMPUTES = {
-    "baselines",
-    "evaluation",
-    "bench",
-    "checkpoint",
-    "recording",
-    "stepsize",
-    "stopping",
-    "engines.working",
-    "data",
-    "machine",
-    "model",
-    "training",
-} | {
-    "engines",
-    "engines.autograd",
-    "engines.fused",
-    "engines.graph",
-    "engines.losses",
-    "engines.manual",
-    "engines.rows",
+# Imports inside functions, each with its reason.
+LAZY = {
+    "__main__": "Ctrl-C is handled before anything else is imported",
+    "config.from_table": "polars, only for a table",
+    "training.setup": "polars, only for a table",
+    "evaluation.predictor": "polars, only for a table",
+    "cli.commands.train": "torch, after the config is known to be right",
+    "cli.commands.bench": "torch",
+    "cli.commands.lr": "torch",
+    "cli.commands.evaluate": "torch",
+    "cli.commands.predict": "torch",
+    "cli.commands.data": "polars",
+    "cli.commands.show": "numpy",
+    "cli.commands.plot": "altair",
+    "cli.commands.report": "altair",
 }
+# Imported without torch: what `twolayer check` and all that only looks at runs need.
+WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
+EXCEPT = {"runs.checkpoint", "cli.training_session"}
+# Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
+UNMOVED: dict[str, str] = {"available_memory": ("")}
 
 
-def imports(module: str) -> tuple[set[str], set[str]]:
-    """The full names that a module imports at its top (TYPE_CHECKING aside), and inside functions."""
-    top: set[str] = set()
-    inside: set[str] = set()
+def visited(module: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """The import statements of a module, and whether each is inside a function."""
+    found: list[tuple[ast.Import | ast.ImportFrom, bool]] = []
 
-    def visit(node: ast.AST, found: set[str]) -> None:
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: relative import"
-            base = node.module or ""
-            found.update(f"{base}.{alias.name}" if base == "twolayer" else base for alias in node.names)
-        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return
-        deeper = inside if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else found
+    def visit(node: ast.AST, inside: bool) -> None:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append((node, inside))
         for child in ast.iter_child_nodes(node):
-            visit(child, deeper)
+            visit(child, inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
-    visit(ast.parse(MODULES[module].read_text()), top)
-    return top, inside
+    visit(ast.parse(MODULES[module].read_text()), False)
+    return found
 
 
-def ours(names: set[str]) -> set[str]:
-    found = {name.removeprefix("twolayer.") for name in names if name.startswith("twolayer")}
-    return {name for name in found if name in MODULES}
+def imports(module: str) -> dict[str, bool]:
+    """The modules of twolayer that a module imports, and whether inside functions only."""
+    found: dict[str, bool] = {}
+    for node, inside in visited(module):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "twolayer":
+            assert node.level == 0, f"{module}: relative import"
+            base = (node.module or "").removeprefix("twolayer").strip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".strip(".")
+                name = (full if full in MODULES else base) or "__init__"
+                found[name] = found.get(name, True) and inside
+    return found
+
+
+def libraries(module: str) -> set[str]:
+    """The packages of others that a module imports."""
+    found: set[str] = set()
+    for node, _ in visited(module):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        found |= {name.partition(".")[0] for name in names}
+    return found
+
+
+def package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_in(module: str, places: set[str]) -> bool:
+    """Whether a module is one of these, or in one of these packages."""
+    return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
 def test_every_module_has_its_place() -> None:
-    assert set(MODULES) == set(MAY_IMPORT)
+    assert all(package(module) in {*MAY_IMPORT, *ROOT, *PUBLIC} or module in UNMOVED for module in MODULES)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in PUBLIC | set(UNMOVED)])
+def test_a_package_imports_only_packages_below_it(module: str) -> None:
+    own = package(module)
+    for name in imports(module):
+        assert name not in PUBLIC, f"{module} imports {name}"
+        if own in ROOT:
+            assert name in ROOT[own], f"{module} imports {name}"
+        else:
+            assert package(name) == own or name in ROOT or package(name) in MAY_IMPORT[own], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", UNMOVED)
 def test_a_module_imports_only_what_stands_below_it(module: str) -> None:
-    top, inside = imports(module)
-    allowed_top, _, allowed_inside = MAY_IMPORT[module].partition("|")
-    assert ours(top) <= set(allowed_top.split())
-    assert ours(inside) <= set(allowed_inside.split())
+    allowed_top, _, allowed_inside = UNMOVED[module].partition("|")
+    found = imports(module)
+    assert {name for name, is_inside in found.items() if not is_inside} <= set(allowed_top.split())
+    assert {name for name, is_inside in found.items() if is_inside} <= set(allowed_inside.split())
 
 
-@pytest.mark.parametrize("package", ["torch", *ONLY_USER])
-def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
-    users = {m for m in MODULES if any(name.partition(".")[0] == package for found in imports(m) for name in found)}
-    assert users == (COMPUTES if package == "torch" else ONLY_USER[package])
+def test_the_packages_stand_in_order() -> None:
+    below: set[str] = set()
+    for name, allowed in MAY_IMPORT.items():
+        assert allowed <= below, f"{name} stands too low"
+        below.add(name)
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    below = {module: ours(imports(module)[0]) for module in MODULES}
+    below = {module: set(imports(module)) & set(MODULES) for module in MODULES}
     while below:
-        free = {module for module, needs in below.items() if not needs & below.keys()}
+        free = {module for module, needs in below.items() if not needs & below.keys() - {module}}
         assert free, f"a circle among {sorted(below)}"
         below = {module: needs for module, needs in below.items() if module not in free}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in UNMOVED])
+def test_only_a_few_modules_import_inside_functions(module: str) -> None:
+    lazy = [node for node, is_inside in visited(module) if is_inside and isinstance(node, ast.ImportFrom)]
+    assert any(package(node.module or "") == "twolayer" for node in lazy) == (module in LAZY)
+
+
+@pytest.mark.parametrize("library", ONLY_USER)
+def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
+    users = {module for module in MODULES if library in libraries(module)}
+    assert all(is_in(user, ONLY_USER[library]) for user in users)
+    assert all(any(is_in(user, {place}) for user in users) for place in ONLY_USER[library])
+
+
+def test_what_only_looks_does_not_load_torch() -> None:
+    modules = [module for module in MODULES if is_in(module, WITHOUT_TORCH) and module not in EXCEPT]
+    assert not [module for module in modules if "torch" in libraries(module)]
+    names = ", ".join(f"twolayer.{module}" for module in modules)
+    command = [sys.executable, "-c", f"import sys, {names}; sys.exit('torch' in sys.modules)"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_module_can_be_the_first_that_is_imported() -> None:
+    # A process that has the libraries forks a child for each module, which has none of ours.
+    program = (
+        "import importlib, os, sys\n"
+        "import numpy, polars, torch, typer, altair\n"
+        "for name in sys.argv[1:]:\n"
+        "    if pid := os.fork():\n"
+        "        if os.waitpid(pid, 0)[1]: print(name)\n"
+        "        continue\n"
+        "    assert 'twolayer' not in sys.modules\n"
+        "    importlib.import_module(name)\n"
+        "    os._exit(0)\n"
+    )
+    names = [f"twolayer.{module}" for module in MODULES if module not in PUBLIC]
+    command = [sys.executable, "-c", program, *names]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_the_init_of_a_package_is_one_sentence(name: str) -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py" and is_in(module, {name}) and module not in UNMOVED:
+            (statement,) = ast.parse(path.read_text()).body
+            assert isinstance(statement, ast.Expr)
+            assert isinstance(statement.value, ast.Constant)
+            assert str(statement.value.value).count("\n") == 0
 
 
 def test_the_public_names_are_all_there_and_nothing_else() -> None:

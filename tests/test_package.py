@@ -11,8 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
 from packaging.requirements import Requirement
+
+from tests.helpers.forking import clean_environment
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,9 +29,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    pages = [f"twolayer/templates/{path.name}" for path in (ROOT / "twolayer/templates").iterdir()]
+    pages = [
+        f"twolayer/reporting/html/templates/{path.name}"
+        for path in (ROOT / "twolayer/reporting/html/templates").iterdir()
+    ]
     assert len(pages) > 3
-    for name in ("twolayer/py.typed", "twolayer/configs/default.yaml", "twolayer/configs/twolayer.schema.json", *pages):
+    for name in (
+        "twolayer/py.typed",
+        "twolayer/config/configs/default.yaml",
+        "twolayer/config/configs/twolayer.schema.json",
+        *pages,
+    ):
         assert name in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"twolayer"}
 

@@ -6,10 +6,13 @@ computes imports torch.
 
 from __future__ import annotations
 
+from twolayer.version import __version__
+
 TYPE_CHECKING = False  # typing's own, without the import: type checkers take the name for True
 if TYPE_CHECKING:
-    from twolayer.config import Config
-    from twolayer.data import Data, load_data
+    from twolayer.config.loading import load_config
+    from twolayer.config.schema import Config
+    from twolayer.engines.base import Data
     from twolayer.errors import (
         ConfigError,
         DataError,
@@ -20,12 +23,10 @@ if TYPE_CHECKING:
         RunError,
         TwolayerError,
     )
-    from twolayer.history import Block
-    from twolayer.loading import load_config
-    from twolayer.model import build_model
-    from twolayer.training import Fit, Training, final_loss, fit, prepare, train
-
-__version__ = "0.1.0"
+    from twolayer.runs.history import Block
+    from twolayer.training.loop import Fit, Training, fit, train
+    from twolayer.training.metrics import final_loss
+    from twolayer.training.setup import build_model, load_data, prepare
 
 __all__ = [
     "Block",
@@ -52,8 +53,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "config": ["Config"],
-    "data": ["Data", "load_data"],
+    "config.loading": ["load_config"],
+    "config.schema": ["Config"],
+    "engines.base": ["Data"],
     "errors": [
         "ConfigError",
         "DataError",
@@ -64,10 +66,10 @@ _HOME = {
         "RunError",
         "TwolayerError",
     ],
-    "history": ["Block"],
-    "loading": ["load_config"],
-    "model": ["build_model"],
-    "training": ["Fit", "Training", "final_loss", "fit", "prepare", "train"],
+    "runs.history": ["Block"],
+    "training.loop": ["Fit", "Training", "fit", "train"],
+    "training.metrics": ["final_loss"],
+    "training.setup": ["build_model", "load_data", "prepare"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

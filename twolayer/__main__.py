@@ -22,7 +22,7 @@ def main() -> int:
     gc.disable()  # imports make no garbage, and looking for it costs a tenth of them
     # Looking for pydantic's plugins, of which we use none, reads the metadata of every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from twolayer.cli import run
+    from twolayer.cli.main import run
 
     code = run()
     if heeded:  # nothing is left to stop, and Python's exit would put the default back in a handler's place

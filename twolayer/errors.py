@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from twolayer.text import safe
+from twolayer.formatting import safe
 
 
 class TwolayerError(Exception):

@@ -18,12 +18,6 @@ from twolayer.errors import RunError
 TEMPORARY = ".part"
 LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a file or a folder that is being made has such a name
 
-# The files that are tables, by the ends of their names.
-TABLES = (
-    *(".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
-    *(".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl", ".npy", ".npz", ".safetensors"),
-)
-
 
 def temporary_name() -> str:
     """A name for what is being made; no two are the same."""

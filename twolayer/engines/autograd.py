@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from twolayer import memory
-from twolayer.data import Data
-from twolayer.engines.working import Working
+from twolayer.engines import selection
+from twolayer.engines.base import Data, Working
 
 
 class AutogradEngine(Working):
     """Gradient descent by autograd; bit-identical to `torch.optim.SGD(model.parameters(), lr)`.
 
-    Rows are all those of the data, or those that `update` is given; of too many (`memory.part_rows`) the gradients of
-    parts are added up. For classes a loss comes with the accuracy: what is said to be of shape () is of shape (2,).
+    Rows are all those of the data, or those that `update` is given; of too many (`selection.part_rows`) the gradients
+    of parts are added up. For classes a loss comes with the accuracy: what is said to be of shape () is of shape (2,).
     """
 
     def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
@@ -52,7 +51,7 @@ class AutogradEngine(Working):
         return _total([self._loss(x, y, len(data.x))[1] for x, y in self._parts(data.x, data.y)])
 
     def _parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-        rows = memory.part_rows(len(self.w1), len(x))
+        rows = selection.part_rows(len(self.w1), len(x))
         return list(zip(torch.split(x, rows), torch.split(y, rows), strict=True))
 
     def _loss(self, x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twolayer.data import Data
+from twolayer.engines.base import Data, Working, log_softmax_backward, relu_backward
 from twolayer.engines.losses import Score, factor, score_divisors
-from twolayer.engines.working import Working
-
-# grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
-# tutorial does, takes several times as long.
-relu_backward = torch.ops.aten.threshold_backward.grad_input
-log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
 
 
 class ManualEngine(Working):

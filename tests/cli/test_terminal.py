@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from twolayer.cli import progress, terminal
+from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
+from twolayer.runs.history import Block
+
+
+def test_an_error_is_a_line_and_a_config_error_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.error(TwolayerError("it\ncannot [be]"))
+    terminal.error(ConfigError([Problem(Origin("a.yaml", 2, 5), "lr", "wrong"), Problem(Origin("b"), "", "gone")]))
+    assert capsys.readouterr().err == "error: it\\ncannot [be]\na.yaml:2:5  lr: wrong\nb  gone\n"
+
+
+def test_the_table_streams_block_by_block_in_columns_of_a_fixed_width(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.LossView(("iteration", "loss"), 1000, 2) as view:
+        assert capsys.readouterr().out == " iteration           loss\n" + "─" * 25 + "\n"
+        view.show(Block(1, (3.0, 2.5, 1e-10), 0.1))
+        assert capsys.readouterr().out == "         2        2.50000\n"
+        view.show(Block(4, (float("inf"), 1.0, 123456789.0), 0.1))
+        assert capsys.readouterr().out == "         4            inf\n         6    1.23457e+08\n"
+    assert capsys.readouterr().out == "─" * 25 + "\n"
+
+
+def test_the_table_is_closed_whatever_ended_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), progress.LossView(("iteration", "loss"), 10):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out.count("─" * 25) == 2
+
+
+def test_small_tables_are_printed_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("table", "csv", "jsonl"):
+        terminal.rows(("key", "value"), [("a", [1, "x"]), ("b\x1b", None)], form)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "key    value",
+        "a      [1, 'x']",
+        r"b\x1b",
+        "key,value",
+        "a,\"[1, 'x']\"",
+        r"b\x1b,",
+        '{"key": "a", "value": [1, "x"]}',
+        '{"key": "b\\u001b", "value": null}',
+    ]

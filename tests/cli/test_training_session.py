@@ -1,0 +1,379 @@
+"""Runs that lose nothing, as their users meet them: real processes, real signals, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from tests.helpers.forking import Forked, clean_environment, run
+from tests.helpers.oracles import needs_cuda
+from tests.helpers.processes import Run
+from tests.helpers.trained import train
+from twolayer.config.loading import load_config
+from twolayer.config.schema import document
+from twolayer.training.metrics import final_loss
+from twolayer.training.setup import prepare
+
+ENGINES = [["autograd"], ["manual"], ["fused", "--set", "form=primal"], ["fused", "--set", "form=dual"]]
+# Long enough to be stopped in its midst: about a second.
+LONG = ["scratch", "--engine", "autograd", "--epochs", "8000", "--lr", "1e-6"]
+
+
+def start(folder: Path, *arguments: str) -> Forked:
+    return Forked(arguments, folder, stdout=subprocess.DEVNULL)
+
+
+def wait_for_rows(run: Path, rows: int = 100) -> None:
+    end = time.monotonic() + 60
+    while not (run / "history.csv").exists() or (run / "history.csv").read_bytes().count(b"\n") < rows:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def send_until_it_ends(process: Forked | subprocess.Popen[bytes]) -> None:
+    """Send SIGINT twice, and more if the system has made one of two."""
+    for _ in range(200):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        if process.poll() is not None:
+            return
+    process.kill()
+
+
+def status(run: Path) -> str:
+    return str(json.loads((run / "run.json").read_text())["status"])
+
+
+def same(one: Path, other: Path) -> bool:
+    return all(
+        (one / part).read_bytes() == (other / part).read_bytes() for part in ("history.csv", "model.safetensors")
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=" ".join)
+def test_500_iterations_are_250_and_250_more(engine: list[str], twolayer: Run, tmp_path: Path) -> None:
+    whole = twolayer("train", "--engine", *engine, "--out", "whole")
+    half = twolayer("train", "--engine", *engine, "--out", "halves", "--epochs", "250")
+    rest = twolayer("train", "--resume", "halves", "--epochs", "500")
+    assert [done.returncode for done in (whole, half, rest)] == [0, 0, 0]
+    assert same(tmp_path / "whole", tmp_path / "halves")
+    rows = rest.stdout.splitlines()
+    assert rows[8].split()[0] == "251"
+    assert rows[-3:-2] == whole.stdout.splitlines()[-3:-2]  # the loss after the last update
+    assert rest.stderr.startswith("run halves, from iteration 251\n")
+
+
+def test_a_run_is_the_same_files_whatever_the_order_of_a_set(twolayer: Run, tmp_path: Path) -> None:
+    for arguments in (["scratch"], ["diabetes", "--epochs", "5"]):
+        for seed in ("1", "2"):  # of Python's hashes; a forked process would have its parent's
+            done = twolayer("train", *arguments, "--out", f"{arguments[0]}-{seed}", PYTHONHASHSEED=seed)
+            assert done.returncode == 0
+        assert same(tmp_path / f"{arguments[0]}-1", tmp_path / f"{arguments[0]}-2")
+
+
+def test_a_run_folder_holds_all_there_is_to_know(twolayer: Run, tmp_path: Path) -> None:
+    done = twolayer("train", "scratch", "--note", "the first")
+    run = tmp_path / "runs" / "scratch-1"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "history.csv",
+        "model.safetensors",
+        "run.json",
+    ]
+    rows = (run / "history.csv").read_text().splitlines()
+    assert rows[0] == "iteration,loss"
+    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(1, 201))
+    config = load_config(run / "config.yaml")
+    assert document(config) == (run / "config.yaml").read_text()
+    assert "auto" not in (config.engine, config.threads)
+    info = json.loads((run / "run.json").read_text())
+    assert (info["status"], info["exit_code"], info["note"], info["iterations"]) == ("completed", 0, "the first", 200)
+    assert info["first_loss"] == float(rows[1].split(",")[1])
+    assert info["best_loss"] == min(float(row.split(",")[1]) for row in rows[1:])
+    assert f"{info['final_loss']:#.6g}" in done.stdout
+    for key in ("twolayer", "torch", "python", "platform", "cpu_capability", "device", "data_sha256", "initial_sha256"):
+        assert info[key]
+
+
+def test_the_saved_weights_in_a_plain_module_give_the_printed_loss(twolayer: Run, tmp_path: Path) -> None:
+    done = twolayer("train", "--epochs", "100")
+    model = nn.Sequential(nn.Linear(1000, 100), nn.ReLU(), nn.Linear(100, 10))
+    model.load_state_dict(safetensors.torch.load_file(tmp_path / "runs" / "default-1" / "model.safetensors"))
+    config, data, _ = prepare(load_config("default"))
+    assert f"loss after the last update  {final_loss(model, data, config):#.6g}" in done.stdout
+
+
+def test_no_save_leaves_nothing(twolayer: Run, tmp_path: Path) -> None:
+    assert twolayer("train", "scratch", "--no-save").stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_after_a_signal_a_run_goes_on_to_the_same_end(number: int, code: int, twolayer: Run, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "scratch-1"
+    with start(tmp_path, "train", *LONG) as process:
+        wait_for_rows(run)
+        process.send_signal(number)
+        messages = process.stderr.read()
+    assert process.returncode == code
+    assert messages.splitlines()[-1] == "go on with: twolayer train --resume runs/scratch-1"
+    assert re.search(r"^interrupted after \d+ of 8000 iterations$", messages, re.M)
+    assert status(run) == "interrupted"
+    assert twolayer(*messages.splitlines()[-1].split()[4:]).returncode == 0
+    assert twolayer("train", *LONG, "--out", "whole").returncode == 0
+    assert same(run, tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_the_run_can_go_on(twolayer: Run, tmp_path: Path) -> None:
+    # Each iteration takes a second, and the first checkpoint comes after it.
+    slow = ["--set", "N=20000", "--set", "H=1000", "--engine", "autograd", "--lr", "1e-9", "--epochs", "300"]
+    run = tmp_path / "runs" / "default-1"
+    with start(tmp_path, "train", *slow) as process:
+        wait_for_rows(run, 2)
+        send_until_it_ends(process)
+        assert process.returncode == 130
+        assert "interrupted" not in process.stderr.read()
+    assert status(run) == "running"  # nothing was written any more
+    done = twolayer("train", "--resume", "runs/default-1", "--epochs", "2")
+    assert (done.returncode, status(run)) == (0, "completed")
+
+
+def test_two_signals_within_one_call_count_as_two() -> None:
+    program = """
+import hashlib
+from twolayer.cli.process import Stop
+with Stop():
+    print(flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # many minutes of C, in which Python handles no signal
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        send_until_it_ends(process)
+        assert process.returncode == 130
+
+
+def test_ctrl_c_before_the_first_iteration_is_an_interruption(twolayer: Run, tmp_path: Path) -> None:
+    # What is measured unasked takes a while here: `is_cheap`, beside ten million iterations.
+    long = ["--set", "N=3000", "--set", "H=3000", "--engine", "autograd", "--epochs", "10000000"]
+    run = tmp_path / "runs" / "default-1"
+    with start(tmp_path, "train", *long) as process:
+        assert process.stderr.readline() == "run runs/default-1\n"  # before it, there is no run to go on with
+        process.send_signal(signal.SIGINT)
+        messages = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert messages[-1] == "go on with: twolayer train --resume runs/default-1"
+    assert messages[-2].startswith("interrupted after ")
+    assert status(run) == "interrupted"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_cannot_be_written_leaves_a_run_that_goes_on(twolayer: Run, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run(["train", "scratch", "--out", "run"], tmp_path, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "error: the output cannot be written: No space left on device",
+        "run run keeps its last checkpoint; go on with: twolayer train --resume run",
+    ]
+    assert status(tmp_path / "run") == "failed"
+    assert twolayer("train", "--resume", "run").returncode == 0
+    assert twolayer("train", "scratch", "--out", "whole").returncode == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+KILLED = {
+    "autograd": ["scratch", "--engine", "autograd", "--epochs", "1000", "--lr", "1e-6", "--checkpoint-every", "120"],
+    "manual": ["scratch", "--engine", "manual", "--epochs", "4000", "--lr", "1e-6", "--checkpoint-every", "500"],
+    "primal": [
+        "scratch",
+        "--engine",
+        "fused",
+        "--set",
+        "form=primal",
+        "--epochs",
+        "4000",
+        "--lr",
+        "1e-6",
+        "--checkpoint-every",
+        "500",
+    ],
+    "dual": [
+        "--engine",
+        "fused",
+        "--set",
+        "form=dual",
+        "--epochs",
+        "2500",
+        "--checkpoint-every",
+        "300",
+    ],  # beyond two folds
+    "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
+    "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
+}
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(30, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("arguments", KILLED.values(), ids=KILLED)
+def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(
+    arguments: list[str], rounds: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "helpers" / "killing.py", tmp_path, str(rounds), "0", *arguments],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    same = done.stdout.splitlines()
+    assert len(same) >= rounds
+    assert set(same) == {"True"}
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(twolayer: Run, tmp_path: Path) -> None:
+    twolayer("train", "scratch", "--out", "run", "--checkpoint-every", "80")
+    twolayer("train", "scratch", "--out", "whole", "--epochs", "300")
+    newest = tmp_path / "run" / "checkpoints" / "200.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 1
+    newest.write_bytes(bytes(data))
+    done = twolayer("train", "--resume", "run", "--epochs", "300")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[:2] == [
+        "run/checkpoints/200.safetensors: is damaged: its checksum is another",
+        "run run, from iteration 161",
+    ]
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_one_run(twolayer: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with start(tmp_path, "train", *LONG, "--out", "run") as process:
+        wait_for_rows(run)
+        second = twolayer("train", "--resume", "run")
+        third = twolayer("train", "--out", "run")
+        process.communicate()
+    assert process.returncode == 0
+    assert (second.returncode, second.stderr) == (2, "error: run: another process is at work there\n")
+    assert third.returncode == 2
+    assert third.stderr.startswith("error: run: is there already; go on with it by --resume run")
+    assert twolayer("train", *LONG, "--out", "whole").returncode == 0
+    assert same(run, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lr", "1e-3"], "lr is 0.0001, not 0.001"),
+        (["--set", "H=7"], "H is 32, not 7"),
+        (["--engine", "autograd"], "engine is 'manual', not 'autograd'"),
+        (["--epochs", "200"], "has 200 iterations already; for more, add --epochs 400"),
+        (["--epochs", "100"], "has 200 iterations already; for more, add --epochs 400"),
+        (["scratch"], "--resume goes on with a run as it is"),
+        (["--out", "x"], "--resume goes on with a run as it is"),
+        (["--no-save"], "--no-save keeps no run folder"),
+        (["--no-save", "--checkpoint-every", "5"], "--no-save keeps no run folder"),
+        (["--checkpoint-every", "0"], "must be iterations (500) or seconds (30s), not '0'"),
+    ],
+)
+def test_a_run_goes_on_as_it_began_or_not_at_all(options: list[str], message: str, done_run: Path) -> None:
+    before = {path: path.read_bytes() for path in done_run.rglob("*") if path.is_file()}
+    done = run(["train", "--resume", "runs/scratch-1", *options], done_run.parent.parent)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert {path: path.read_bytes() for path in done_run.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def done_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    train(folder, "scratch -q")
+    return folder / "runs" / "scratch-1"
+
+
+def test_a_reader_that_has_enough_does_not_end_a_run(tmp_path: Path) -> None:
+    with Forked(["train"], tmp_path) as process:
+        assert process.stdout.readline() == "Sequential(\n"
+        process.stdout.close()
+        assert process.wait() == 0
+    assert status(tmp_path / "runs" / "default-1") == "completed"
+
+
+def test_a_run_that_diverges_keeps_the_last_weights_with_a_finite_loss(twolayer: Run, tmp_path: Path) -> None:
+    done = twolayer("train", "--lr", "1e-2", "--format", "csv")
+    run = tmp_path / "runs" / "default-1"
+    rows = (run / "history.csv").read_text().splitlines()
+    assert done.returncode == 3
+    assert status(run) == "diverged"
+    assert done.stdout.splitlines() == rows
+    *_, before, last = rows
+    assert last.split(",")[1] in ("inf", "nan")
+    model = nn.Sequential(nn.Linear(1000, 100), nn.ReLU(), nn.Linear(100, 10))
+    model.load_state_dict(safetensors.torch.load_file(run / "model.safetensors"))
+    config, data, _ = prepare(load_config("default"))
+    assert final_loss(model, data, config) == pytest.approx(float(before.split(",")[1]), rel=1e-3)
+    kept = str(json.loads((run / "run.json").read_text())["diverged_at"] - 2)
+    assert twolayer("train", "--lr", "1e-2", "--epochs", kept, "--out", "before").returncode == 0
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "before" / "model.safetensors").read_bytes()
+    again = twolayer("train", "--resume", "runs/default-1")
+    assert again.returncode == 2
+    assert "has diverged, and would again" in again.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")
+def test_a_full_disk_is_found_before_the_first_iteration(twolayer: Run, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", disk], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        done = twolayer("train", "--out", disk / "run")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(r"error: .+/run: the disk has .+ free, and the run may need .+; take .+\n", done.stderr)
+        assert list(disk.iterdir()) == []
+        assert twolayer("train", "scratch", "--out", disk / "run").returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(twolayer: Run, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    done = twolayer("train")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: runs: is no folder\n"
+
+
+@pytest.mark.parametrize("note", ["a\nb", "\x1b[31m", "x" * 1001])
+def test_a_note_that_is_no_line_of_text_is_refused(note: str, twolayer: Run, tmp_path: Path) -> None:
+    done = twolayer("train", "--note", note)
+    assert done.returncode == 2
+    assert "--note: must be a line of at most 1000 printable characters" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_run_goes_on_on_another_device(twolayer: Run, tmp_path: Path) -> None:
+    assert twolayer("train", "--epochs", "100").returncode == 0
+    assert twolayer("train", "--resume", "default-1", "--device", "cuda", "--epochs", "200").returncode == 0
+    assert twolayer("train", "--resume", "default-1", "--device", "cpu", "--epochs", "300").returncode == 0
+    rows = (tmp_path / "runs" / "default-1" / "history.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, 301))
+    truth = twolayer("train", "--epochs", "300", "--format", "csv").stdout.splitlines()[1:]
+    losses = [[float(row.split(",")[1]) for row in each] for each in (rows, truth)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert torch.cuda.is_available()

@@ -1,0 +1,224 @@
+"""What is wrong is refused with its place and harms nobody: files, options, and names of every kind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.processes import BASE, Write, examples, in_terminal, without_torch
+from twolayer.cli import main
+from twolayer.config.schema import KEYS
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], place: str) -> None:
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(place)
+    assert done.stderr.count("\n") == 1
+    assert len(done.stderr) < 250
+    assert "Traceback" not in done.stderr
+
+
+def instead(key: str, value: str) -> str:
+    return re.sub(rf"^{key}: .*$", f"{key}: {value}", BASE, flags=re.M)
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGE_BOMB = "a: &a {x: 1}\nb: &b {<<: [*a,*a,*a,*a,*a,*a]}\nc: {<<: [*b,*b,*b,*b,*b,*b]}\n"
+WRONG: dict[str, tuple[str | bytes, str]] = {
+    "not UTF-8": (BASE.encode() + b"# caf\xe9", "my.yaml:7:6  "),
+    "empty": ("", "my.yaml  "),
+    "a list": ("- N: 64\n- H: 3\n", "my.yaml:1:1  "),
+    "lr negative": (instead("lr", "-1"), "my.yaml:5:5  lr: "),
+    "lr nan": (instead("lr", ".nan"), "my.yaml:5:5  lr: "),
+    "lr fast": (instead("lr", "fast"), "my.yaml:5:5  lr: "),
+    "N 1.5": (instead("N", "1.5"), "my.yaml:1:4  N: "),
+    "N true": (instead("N", "true"), "my.yaml:1:4  N: "),
+    "N 0": (instead("N", "0"), "my.yaml:1:4  N: "),
+    "N -3": (instead("N", "-3"), "my.yaml:1:4  N: "),
+    "seed -1": (BASE + "seed: -1", "my.yaml:7:7  seed: "),
+    "seed 2^64": (BASE + f"seed: {2**64}", "my.yaml:7:7  seed: "),
+    "unknown key": (BASE + "epoch: 3", "my.yaml:7:1  epoch: unknown key; did you mean epochs?"),
+    "duplicate key": (BASE + "N: 3", "my.yaml:7:1  N: given twice"),
+    "device gpu": (BASE + "device: gpu", "my.yaml:7:9  device: "),
+    "alias bomb": (BOMB + BASE, "my.yaml:1:4  anchors and aliases"),
+    "merge bomb": (MERGE_BOMB + BASE, "my.yaml:1:4  anchors and aliases"),
+    "nested brackets": ("[" * 100_000, "my.yaml:1:33  nested more than 32 deep"),
+    "timestamp": (BASE + "x: !!timestamp foo", "my.yaml:7:4  tags "),
+    "python object": (BASE + 'x: !!python/object/apply:os.system ["touch pwned"]', "my.yaml:7:4  tags "),
+    "too large": (instead("N", "1000000000000"), "my.yaml  1000000000000 x 3 -> 4 -> 2 needs at least "),
+    "NUL": (BASE + 'x: "\0"', "my.yaml:7:5  "),
+    "a tab": ("N: 1\nD_in:\n\t- 1", "my.yaml:3:1  not YAML"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_file_is_refused(config_file: Write, what: str) -> None:
+    content, place = WRONG[what]
+    folder = config_file(content).parent
+    for command in ("train", "check"):
+        assert_refused(without_torch(command, "my.yaml", cwd=folder), place)
+    assert [path.name for path in folder.iterdir()] == ["my.yaml"]
+
+
+def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(2**30)
+    for name in ("no.yaml", "folder.yaml", "huge.yaml", "/dev/zero"):
+        assert_refused(without_torch("train", name, cwd=tmp_path), f"{name}  ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["--lr", "fast"], "--lr  lr: must be a positive number, or auto, not 'fast'"),
+        (["--epochs", "1.5"], "--epochs  epochs: must be"),
+        (["--device", "gpu"], "--device  device: must be"),
+        (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
+        (["--set", "epochs"], "--set epochs  must be KEY=VALUE"),
+        (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),
+        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: goes with source: linear only"),
+        (["--epoch", "5"], "error: No such option: --epoch"),
+        (["--format", "xml"], "error: Invalid value for '--format': 'xml'"),
+        (["one", "two"], "error: Got unexpected extra argument"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str, tmp_path: Path) -> None:
+    assert_refused(without_torch("train", *arguments, cwd=tmp_path), start)
+
+
+def test_malformed_sets_are_told_with_all_the_rest(tmp_path: Path) -> None:
+    done = without_torch("check", "--set", "foo", "--set", "=1", "--lr", "x", cwd=tmp_path)
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == ["--lr", "--set foo", "--set =1"]
+
+
+def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+    assert_refused(without_torch("trian", cwd=tmp_path), "error: No such command 'trian'")
+
+
+@given(st.binary(max_size=300))
+@examples(300)
+def test_any_bytes_end_in_exit_0_or_2(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "fuzz.yaml"
+    path.write_bytes(content)
+    assert run_silently("check", str(path)) in (0, 2)
+
+
+KEY = st.sampled_from([*KEYS, "epoch", "<<", "source", "weights", "noise", "1", ""]) | st.text(max_size=5)
+VALUE = st.recursive(
+    st.sampled_from(
+        ["1", "0", "-1", "1e-4", "1e400", ".nan", "true", "cpu", "cuda:0", "*a", "&a 1", "!!str x", "~", "'"]
+    )
+    | st.sampled_from(
+        [
+            "float64",
+            "linear",
+            "mps",
+            "9" * 5000,
+            "0x" + "f" * 5000,
+            "0o" + "7" * 6000,
+            "010",
+            "0x10",
+            "|",
+            "%",
+            "@",
+            "`",
+            "? x",
+            "-",
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(KEY, inner, max_size=3).map(
+            lambda m: "{" + ", ".join(f"{k}: {v}" for k, v in m.items()) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.tuples(KEY, VALUE), max_size=8), st.booleans())
+@examples(500)
+def test_any_structure_ends_in_exit_0_or_2(tmp_path: Path, items: list[tuple[str, str]], complete: bool) -> None:
+    path = tmp_path / "fuzz.yaml"
+    lines = [f"{key}: {value}" for key, value in items]
+    path.write_text("\n".join([BASE, *lines] if complete else lines), encoding="utf-8", errors="surrogatepass")
+    assert run_silently("check", str(path)) in (0, 2)
+
+
+@given(st.lists(st.text(max_size=20), max_size=4))
+@examples(200)
+def test_any_arguments_of_check_end_in_exit_0_or_2(arguments: list[str]) -> None:
+    assert run_silently("check", *arguments) in (0, 2)
+
+
+def run_silently(*arguments: str) -> int:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return main.run(arguments)
+
+
+# --- Names and values of every kind, shown harmlessly
+
+EVIL = {
+    "markup": "[red]x[/x][link=file:///x]y",
+    "unbalanced": "[/x]",
+    "escape": "a\x1b[31mb",
+    "osc 52": "a\x1b]52;c;aGk=\x07b",
+    "c1": "a\x9b31mb",
+    "bidi": "a\u202eb\u2066c",
+    "line": "a\nb\rc\u2028d",
+    "delete": "a\x7f\x08\x08b",
+}
+
+
+@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
+def test_no_name_key_or_value_is_more_than_text(
+    evil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, quoted = evil.replace("/", "|"), json.dumps(evil)
+    Path(f"{name}.yaml").write_text(BASE, encoding="utf-8")
+    Path("key.yaml").write_text(BASE + f"{quoted}: 1\n", encoding="utf-8")
+    Path("value.yaml").write_text(BASE + f"device: {quoted}\n", encoding="utf-8")
+    Path("raw.yaml").write_text(BASE + f"device: {evil}\n", encoding="utf-8")
+    commands = [
+        ["check", f"{name}.yaml"],
+        ["check", f"{name}.yaml", "--format", "csv"],
+        ["check", f"{evil}.no"],
+        ["check", "key.yaml"],
+        ["check", "value.yaml"],
+        ["check", "raw.yaml"],
+        ["check", "--device", evil],
+        ["check", "--set", f"{evil}=1"],
+        ["check", "--set", evil],
+        ["check", f"--{evil}"],
+        ["check", "--format", evil],
+        ["check", "--set", f"H=7 # {evil}"],
+        ["init", f"no/{evil}"],
+        [evil],
+    ]
+    harmless = evil if evil.isprintable() else ""
+    for command in commands:
+        # At a pipe: not one character that is not text.
+        assert main.run(command) in (0, 1, 2)
+        captured = capfd.readouterr()
+        text = (captured.out + captured.err).replace("\n", "")
+        assert text.isprintable(), command
+        if command[1:] == [f"{evil}.no"]:
+            assert text.startswith(harmless)
+    for command in commands[0], commands[2], commands[3], commands[4]:
+        # On a terminal: our own colours, and nothing else.
+        code, written = in_terminal(command, tmp_path)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", written).replace("\r\n", "")
+        assert code in (0, 2)
+        assert text.isprintable(), command

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import Run
+from tests.helpers.tablerun import CSV, make_run
+from twolayer.errors import RunError
+from twolayer.evaluation.baselines import Baseline, linear_baseline
+from twolayer.evaluation.predictor import Model, forward, load_model, predict
+from twolayer.evaluation.scores import Scores
+from twolayer.tables.encoding import encode, encode_targets
+from twolayer.tables.features import Columns
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def numbers_of(path: Path, model: Model) -> tuple[Numbers, Numbers]:
+    frame = pl.read_csv(path, infer_schema=False)
+    return encode(frame, model.columns, path.name), encode_targets(frame, model.columns, path.name)
+
+
+def as_rows(scores: Scores) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    names, rows = scores.table()
+    first = names.index("model") + 1
+    return {row[:first]: row[first:] for row in rows}
+
+
+def figures(y: Numbers, predicted: Numbers, deviation: float) -> tuple[float, ...]:
+    """Loss, R2, RMSE and MAE as scikit-learn's documentation defines the latter three."""
+    errors = y - predicted
+    r2 = 1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum()
+    return float((errors**2).mean() / deviation**2), float(r2), float((errors**2).mean() ** 0.5), abs(errors).mean()
+
+
+def test_targets_are_scored_as_the_formulas_say(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", target=["price", "weight"], dtype="float64")
+    model = load_model(tmp_path / "run")
+    x, y = numbers_of(tmp_path / "run.csv", model)
+    whole, cut = Scores(model), Scores(model)
+    whole.add(x, y)
+    for part in np.array_split(np.arange(len(x)), [1, 1, 8, 30]):
+        cut.add(x[part], y[part])
+    found = as_rows(whole)
+    assert found.keys() == as_rows(cut).keys()
+    for key, row in as_rows(cut).items():
+        count = 1 if key[0] is None else 4
+        assert row[:count] == pytest.approx(found[key][:count], rel=1e-12, abs=1e-12)
+        assert row[count:] == found[key][count:] == (None,) * (4 - count)
+    scale = np.array([target.deviation for target in model.columns.targets])
+    mean = np.array([target.mean for target in model.columns.targets])
+    linear = (x @ model.baseline.weight.numpy().T + model.baseline.bias.numpy()) * scale + mean
+    outputs = {"network": predict(model, x).numpy(), "linear": linear, "constant": np.tile(mean, (len(y), 1))}
+    for name, output in outputs.items():
+        for k, target in enumerate(("price", "weight")):
+            assert found[target, name] == pytest.approx(figures(y[:, k], output[:, k], scale[k]), rel=1e-6, abs=1e-9)
+        assert found[None, name][0] == pytest.approx(np.mean([found[t, name][0] for t in ("price", "weight")]))
+    best = np.linalg.lstsq(np.c_[x, np.ones(len(x))], (y - mean) / scale, rcond=None)[0]
+    np.testing.assert_allclose(linear, (np.c_[x, np.ones(len(x))] @ best) * scale + mean, rtol=1e-6)
+    assert found["price", "constant"][1] == pytest.approx(0, abs=1e-6)
+
+
+def test_classes_are_scored_as_the_formulas_say(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", target="colour")
+    model = load_model(tmp_path / "run")
+    x, y = numbers_of(tmp_path / "run.csv", model)
+    whole, cut = Scores(model), Scores(model)
+    whole.add(x, y)
+    for part in np.array_split(np.arange(len(x)), 7):
+        cut.add(x[part], y[part])
+    assert (whole.confusion == cut.confusion).all()
+    true = y.argmax(1)
+    linear = x @ model.baseline.weight.numpy().T + model.baseline.bias.numpy()
+    shares = {
+        "network": predict(model, x).numpy(),
+        "linear": np.exp(linear) / np.exp(linear).sum(1, keepdims=True),
+        "constant": np.tile(y.mean(0), (len(y), 1)),
+    }
+    for name, share in shares.items():
+        log_loss = -np.log(share[np.arange(len(y)), true]).mean()
+        expected = ((share.argmax(1) == true).mean(), log_loss)
+        assert as_rows(whole)[(name,)] == pytest.approx(expected)
+        assert as_rows(cut)[(name,)] == pytest.approx(expected)
+    expected_table = np.zeros((3, 3), dtype=int)
+    for a, b in zip(true, shares["network"].argmax(1), strict=True):
+        expected_table[a, b] += 1
+    assert (whole.confusion == expected_table).all()
+
+
+def test_a_constant_target_and_a_single_row_have_no_r2(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    x, y = numbers_of(tmp_path / "run.csv", model)
+    constant, single = Scores(model), Scores(model)
+    for part in (slice(0, 7), slice(7, 30)):  # 0.1 is no sum of powers of two: means of it are not 0.1
+        constant.add(x[part], np.full_like(y[part], 0.1))
+    single.add(x[:1], y[:1])
+    for scores in (constant, single):
+        for loss, r2, rmse, mae in as_rows(scores).values():
+            assert r2 is None
+            assert np.isfinite([loss, rmse, mae]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_chunk_predicts_what_the_whole_predicts(dtype: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", dtype=dtype)
+    model = load_model(tmp_path / "run")
+    assert {model.w1.dtype, model.b2.dtype} == {getattr(torch, dtype)}
+    x, _ = numbers_of(tmp_path / "run.csv", model)
+    w1, b1, w2, b2 = (tensor.double().numpy() for tensor in (model.w1, model.b1, model.w2, model.b2))
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(
+        forward(model, x).numpy(), np.maximum(0, x @ w1.T + b1) @ w2.T + b2, rtol=tolerance, atol=tolerance
+    )
+    parts = [predict(model, part).numpy() for part in np.array_split(x, 9)]
+    np.testing.assert_allclose(np.concatenate(parts), predict(model, x).numpy(), rtol=1e-6)
+
+
+def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> None:
+    from twolayer.runs import checkpoint
+
+    make_run(tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    tensors, metadata = checkpoint.unpack(path.read_bytes())
+    for change, message in (
+        ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
+        ({"constant": None}, "lacks the tensor constant"),
+    ):
+        changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
+        path.write_bytes(b"".join(checkpoint.pack(changed, {"columns": metadata["columns"]})))
+        change_info(tmp_path / "run", model_sha256=None, format=1)
+        with pytest.raises(RunError, match=message):
+            load_model(tmp_path / "run")
+    path.write_bytes(b"".join(checkpoint.pack(tensors, {"columns": {"features": 3}})))
+    with pytest.raises(RunError, match=r"model\.safetensors: the columns .* are damaged"):
+        load_model(tmp_path / "run")
+
+
+def test_the_columns_come_back_as_they_were(tmp_path: Path) -> None:
+    table = make_run(tmp_path / "run")
+    assert load_model(tmp_path / "run").columns == table.columns
+    assert isinstance(table.columns, Columns)
+
+
+# --- the baselines
+
+
+def test_the_linear_model_is_least_squares_also_where_columns_are_collinear() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4)) * [1, 1e6, 1e-3, 1] + [0, 5e6, 0, 100]
+    x = np.c_[x, x[:, 0] - x[:, 3], np.full(300, 3.0)]
+    y = x[:, :2] @ [[1.0, 2], [1e-6, 0]] + rng.normal(size=(300, 2))
+    found = linear_baseline(torch.from_numpy(x), torch.from_numpy(y), False)
+    centred = x[:, :4] - x[:, :4].mean(0)
+    best = np.linalg.lstsq(centred, y - y.mean(0), rcond=None)[0]
+    np.testing.assert_allclose(x @ found.weight.numpy().T + found.bias.numpy(), centred @ best + y.mean(0), atol=1e-7)
+    np.testing.assert_allclose(found.constant.numpy(), y.mean(0))
+
+
+def test_with_more_columns_than_rows_the_linear_model_goes_through_all_points() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 50)), rng.normal(size=(20, 3))
+    found = linear_baseline(torch.from_numpy(x), torch.from_numpy(y), False)
+    np.testing.assert_allclose(x @ found.weight.numpy().T + found.bias.numpy(), y, atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_logistic_model_is_at_the_minimum_that_scikit_learn_seeks(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    x = rng.normal(size=(400, 3)) * [1, 30, 0.1] + 2
+    y = np.eye(classes)[(x @ rng.normal(size=(3, classes)) + rng.gumbel(size=(400, classes))).argmax(1)]
+    found = linear_baseline(torch.from_numpy(x), torch.from_numpy(y), True)
+    weight, bias = found.weight.numpy(), found.bias.numpy()
+    powers = np.exp(x @ weight.T + bias)
+    residual = powers / powers.sum(1, keepdims=True) - y  # (N, classes): the losses' gradient at the logits
+    gradient = residual.T @ x + weight
+    if classes == 2:  # the first logit is 0 and has no weights
+        assert not weight[0].any()
+        gradient, residual = gradient[1:], residual[:, 1:]
+    assert np.abs(gradient / x.std(0)).max() < 1e-3
+    assert np.abs(residual.sum(0)).max() < 1e-3
+    np.testing.assert_allclose(found.constant.numpy(), y.mean(0))
+
+
+def test_the_baseline_is_the_same_every_time() -> None:
+    x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.eye(3)[torch.arange(500) % 3]
+    first, second = (linear_baseline(x, y, True) for _ in range(2))
+    assert isinstance(first, Baseline)
+    assert torch.equal(first.weight, second.weight)
+
+
+# --- the command
+
+
+def test_evaluate_prints_three_models_in_each_format(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    scores = Scores(model)
+    scores.add(*numbers_of(tmp_path / "run.csv", model))
+    names, rows = scores.table()
+    done = twolayer("evaluate", "run", "run.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["target", "model"],
+        *(["price", name] for name in ("network", "linear", "constant")),
+    ]
+    found = list(csv.reader(io.StringIO(twolayer("evaluate", "run", "run.csv", "--format", "csv").stdout)))
+    assert found == [list(names), *([str(cell) for cell in row] for row in rows)]
+    lines_ = twolayer("evaluate", "run", "run.csv", "--format", "jsonl").stdout.splitlines()
+    assert [tuple(json.loads(line).values()) for line in lines_] == rows
+
+
+def test_evaluate_prints_who_is_taken_for_whom(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run", target="colour")
+    done = twolayer("evaluate", "run", "run.csv")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["model", "accuracy", "log", "loss"]
+    assert lines[5:7] == [["colour:", "true", "classes", "by", "predicted", "ones"], ["blue", "green", "red"]]
+    assert [line[0] for line in lines[7:]] == ["blue", "green", "red"]
+    assert sum(int(count) for line in lines[7:] for count in line[1:]) == 60
+
+
+def test_many_classes_have_no_table(tmp_path: Path, twolayer: Run) -> None:
+    text = "x,t\n" + "".join(f"{i * 7 % 63},c{i % 21}\n" for i in range(63))
+    make_run(tmp_path / "run", text, target="t", exclude=[])
+    done = twolayer("evaluate", "run", "run.csv")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
+    assert done.stderr == "no table of confusions: there are 21 classes\n"
+
+
+def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "one.csv").write_text("weight,size,colour,price,more\n1,2,pink,3,4\n")
+    done = twolayer("evaluate", "run", "one.csv", "--format", "jsonl")
+    assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 3
+    assert done.stderr == (
+        "one.csv: column colour: 1 row has a category that the model does not know; it counts for nothing\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size,colour\n1,red\n", "columns weight, price are not there, and the model needs them"),
+        ("size,colour,weight,price\n", "data.csv: has no rows"),
+        ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
+        ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(text: str, message: str, tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "data.csv").write_text(text)
+    done = twolayer("evaluate", "run", "data.csv")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert message in done.stderr
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run", target="colour")
+    (tmp_path / "data.csv").write_text(CSV.replace("green", "pink"))
+    done = twolayer("evaluate", "run", "data.csv")
+    assert done.returncode == 1
+    assert "'pink' is a class that the model does not know" in done.stderr
+
+
+def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "data.csv").write_text(CSV + "1,1e300,red,5,6\n2,1e308,red,5,1e300\n")
+    done = twolayer("evaluate", "run", "data.csv", "--format", "jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    rows = [json.loads(line, parse_constant=refuse) for line in done.stdout.splitlines()]
+    assert [row["RMSE"] for row in rows] == [None] * 3
+    done = twolayer("evaluate", "run", "data.csv")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,294 @@
+"""Runs command lines in children of a process that has imported everything: real processes without a second of imports.
+
+python tests/helpers/forking.py SOCKET torch|bare
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import IO, Any, NoReturn, Self
+
+# Not polars, nor what imports it: it starts threads, and a fork has none of them.
+BARE = [
+    "cli.main",
+    "cli.commands.compare",
+    "reporting.text_chart",
+    "reporting.plot",
+    "cli.run_view",
+    "reporting.html.run_section",
+]
+TORCH = [
+    "cli.main",
+    "training.benchmark",
+    "evaluation.predictor",
+    "training.recorder",
+    "cli.training_session",
+    "training.learning_rate",
+]
+
+# Variables that are read when a command runs. All others may be read at the start or by an import.
+READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
+
+Stream = int | IO[Any]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment without what changes our output."""
+    ours = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "LC_ALL", "LANG"}
+    ours |= {"PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8"}
+    kept = {key: value for key, value in os.environ.items() if key not in ours and not key.startswith("TWOLAYER_")}
+    return kept | {"LC_ALL": "C.UTF-8"} | more
+
+
+def can_fork(environment: Mapping[str, str]) -> bool:
+    """Whether a command reads all of these variables only when it runs."""
+    return all(key in READ_LATE or key.startswith("TWOLAYER_") for key in environment)
+
+
+class Forked:
+    """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
+
+    A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.PIPE,
+        stderr: Stream = subprocess.PIPE,
+        text: bool = True,
+        bare: bool = False,
+        new_session: bool = False,
+    ) -> None:
+        self.returncode: int | None = None
+        self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
+        self.stdout: IO[Any] = io.StringIO() if text else io.BytesIO()
+        self.stderr: IO[Any] = io.StringIO() if text else io.BytesIO()
+        theirs, closed = [], []
+        for name, given in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+            if given == subprocess.PIPE:
+                read, write = os.pipe()
+                ours, their = (write, read) if name == "stdin" else (read, write)
+                mode = "w" if name == "stdin" else "r"
+                setattr(self, name, os.fdopen(ours, mode, encoding="utf-8") if text else os.fdopen(ours, f"{mode}b"))
+                closed.append(their)
+            elif given == subprocess.DEVNULL:
+                their = os.open(os.devnull, os.O_RDWR)
+                closed.append(their)
+            else:
+                their = given if isinstance(given, int) else given.fileno()
+            theirs.append(their)
+        status, end = os.pipe()
+        request = {
+            "arguments": [os.fspath(argument) for argument in arguments],
+            "cwd": os.fspath(cwd),
+            "environment": dict(clean_environment() if environment is None else environment),
+            "new_session": new_session,
+        }
+        _send(_server("bare" if bare else "torch"), request, [*theirs, end])
+        for number in (*closed, end):
+            os.close(number)
+        self._status = os.fdopen(status, "rb", 0)
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        """The next line of its status: first its pid, then its exit code."""
+        line = self._status.readline()
+        if not line.endswith(b"\n"):
+            raise RuntimeError("the process that forks is gone")
+        return int(line)
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float = 120) -> int:
+        """The exit code, when it has ended."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("twolayer", timeout)
+            self.returncode = self._number()
+            self._status.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, given: Any = None, timeout: float = 120) -> tuple[Any, Any]:
+        """Write its stdin and read the rest of its stdout and stderr."""
+        read: dict[str, Any] = {}
+
+        def write() -> None:
+            with contextlib.suppress(BrokenPipeError):  # it may have enough
+                if given is not None:
+                    self.stdin.write(given)
+                self.stdin.close()
+
+        def reader(name: str) -> None:
+            read[name] = getattr(self, name).read()
+
+        threads = [Thread(target=write), *(Thread(target=reader, args=(name,)) for name in ("stdout", "stderr"))]
+        for thread in threads:
+            thread.start()
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        return read["stdout"], read["stderr"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *more: object) -> None:
+        if kind is not None:
+            self.kill()
+        for file in (self.stdin, self.stdout, self.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
+        self.wait()
+
+
+def run(
+    arguments: Sequence[str | Path],
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    given: Any = None,
+    **more: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """Run a command line to its end; `given` is what it finds on stdin."""
+    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+    with Forked(arguments, cwd, environment, stdin=stdin, **more) as process:
+        stdout, stderr = process.communicate(given)
+    return subprocess.CompletedProcess(["twolayer", *arguments], process.wait(), stdout, stderr)
+
+
+# --- The process that forks: one of each kind for a process that runs tests
+
+
+@cache
+def _server(kind: str) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    # In a session of its own, so that Ctrl-C ends the tests and not this.
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno()), kind],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+    )
+    theirs.close()
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # which ends it
+    return ours
+
+
+def _send(server: socket.socket, request: Mapping[str, Any], streams: list[int]) -> None:
+    data = json.dumps(request).encode()
+    socket.send_fds(server, [len(data).to_bytes(8)], streams)
+    server.sendall(data)
+
+
+def _receive(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next request and its streams. Raises SystemExit where there will be none."""
+    head, streams, _, _ = socket.recv_fds(server, 8, 4)
+    length, data = int.from_bytes(head), b""
+    while len(data) < length:
+        data += server.recv(length - len(data))
+    if not data:
+        raise SystemExit
+    return json.loads(data), streams
+
+
+def _child(server: socket.socket) -> list[str]:
+    """Fork for each request; returns in the child that is to run the command line.
+
+    Between the two is a process that waits for the child, and writes its exit code.
+    """
+    while True:
+        request, (*streams, status) = _receive(server)
+        if os.fork():
+            for number in (*streams, status):
+                os.close(number)
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        server.close()
+        if pid := os.fork():
+            for number in streams:
+                os.close(number)
+            os.write(status, b"%d\n" % pid)
+            os.write(status, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            os._exit(0)
+        os.close(status)
+        if request["new_session"]:
+            os.setsid()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+            old = getattr(sys, name)
+            lines = 1 if number == 2 or os.isatty(number) else -1
+            setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["cwd"])
+        return ["twolayer", *request["arguments"]]
+
+
+def main(server: socket.socket, kind: str) -> NoReturn:
+    """Import everything, and run command lines until the socket is closed."""
+    for name in TORCH if kind == "torch" else BARE:
+        importlib.import_module(f"twolayer.{name}")
+    assert "polars" not in sys.modules
+    assert ("torch" in sys.modules) == (kind == "torch")
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
+    sys.argv = _child(server)
+    from twolayer import __main__
+
+    try:
+        code = __main__.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    if kind == "bare" and "torch" in sys.modules:
+        sys.stderr.write("torch was imported")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Python takes a quarter of a second to take torch down
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder, which the command does not see
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.handmade import change_info
+from tests.helpers.processes import without_torch
+from tests.helpers.trained import train
+from twolayer.errors import RunError
+from twolayer.runs import listing
+from twolayer.runs.folder import RUNS, Run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a completed run, a diverged one, a killed one and four that are broken."""
+    path = tmp_path_factory.mktemp("listing")
+    train(path, "scratch --note fine", "scratch --lr 10", "scratch")
+    killed = path / "runs" / "scratch-3"
+    info = json.loads((killed / "run.json").read_text())
+    change_info(killed, status="running", **{key: None for key in info if "loss" in key})
+    with (killed / "history.csv").open("a") as file:
+        file.write("201,12")
+    for name in ("no-json", "damaged", "no-history", "garbled"):
+        (path / "runs" / name).mkdir()
+    (path / "runs" / "damaged" / "run.json").write_text('{"format": 1')
+    for name in ("no-history", "garbled"):
+        (path / "runs" / name / "run.json").write_text('{"format": 1, "status": "running"}')
+    (path / "runs" / "garbled" / "history.csv").write_text("iteration,loss\n1\n")
+    return path
+
+
+def test_the_runs_are_listed_newest_first_and_the_broken_ones_are_named(folder: Path) -> None:
+    done = without_torch("runs", "--format", "csv", cwd=folder)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.returncode == 0
+    assert {row["run"]: row["status"] for row in rows} == {
+        "scratch-3": "killed",
+        "scratch-2": "diverged",
+        "scratch-1": "completed",
+    }
+    by_name = {row["run"]: row for row in rows}
+    assert by_name["scratch-1"]["note"] == "fine"
+    for key in ("shape", "iterations", "first loss", "best loss", "last loss", "device"):
+        assert by_name["scratch-3"][key] == by_name["scratch-1"][key]  # read from the history, the cut row left out
+    assert by_name["scratch-2"]["lr"] == "10.0"
+    assert done.stderr.splitlines() == [
+        "runs/damaged/run.json: is damaged; it is no JSON",
+        "runs/garbled/history.csv: is damaged; it is no table of losses",
+        "runs/no-history/history.csv: cannot be read: No such file or directory",
+        "runs/no-json: is no run folder; it has no run.json",
+    ]
+
+
+def test_newest_comes_first(tmp_path: Path) -> None:
+    for name, started in (("a", "2026-01-02"), ("b", "2026-01-03"), ("c", "2026-01-01")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"format": 1, "status": "completed", "started": started}))
+    assert [row[0] for row in listing.listed(tmp_path)[0]] == ["b", "a", "c"]
+
+
+def test_of_one_moment_the_higher_number_comes_first(tmp_path: Path) -> None:
+    for number in (1, 2, 9, 10, 11):
+        (tmp_path / f"a-{number}").mkdir()
+        (tmp_path / f"a-{number}" / "run.json").write_text('{"format": 1, "status": "completed", "started": "2026"}')
+    assert [row[0] for row in listing.listed(tmp_path)[0]] == ["a-11", "a-10", "a-9", "a-2", "a-1"]
+
+
+def test_a_run_itself_is_listed_and_what_is_gone_from_it_is_named(folder: Path, tmp_path: Path) -> None:
+    assert [row[0] for row in listing.listed(folder / "runs" / "scratch-1")[0]] == ["scratch-1"]
+    copy = tmp_path / "scratch-1"
+    shutil.copytree(folder / "runs" / "scratch-1", copy)
+    (copy / "model.safetensors").unlink()
+    assert listing.listed(copy)[1] == [f"{copy}/model.safetensors: is missing"]
+
+
+def test_a_run_that_is_held_is_running(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "runs" / "scratch-3", tmp_path / "copy")
+    with Run(tmp_path / "copy"):
+        assert listing.listed(tmp_path)[0][0][1] == "running"
+    assert listing.listed(tmp_path)[0][0][1] == "killed"
+
+
+def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert listing.listed(RUNS) == ([], ["no runs here: there is no folder runs"])
+    with pytest.raises(RunError, match="nowhere: no such folder"):
+        listing.listed(Path("nowhere"))
+
+
+def test_the_table_has_room_in_eighty_columns(folder: Path) -> None:
+    lines = without_torch("runs", cwd=folder).stdout.splitlines()
+    assert lines[0].split() == ["run", "status", "shape", "done", "first", "best", "last", "time", "device", "note"]
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 96

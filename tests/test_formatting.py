@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twolayer.formatting import duration, safe
+
+
+@given(st.text())
+def test_safe_text_is_printable_and_printable_text_is_left_alone(text: str) -> None:
+    assert safe(text).isprintable()
+    if text.isprintable():
+        assert safe(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31m", r"a\x1b[31m"),
+        ("a\nb", r"a\nb"),
+        ("\x9b", r"\x9b"),
+        ("\u202e", r"\u202e"),
+        ("\udcff", r"\udcff"),
+        ("é[red]", "é[red]"),
+    ],
+)
+def test_what_a_terminal_could_act_on_is_written_as_an_escape(text: str, shown: str) -> None:
+    assert safe(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.5e-5, "25 µs"),
+        (0.0123, "12.3 ms"),
+        (0.9996e-3, "1 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1 s"),
+        (1.5, "1.5 s"),
+        (61.0, "61 s"),
+        (200.0, "3 min 20 s"),
+        (7320.0, "2 h 2 min"),
+    ],
+)
+def test_durations_are_written_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,58 @@
+"""The command `lr`."""
+
+from __future__ import annotations
+
+import typer
+
+from twolayer.cli import process, terminal
+from twolayer.cli.options import (
+    ConfigArgument,
+    DeviceOption,
+    FormatOption,
+    LrOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    resolve,
+)
+from twolayer.cli.process import computing
+
+commands = typer.Typer()
+
+
+@commands.command("lr", epilog="Example:  twolayer lr scratch --set H=64")
+def lr_command(
+    context: typer.Context,
+    config: ConfigArgument = "default",
+    device: DeviceOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Measure the largest stable step at the initial weights.
+
+    lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
+    from any minimum. 1 / lambda is what `lr: auto` begins with.
+    """
+    resolved = resolve(config, set_ or [], context)
+    with computing():
+        from twolayer.training import learning_rate, setup  # a second, nearly all of it torch
+
+    process.start_computing()
+    full, data, model = setup.prepare(resolved.config, resolved.table)
+    found = learning_rate.curvature(model, data, full)
+    rows = [
+        ("lambda", found.largest, f"by {found.products} products with the Hessian"),
+        ("2 / lambda", found.limit, "the largest stable step"),
+        ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
+    ]
+    if full.lr != "auto":
+        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
+    if format_ == "table":
+        terminal.rows(
+            ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_
+        )
+    else:
+        terminal.rows(("what", "value", "comment"), rows, format_)

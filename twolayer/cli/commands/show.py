@@ -1,0 +1,139 @@
+"""The command `show`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.control import Control
+from rich.segment import ControlType
+
+from twolayer.cli import process, terminal
+from twolayer.cli.options import FormatOption, SavedArgument, ScaleOption
+from twolayer.cli.progress import LossView
+from twolayer.cli.terminal import Format, note, out
+from twolayer.reporting.downsampling import Scale
+from twolayer.reporting.summary import brief
+from twolayer.runs import saved_run
+from twolayer.runs.folder import find
+from twolayer.runs.history import Block, Reader
+from twolayer.runs.saved_run import Saved
+
+commands = typer.Typer()
+
+PAUSE = 0.25  # seconds between two looks at a run that is going on
+
+
+@commands.command(epilog="Example:  twolayer show default-1 --follow")
+def show(
+    run: SavedArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Print all rows, not as many as the screen holds.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay with a run that is going on, until it ends.")] = False,
+    scale: ScaleOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Show a run: in brief, its loss as a curve, and its table.
+
+    csv and jsonl print all rows with every digit, and nothing else. With --follow a terminal is redrawn; at a pipe all
+    rows come, as they are computed.
+    """
+    if follow and everything:
+        raise typer.BadParameter(
+            "--follow redraws the screen, and at a pipe prints all rows; it does not go with --all"
+        )
+    found = saved_run.read(find(run))
+    if follow and (found.status == "running" or not can_redraw(format_)):
+        raise typer.Exit(_follow(found, format_, scale))
+    is_there = not found.history.problem or len(found.history) or (format_ == "table" and (found.info or found.config))
+    if is_there:
+        _print_run(found, format_, scale, everything=everything)
+    for problem in found.problems:
+        terminal.note(problem)
+    if not is_there or (format_ != "table" and found.is_history_damaged):  # a script would believe the rows
+        raise typer.Exit(1)
+
+
+def _print_run(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
+    """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
+    from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
+
+    if form != "table":
+        with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+            view.bar.is_shown = False
+            view.show(_block(run.history, 0))
+        return
+    for line in run_view.view(run, scale, with_table=not everything):
+        out().print(line)
+    if everything and len(run.history):
+        columns = run_view.fit_columns(run.history, out().width)
+        for line in columns.head(run.history):
+            out().print(line)
+        out().print(columns.rows(run.history, range(len(run.history))), end="")
+        for line in columns.foot():
+            out().print(line)
+
+
+def can_redraw(form: Format) -> bool:
+    """Whether stdout is a terminal on which a run can be redrawn."""
+    return form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal
+
+
+def _follow(run: Saved, form: Format, scale: Scale) -> int:
+    """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
+
+    The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
+    """
+    with process.Stop() as stop:
+        run = _watch(run, scale, stop) if can_redraw(form) else _tail(run, form, stop)
+    for problem in run.problems:
+        note(problem)
+    return stop.exit_code
+
+
+def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
+    shown = 0
+    with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
+        view.bar.is_shown = False
+        while True:
+            if len(run.history) < shown:
+                shown = len(run.history)
+                note(f"{run.path}: rows after {shown} were taken back; those that take their place follow")
+            if len(run.history) > shown:
+                view.show(_block(run.history, shown))
+                shown = len(run.history)
+            if run.status != "running" or stop.exit_code:
+                break
+            time.sleep(PAUSE)
+            run = saved_run.read(run.path, run)
+    if run.status != "running":
+        note(dict(brief(run))["run"])
+    return run
+
+
+def _block(history: Reader, start: int) -> Block:
+    loss, *others = (tuple(column[start:]) for column in history.columns.values())
+    return Block(start + 1, loss, 0.0, dict(zip(list(history.columns)[1:], others, strict=True)))
+
+
+def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
+    """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
+    from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
+
+    frame = run_view.Frame()
+    began, count = time.monotonic(), len(run.history)
+    while True:
+        start = time.monotonic()
+        gained = len(run.history) - count
+        each = (start - began) / gained if gained > 0 and run.status == "running" else None
+        size = out().size
+        frame.paint(list(run_view.view(run, scale, each=each, height=size.height)), size)
+        if run.status != "running" or stop.exit_code:
+            break
+        # A tenth of a core, or with a million rows a little more: a signal is heeded within the second.
+        time.sleep(max(PAUSE, min(1.0, 9 * (time.monotonic() - start))))
+        run = saved_run.read(run.path, run)
+    if stop.exit_code:  # the terminal has echoed ^C
+        out().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+    return run

@@ -1,0 +1,90 @@
+"""Signals, start-up, and what to say where torch cannot be imported."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from types import FrameType
+from typing import NoReturn, Self
+
+from twolayer.errors import DataError, DeviceError
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+def start_computing() -> None:
+    """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
+    gc.freeze()
+    gc.enable()
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """End what is under way in order; a second signal leaves at once."""
+    signal.signal(signum, lambda signum, frame: os._exit(exit_code(signum)))
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(exit_code(signum))
+
+
+def exit_code(signum: int) -> int:
+    """130 for Ctrl-C, 143 for the others: a terminal that is closed ends a process as `kill` does."""
+    return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+
+class Stop:
+    """A context in which the first signal only asks for an end, and the second leaves at once.
+
+    `exit_code` is 0 until a signal came.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        # Python tells of a signal when the call under way is done, and of two as of one. A pipe gets each at once.
+        read, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._pipe_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        Thread(target=_leave_at_the_second, args=(read,), daemon=True).start()
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._pipe_before)
+        os.close(self._pipe)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self.exit_code = self.exit_code or exit_code(signum)
+
+
+def _leave_at_the_second(pipe: int) -> None:
+    """Read a pipe of signals until it is closed."""
+    count = 0
+    while number := os.read(pipe, 1):
+        count += number[0] in SIGNALS
+        if count > 1:
+            os._exit(exit_code(number[0]))
+    os.close(pipe)
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Inside, the imports that take torch: what to say where that, or polars, is not there or lacks a library."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
+            raise DataError("reading tables needs polars: pip install 'twolayer[data]'") from None
+        raise DeviceError(f"PyTorch cannot be imported: {error}") from None

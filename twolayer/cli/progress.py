@@ -1,0 +1,119 @@
+"""The table of losses and the progress bar of a training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
+from rich.segment import ControlType, Segment
+from rich.style import Style
+from rich.text import Text
+
+from twolayer.cli.terminal import Format, OutputClosed, err, out, write
+from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
+
+_LOSS_WIDTH = 14
+
+
+class Bar:
+    """A progress bar on stderr while a terminal watches: one line, to be erased before anything else is printed."""
+
+    def __init__(self, total: int, *, hidden: bool = False) -> None:
+        self.total = total
+        self.is_shown = not hidden and sys.stderr.isatty() and not err().is_dumb_terminal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.erase()
+
+    def erase(self) -> None:
+        """Leave nothing behind."""
+        if self.is_shown:
+            err().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+
+    def draw(self, done: int, text: str) -> None:
+        """Show how much of the total is done, unless all is."""
+        if not self.is_shown or done == self.total:
+            return
+        self.erase()
+        count = f" {done:>{len(str(self.total))}}/{self.total}  {text}"
+        room = max(0, min(40, err().width - len(count) - 1))
+        full, dash = room * done // self.total, "-" if err().options.ascii_only else "━"
+        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes are alike
+        line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
+        line.truncate(err().width - 1)
+        err().print(line, end="", soft_wrap=False, no_wrap=True)
+
+
+class LossView:
+    """Shows a training while it runs: the rows on stdout, a progress bar on stderr while a terminal watches.
+
+    A context manager: entering prints the table's head, leaving takes the bar away and closes the table,
+    whatever ended the training.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], epochs: int, log_every: int = 1, form: Format = "table", *, quiet: bool = False
+    ) -> None:
+        self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
+        self.widths = [max(len(columns[0]), len(str(epochs))), *(_LOSS_WIDTH for _ in columns[1:])]
+        self.done = 0
+        self.bar = Bar(epochs, hidden=quiet)
+
+    def __enter__(self) -> Self:
+        if self.quiet:
+            return self
+        if self.form == "table":
+            names = (f"{name:>{width}}" for name, width in zip(self.columns, self.widths, strict=True))
+            out().print(Text(" " + " ".join(names), "bold"))
+            self._rule()
+        elif self.form == "csv":
+            write(csv_header(self.columns))
+        return self
+
+    def show(self, block: Block) -> None:
+        """Print the block's rows, and move the bar on."""
+        self.done = block.last
+        if self.quiet or not block.losses:
+            return
+        self.bar.erase()
+        if self.form == "table":
+            out().print(Rows(block.every(self.log_every), self.widths), end="")
+        elif self.form == "csv":
+            write("".join(map(csv_row, block.every(self.log_every))))
+        else:
+            write("".join(jsonl_row(self.columns, row) for row in block.every(self.log_every)))
+        self.bar.draw(self.done, f"loss {block.losses[-1]:.6g}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.erase()
+        if self.form == "table" and not self.quiet and not isinstance(error, (OSError, OutputClosed)):
+            self._rule()
+
+    def _rule(self) -> None:
+        dash = "-" if out().options.ascii_only else "─"
+        out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"))
+
+
+class Rows:
+    """Rows of a table of losses, rendered at once: a `rich.table.Table` takes twenty times as long."""
+
+    def __init__(self, rows: Iterable[tuple[int, *tuple[float, ...]]], widths: Sequence[int]) -> None:
+        self.rows, self.widths = rows, widths
+
+    def lines(self) -> Iterator[str]:
+        """The rows, a line each."""
+        first, *others = self.widths
+        line = (f" {{:>{first}}}" + "".join(f" {{:>#{width}.6g}}" for width in others)).format
+        return (line(*row) for row in self.rows)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment("".join(line + "\n" for line in self.lines()), Style.null())

@@ -1,0 +1,171 @@
+"""The result on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import locale
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TextIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from twolayer.errors import ConfigError, TwolayerError
+from twolayer.formatting import safe
+
+Format = Literal["table", "csv", "jsonl"]
+
+
+class OutputClosed(Exception):  # noqa: N818 it is no error: the reader has enough
+    """Whoever read stdout has closed it. (typer takes a BrokenPipeError for itself, and exits with 1.)"""
+
+
+class _Console(Console):
+    outlives_reader = False
+
+    def on_broken_pipe(self) -> None:
+        if not self.outlives_reader:
+            raise OutputClosed
+        drop_output()
+
+
+class _Aside(_Console):
+    """A console whose stream may be gone: messages and progress are not worth a training."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise OutputClosed
+
+    def _check_buffer(self) -> None:
+        with suppress(OSError, OutputClosed):
+            super()._check_buffer()
+
+
+@cache
+def out() -> Console:
+    """The console on stdout. On a terminal it wraps between words; elsewhere a line stays a line."""
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+
+
+@cache
+def err() -> Console:
+    """The console on stderr."""
+    return _Aside(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
+
+
+def outlive_reader() -> None:
+    """Go on in silence when whoever read stdout has closed it."""
+    _Console.outlives_reader = True
+
+
+def write(text: str) -> None:
+    """Text on stdout as it is, at once: the rows of csv and JSON lines."""
+    try:
+        out().file.write(text)
+        out().file.flush()
+    except BrokenPipeError:
+        out().on_broken_pipe()
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes on stdout as they are, whatever the locale: a user's own data."""
+    try:
+        out().file.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        out().on_broken_pipe()
+
+
+def error(what: TwolayerError | str) -> None:
+    """One line on stderr; for a config, one line for each problem, led by its place as compilers do."""
+    if isinstance(what, ConfigError):
+        for problem in what.problems:
+            key = f"{safe(problem.key)}: " if problem.key else ""
+            err().print(
+                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
+            )
+    else:
+        err().print(Text.assemble(("error", "bold red"), f": {safe(what)}"))
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    err().print(Text(safe(text)))
+
+
+def say(text: str) -> None:
+    """Text on stdout, line by line as it is."""
+    out().print(Text("\n".join(map(safe, text.split("\n")))))
+
+
+def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
+    """A small table on stdout: aligned columns, or csv, or JSON lines."""
+    if form == "csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(map(_cell, row) for row in values)
+        write(buffer.getvalue())
+    elif form == "jsonl":
+        write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
+    else:
+        lines = [list(map(_cell, row)) for row in (names, *values)]
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        for number, line in enumerate(lines):
+            text = "  ".join(set_cell_size(item, width) for item, width in zip(line, widths, strict=True)).rstrip()
+            out().print(Text(text, "" if number else "bold"))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else safe(value)  # as YAML and JSON write it
+
+
+def _json(value: Any) -> Any:
+    """The value, as far as JSON has it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_document(value: Any) -> None:
+    """A JSON document on stdout."""
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def prepare_streams() -> None:
+    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
+    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
+    plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (>&-)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open
+        stream: TextIO = getattr(sys, name)
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace", **({"encoding": "ascii"} if plain else {}))
+
+
+def flushed(code: int) -> int:
+    """Empty the streams now: what fails at the interpreter's exit can no longer be told well, and changes the code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            drop_output(stream)
+    return code
+
+
+def drop_output(stream: TextIO | None = None) -> None:
+    """Send what a stream, stdout unless given, still holds to nowhere."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, (stream or sys.stdout).fileno())
+    os.close(sink)

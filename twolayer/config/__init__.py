@@ -1,0 +1,1 @@
+"""Configs: keys, YAML, validation and loading."""

@@ -1,0 +1,179 @@
+"""The way to a config: from a YAML file, the environment and the options to one `Config`, or to all that is wrong."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from twolayer.config import validation, yaml12
+from twolayer.config.bundled import bundled
+from twolayer.config.from_table import which_target, with_table
+from twolayer.config.schema import KEYS, Config
+from twolayer.config.validation import Resolved, show, validate
+from twolayer.config.yaml12 import Path
+from twolayer.errors import ConfigError, Origin, Problem
+from twolayer.tables.options import is_table
+
+MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
+ENVIRONMENT = "TWOLAYER_"
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that comes over the file's: `path` leads to it, `text` is YAML, `origin` says who gave it."""
+
+    path: Path
+    text: str
+    origin: str
+
+
+def load_config(
+    source: str | os.PathLike[str] = "default", *, environment: Mapping[str, str] | None = None, **values: Any
+) -> Config:
+    """Read a config, by path or by the name of a bundled one.
+
+    The environment's `TWOLAYER_<KEY>` variables (`os.environ`, unless `environment` is given) come over the
+    file, and keyword arguments over both: `load_config("default", epochs=10)`. Raises ConfigError with every
+    problem at once.
+    """
+    given = [(Override((key,), "", f"{key}="), value) for key, value in values.items()]
+    return resolve(source, environment=environment, values=given).config
+
+
+def resolve(
+    source: str | os.PathLike[str] = "default",
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Iterable[Override] = (),
+    values: Iterable[tuple[Override, Any]] = (),
+    read: bool = True,
+    raw: bytes | None = None,
+) -> Resolved:
+    """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value.
+
+    `source` may be a table, too: then all but the target has its default. A table is read, unless `read` is false, for
+    what the config does not say. `raw` is what the file `source` holds, where that has been read already. Raises
+    ConfigError, and DataError for what is wrong with the table.
+    """
+    if is_table(source):
+        name, folder = os.fspath(source), FilePath()
+        text = f"data: {{source: file, path: {json.dumps(name)}}}"
+    elif raw is not None:
+        name, folder = os.fspath(source), FilePath(source).parent
+        text = _decoded(name, raw)
+    else:
+        name, text, folder = _read(source)
+    document = yaml12.parse(text, name)
+    if document.value is None and not document.problems:
+        raise ConfigError([Problem(Origin(name), "", "is empty; a config is a list of `key: value` lines")])
+    if not isinstance(document.value, dict):
+        raise ConfigError(
+            [Problem(document.origins[()], "", f"must be a mapping (`key: value` lines), not {show(document.value)}")]
+        )
+
+    layers = [*_environment(os.environ if environment is None else environment, document), *overrides]
+    parsed = [(layer, _parse_override(layer, document)) for layer in layers]
+    for layer, value in [*parsed, *values]:
+        _put(document, layer, value)
+    if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
+        if is_table(source) and "target" not in data:
+            raise ConfigError([Problem(Origin(name), "", which_target(name))])
+        return with_table(document, name, folder, read=read)
+    return validate(document, name)
+
+
+def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
+    """The name that stands in messages, the text, and the folder that its paths start at. Raises ConfigError."""
+    configs = bundled()
+    name = os.fspath(source)
+    if isinstance(source, str) and name in configs:  # "./default" and Path("default") are files of that name
+        path, name = configs[name], f"{name}.yaml"
+    else:
+        path = FilePath(name)
+
+    def refuse(message: str) -> ConfigError:
+        return ConfigError([Problem(Origin(name), "", message)])
+
+    try:
+        with path.open("rb") as file:  # never the whole: it may be /dev/zero
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(name, configs, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"bundled configs are {', '.join(configs)}"
+        raise refuse(f"no such file; {hint}") from None
+    except IsADirectoryError:
+        raise refuse("is a folder, not a file") from None
+    except (OSError, ValueError) as error:
+        raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) > MAX_BYTES:
+        raise refuse("is over 1 MiB, which no config is")
+    return name, _decoded(name, raw), path.parent
+
+
+def _decoded(name: str, raw: bytes) -> str:
+    """The text of a config's file. Raises ConfigError."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        lines = raw[: error.start].decode().split("\n")
+        place = Origin(name, len(lines), len(lines[-1]) + 1)
+        message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
+        raise ConfigError([Problem(place, "", message)]) from None
+
+
+def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Iterator[Override]:
+    keys = {ENVIRONMENT + key.upper(): key for key in KEYS}
+    for name in sorted(variables):
+        if name in keys and variables[name]:  # an empty variable is as good as none
+            yield Override((keys[name],), variables[name], name)
+        elif name not in keys and name.startswith(ENVIRONMENT):
+            near = validation.meant(name.removeprefix(ENVIRONMENT), KEYS)
+            hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys there are"
+            document.problems.append(((name,), Problem(Origin(name), "", f"names no key; {hint}")))
+
+
+def _parse_override(layer: Override, document: yaml12.Document) -> Any:
+    try:
+        parsed = yaml12.parse(layer.text, layer.origin, lines=False)
+    except ConfigError as error:
+        found = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
+        document.problems += [(layer.path, problem) for problem in found]
+        return None
+    for path, problem in parsed.problems:
+        key = ".".join(map(str, layer.path + path))
+        document.problems.append((layer.path + path, Problem(Origin(layer.origin), key, problem.message)))
+    return parsed.value
+
+
+def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
+    """Set the value at a path, and forget the origins of all that it replaces."""
+    if len(layer.path) > 1 and (layer.path[0] != "data" or len(layer.path) > 2 or not layer.path[1]):
+        shown = ".".join(map(str, layer.path))[:80]
+        message = "unknown key; `twolayer check` shows all there are"
+        document.problems.append((layer.path, Problem(Origin(layer.origin), shown, message)))
+        return
+    target: Any = document.value
+    for key in layer.path[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+            document.origins[layer.path[:1]] = Origin(layer.origin)
+        target = target[key]
+    target[layer.path[-1]] = value
+    depth = len(layer.path)
+    for origins in (document.origins, document.key_origins):
+        for path in [path for path in origins if path[:depth] == layer.path]:
+            del origins[path]
+        origins[layer.path] = Origin(layer.origin)
+    # What the file got wrong at this place no longer counts.
+    document.problems[:] = [
+        (path, problem)
+        for path, problem in document.problems
+        if path[:depth] != layer.path or problem.origin.name == layer.origin
+    ]

@@ -1,0 +1,124 @@
+"""A trained network: what its file holds, and what it predicts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from twolayer.errors import DataError, RunError
+from twolayer.evaluation.baselines import Baseline
+from twolayer.files import open_regular
+from twolayer.runs.checkpoint import unpack
+from twolayer.runs.checksum import digest, read_tensors
+from twolayer.runs.folder import MODEL, check_files
+
+if TYPE_CHECKING:
+    from twolayer.tables.features import Columns
+
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network trained on a table: its weights, the table's columns, and the baselines to hold it against.
+
+    w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,) are in the training's dtype, all else is float64.
+    """
+
+    columns: Columns
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    target_mean: Tensor  # (D_out,)
+    target_deviation: Tensor  # (D_out,)
+    baseline: Baseline
+
+
+def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[str, Tensor]:
+    """The tensors of the model file of a network that was trained on a table; `columns` go into its metadata."""
+    classes = len(columns.classes or ())
+    targets = columns.targets if columns.classes is None else ()
+    numbers = {
+        "inputs.mean": [feature.mean for feature in columns.features],
+        "inputs.deviation": [feature.deviation for feature in columns.features],
+        "targets.mean": [target.mean for target in targets] or [0.0] * classes,
+        "targets.deviation": [target.deviation for target in targets] or [1.0] * classes,
+    }
+    scaling = {name: torch.tensor(values, dtype=torch.float64) for name, values in numbers.items()}
+    linear = {"linear.weight": baseline.weight, "linear.bias": baseline.bias, "constant": baseline.constant}
+    return dict(model.state_dict()) | scaling | linear
+
+
+def load_model(run: Path) -> Model:
+    """The model of a run folder (see `folder.find`). Raises RunError where there is none, or it is damaged."""
+    info, path = check_files(run), run / MODEL
+    status = info.get("status")
+    again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"
+    try:
+        with open_regular(path) as file:
+            data = read_tensors(file)
+        tensors, metadata = unpack(data)
+    except FileNotFoundError:
+        if status in ("completed", "diverged"):
+            raise RunError(f"{path}: is missing") from None
+        how = "its training was interrupted" if status == "interrupted" else "its training has not come to its end"
+        raise RunError(f"{run}: has no model yet, as {how}; {again}") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
+    if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):
+        if status == "running":  # killed in the instant before run.json was written
+            raise RunError(f"{run}: its training has not come to its end; {again}")
+        raise RunError(f"{path}: is not the model of this run, or was changed")
+    if "columns" not in metadata:
+        raise RunError(f"{run}: was not trained on a table, but on data that were drawn", usage=True)
+    return _model(path, tensors, metadata["columns"])
+
+
+def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Model:
+    from twolayer.tables.features import Columns
+
+    try:
+        columns = Columns.of(document)
+        D_in, D_out = len(columns.features), len(columns.classes or columns.targets)
+        H = len(tensors["0.bias"])
+        shapes = {"0.weight": (H, D_in), "0.bias": (H,), "2.weight": (D_out, H), "2.bias": (D_out,)}
+        shapes |= {"targets.mean": (D_out,), "targets.deviation": (D_out,)}
+        shapes |= {"linear.weight": (D_out, D_in), "linear.bias": (D_out,), "constant": (D_out,)}
+        if any(tensors[name].shape != shape for name, shape in shapes.items()):
+            raise RunError(f"{path}: is damaged: its tensors do not have the shapes of its columns")
+        w1, b1, w2, b2, mean, deviation, *baseline = (tensors[name] for name in shapes)
+    except KeyError as error:
+        raise RunError(f"{path}: lacks the tensor {error.args[0]}; it is of another twolayer") from None
+    except DataError as error:
+        raise RunError(f"{path}: {error}") from None
+    return Model(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
+
+
+def forward(model: Model, x: Array) -> Tensor:
+    """What the network gives for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
+    hidden = functional.linear(torch.from_numpy(x).to(model.w1.dtype), model.w1, model.b1).relu()  # (n, H)
+    return functional.linear(hidden, model.w2, model.b2).double()
+
+
+def predict(model: Model, x: Array) -> Tensor:
+    """The targets in their own units, or the probabilities of the classes, of rows x (n, D_in): (n, D_out) float64."""
+    return finished(model, forward(model, x))
+
+
+def finished(model: Model, output: Tensor) -> Tensor:
+    """What the outputs of a network mean: targets in their own units, or the probabilities of the classes."""
+    if model.columns.classes is not None:
+        return output.softmax(1)
+    return output * model.target_deviation + model.target_mean

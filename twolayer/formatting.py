@@ -1,0 +1,53 @@
+"""Durations, byte sizes, plurals, and text that is safe to print."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def safe(text: object) -> str:
+    """The text with every character that a terminal could act on, or that cannot be seen, written as an escape.
+
+    Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
+    and lone surrogates: all that Python does not call printable.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def duration(seconds: float, micro: str = "µs") -> str:
+    """A time in the unit that suits it, to three digits."""
+    if seconds < 0.9995e-3:
+        return f"{seconds * 1e6:.3g} {micro}"
+    if seconds < 0.9995:  # more would be 1e+03 ms
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, what: str) -> str:
+    """How many there are of something: `1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def size(count: int) -> str:
+    """A number of bytes, in the unit that suits it."""
+    amount, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.3g} {units[0]}" if amount < 1000 else f"{amount:.0f} {units[0]}"
+
+
+def shown(value: Any) -> str:
+    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
+
+    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
+    """
+    if isinstance(value, (list, tuple)):
+        quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)
+        return "[" + ", ".join(map(shown, quoted)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else safe(value)

@@ -1,0 +1,54 @@
+"""How much memory a training or a table needs, and whether there is as much: known before anything is allocated."""
+
+from __future__ import annotations
+
+from twolayer import available_memory
+from twolayer.config.schema import Config
+from twolayer.engines.selection import in_parts, part_rows
+from twolayer.errors import ConfigError, Origin, Problem
+from twolayer.formatting import size
+
+_ITEMSIZE = {"float32": 4, "float64": 8}
+
+
+def needed(config: Config) -> int:
+    """The bytes that a training takes on the device, at the least.
+
+    The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
+    each with its gradient, or those of a part of the rows; and where the form is dual, its K (N, N) and what collects
+    the steps, (N, H).
+    """
+    dual = config.N * (config.N + config.H) if config.form == "dual" else 0
+    rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
+    numbers = _drawn(config) + _parameters(config) + 2 * rows * (config.H + config.D_out) + dual
+    return numbers * _ITEMSIZE[config.dtype]
+
+
+def needed_by_host(config: Config) -> int:
+    """The bytes that a training takes in the CPU's memory, where everything is drawn in float32, at the least."""
+    if config.device == "cpu":
+        originals = 4 * _drawn(config) if config.dtype == "float64" else 0
+        return max(needed(config), originals + _drawn(config) * _ITEMSIZE[config.dtype])
+    return 4 * _drawn(config)
+
+
+def needed_to_save(config: Config) -> int:
+    """The bytes that writing a checkpoint takes besides: two copies of the engine's state, by safetensors."""
+    steps = config.N * config.H if config.form == "dual" else 0
+    return 2 * (_parameters(config) + steps) * _ITEMSIZE[config.dtype]
+
+
+def _parameters(config: Config) -> int:
+    return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)
+
+
+def _drawn(config: Config) -> int:
+    return config.N * (config.D_in + config.D_out) + _parameters(config)
+
+
+def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
+    """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory; one that is saved."""
+    need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available_memory.available()
+    if free is not None and need > free:
+        message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
+        raise ConfigError([Problem(Origin(name), "", message)])

@@ -1,0 +1,85 @@
+"""CPU threads, and the precision of matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from twolayer.config.schema import Config
+from twolayer.engines.selection import operations
+from twolayer.errors import DeviceError
+from twolayer.formatting import size
+from twolayer.hardware import memory
+
+# The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
+THREAD_OPERATIONS = 1_250_000
+
+
+def choose_threads(config: Config) -> int:
+    """The number of CPU threads; `auto` is one for small iterations and all cores for large ones."""
+    if config.threads != "auto":
+        return config.threads
+    rows = min(config.N, config.batch_size or config.N)
+    return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
+
+
+def cores() -> int:
+    """The CPU threads that PyTorch would take here, and no more than the container may use."""
+    return max(1, int(min(torch.get_num_threads(), _quota())))
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """The CPUs' worth of time that the control groups leave to this process; infinite where they set no limit."""
+    paths = {Path("/")}  # a container sees its own group as the root
+    try:
+        for line in own.read_text().splitlines():
+            path = Path(line.split(":", 2)[2])
+            paths |= {path, *path.parents}
+    except (OSError, IndexError):  # no Linux
+        return float("inf")
+    limits = [float("inf")]
+    for path in paths:
+        below = path.relative_to("/")
+        older = root / "cpu" / below  # cgroup v1
+        for files in ([root / below / "cpu.max"], [older / "cpu.cfs_quota_us", older / "cpu.cfs_period_us"]):
+            with suppress(OSError, ValueError):  # not there, or the word "max"
+                quota, period = map(int, " ".join(file.read_text() for file in files).split())
+                limits += [quota / period] if quota > 0 else []
+    return min(limits)
+
+
+@contextmanager
+def set_up(config: Config) -> Iterator[None]:
+    """Compute with the config's threads and precision inside; both are the process's own, so they are put back.
+
+    Turns torch's out-of-memory errors, which differ by device, into a DeviceError.
+    """
+    threads, wanted = torch.get_num_threads(), choose_threads(config)
+    products = {
+        torch.backends.cuda.matmul: "tf32" if config.precision == "tf32" else "ieee",
+        torch.backends.mkldnn.matmul: "ieee",  # type: ignore[attr-defined]
+    }
+    changed = {}
+    for backend, precision in products.items():
+        before = backend.fp32_precision
+        if before != precision and (before, precision) != ("none", "ieee"):  # "none" is full precision
+            changed[backend] = before
+            backend.fp32_precision = precision
+    if wanted != threads:
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            need = size(memory.needed(config))
+            raise DeviceError(f"out of memory on {config.device}: the training needs at least {need}") from None
+        raise
+    finally:
+        if wanted != threads:
+            torch.set_num_threads(threads)
+        for backend, before in changed.items():
+            # What it has from the setting for all is not its own.
+            backend.fp32_precision = "none" if before == torch.backends.fp32_precision else before  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Runs as summaries, comparisons, charts and pages."""

@@ -1,0 +1,116 @@
+"""A run in a few lines: what was trained, how far it came, how good it is. Reads run folders only."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+
+from twolayer.formatting import duration, safe, shown
+from twolayer.runs.folder import HISTORY
+from twolayer.runs.saved_run import Saved
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a column of the history came to, over its finite values; `final` is the weights' that are kept.
+
+    The best is the least loss or the greatest accuracy, `best_at` the first row that has it; `last_at` is the row
+    of the last: of a run that diverged not its last row.
+    """
+
+    first: float | None
+    best: float | None
+    best_at: int | None
+    last: float | None
+    last_at: int | None
+    final: float | None
+
+
+def measures(run: Saved) -> dict[str, Measure]:
+    """The run's measures by the names in its history: loss, accuracy, val_loss, val_accuracy, lr."""
+    return {name: _measure(run, name) for name in run.history.columns}
+
+
+def _measure(run: Saved, name: str) -> Measure:
+    values = run.history.columns[name]
+    places = [i for i, value in enumerate(values) if math.isfinite(value)]
+    final = run.number(f"final_{name}")
+    if not places:
+        return Measure(None, None, None, None, None, final)
+    best = (max if name.endswith("accuracy") else min)(places, key=values.__getitem__)
+    return Measure(values[places[0]], values[best], best + 1, values[places[-1]], places[-1] + 1, final)
+
+
+def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
+    """The lines, each with its name; `each` is seconds an iteration where the run itself cannot know."""
+    lines = [("run", f"{safe(run.name)}, {_status(run)}"), ("config", _config(run)), ("engine", _engine(run))]
+    lines += [("note", run.word("note"))]
+    for name, measure in measures(run).items():
+        what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
+        if name == "lr":
+            what = {"first": measure.first, "last": measure.last}
+        elif measure.best_at == measure.last_at:
+            what = {"first": measure.first, "best and last": measure.last}
+        said = [f"{key} {value:.6g}" for key, value in (what | {"final": measure.final}).items() if value is not None]
+        lines.append((name, ", ".join(said)))
+    lines.append(("time", _time(run, each, micro)))
+    return [(name, line) for name, line in lines if line]
+
+
+def _status(run: Saved) -> str:
+    """The status, since when, and how far."""
+    done, planned = len(run.history), run.config.epochs if run.config is not None else None
+    unit = run.history.unit + "s" * (done != 1)
+    count = f"{done} of {planned} {unit}" if planned is not None and planned != done else f"{done} {unit}"
+    when = _local(run.info.get("started" if run.status == "running" else "ended"))
+    if run.status == "killed":
+        try:
+            written = datetime.datetime.fromtimestamp((run.path / HISTORY).stat().st_mtime, datetime.UTC)
+            when = f"some time after {_local(written.isoformat())}"
+        except (OSError, ValueError):
+            when = ""
+    said = [f"{run.status} {'since ' if run.status == 'running' else ''}{when}".strip(), count]
+    if run.info.get("stopped_early") is True and (kept := run.number("kept")) is not None:
+        said.append(f"stopped early: the weights after {kept:.0f} are kept")
+    if run.status == "diverged" and (at := run.number("diverged_at")) is not None:
+        said.append(f"the loss at {at:.0f} is not finite")
+    if run.status == "failed":
+        said.append(run.word("error"))
+    if run.unsealed and done:
+        said.append(f"unsealed after {done - run.unsealed}" if run.unsealed < done else "unsealed")
+    return ", ".join(part for part in said if part)
+
+
+def _local(stamp: object) -> str:
+    """A time in run.json, as the clock on the wall shows it."""
+    try:
+        return datetime.datetime.fromisoformat(str(stamp)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def _config(run: Saved) -> str:
+    config = run.config
+    said = [run.word("config"), config.shape if config is not None else run.word("shape")]
+    known = run.values or run.info
+    said += [f"{key} {shown(known[key])}" for key in ("lr", "seed") if isinstance(known.get(key), (int, float, str))]
+    return ", ".join(part for part in said if part)
+
+
+def _engine(run: Saved) -> str:
+    config = run.config
+    if config is None:
+        return ", ".join(word for word in (run.word("engine"), run.word("form"), run.word("device")) if word)
+    threads = f"{config.threads} thread{'s' * (config.threads != 1)}"
+    return f"{config.engine_name}, {threads}, {run.told('device') or config.device}"
+
+
+def _time(run: Saved, each: float | None, micro: str) -> str:
+    unit = run.history.unit
+    if run.each is not None:
+        return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
+    if each is None:
+        return ""
+    left = max(0, (run.config.epochs if run.config is not None else 0) - len(run.history)) * each
+    return f"{duration(each, micro)} an {unit}" + (f", {duration(left, micro)} left" if left else "")

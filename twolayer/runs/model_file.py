@@ -1,0 +1,102 @@
+"""The layers of a saved network. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from twolayer.errors import RunError
+from twolayer.files import open_regular
+from twolayer.runs.checksum import digest, read_tensors, unseal
+from twolayer.runs.folder import CONFIG, MODEL
+from twolayer.runs.saved_run import Saved
+
+TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer: weight (outputs, inputs) and bias (outputs,), in the training's dtype.
+
+    `inputs` and `outputs` are what a table calls them, empty where it does not.
+    """
+
+    weight: Array
+    bias: Array
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """The two linear layers of a network after so many `iterations`, or epochs; -1 where its file does not say."""
+
+    first: Layer
+    second: Layer
+    iterations: int
+
+
+def read(run: Saved) -> Model | None:
+    """The model of a run; None where it has none yet. Raises RunError where that is missing, damaged or another's."""
+    path = run.path / MODEL
+    try:
+        with open_regular(path) as file:
+            data = read_tensors(file)
+        metadata = unseal(data)
+        tensors = safetensors.numpy.load(data)
+    except FileNotFoundError:
+        if run.status in ("completed", "diverged"):
+            raise RunError(f"{path}: is missing") from None
+        return None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
+        raise RunError(f"{path}: is no safetensors file, or damaged") from None
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
+    if "model_sha256" in run.info and run.info["model_sha256"] != digest(data):
+        raise RunError(f"{path}: is not the model of this run, or was changed")
+    if missing := [name for name in TENSORS if name not in tensors]:
+        raise RunError(f"{path}: lacks the tensor {missing[0]}")
+    w1, b1, w2, b2 = (tensors[name] for name in TENSORS)
+    are_layers = (w1.ndim, w2.ndim) == (2, 2) and w1.size and w2.size
+    are_layers = are_layers and (w1.shape[:1], w2.shape[:1], w2.shape[1:]) == (b1.shape, b2.shape, b1.shape)
+    if not are_layers or any(tensors[name].dtype.kind != "f" for name in TENSORS):
+        raise RunError(f"{path}: its tensors are not those of two layers")
+    sizes = {"D_in": w1.shape[1], "H": len(b1), "D_out": len(b2)}
+    if any(run.values.get(key, size) != size for key, size in sizes.items()):
+        raise RunError(f"{path}: its shapes are not those in {run.path / CONFIG}")
+    inputs, outputs = _names(metadata.get("columns"))
+    iterations = str(metadata.get("iteration"))
+    return Model(
+        Layer(w1, b1, inputs=inputs if len(inputs) == sizes["D_in"] else ()),
+        Layer(w2, b2, outputs=outputs if len(outputs) == sizes["D_out"] else ()),
+        int(iterations) if iterations.isdecimal() and len(iterations) < 20 else -1,
+    )
+
+
+def _names(columns: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the inputs and of the outputs, as far as a model's columns tell them."""
+    if not isinstance(columns, Mapping):
+        return (), ()
+    classes = columns.get("classes")
+    outputs = tuple(map(str, classes)) if isinstance(classes, list) else _each(columns.get("targets"), "column")
+    return _each(columns.get("features"), "name"), outputs
+
+
+def _each(items: Any, key: str) -> tuple[str, ...]:
+    return tuple(str(item.get(key)) for item in items if isinstance(item, Mapping)) if isinstance(items, list) else ()
+
+
+def figures(array: Array) -> tuple[float, float, float, float]:
+    """Least, most, mean and standard deviation, in float64."""
+    with np.errstate(all="ignore"):  # weights may be inf, or near the end of the range
+        values = array.astype(np.float64)
+        return float(values.min()), float(values.max()), float(values.mean()), float(values.std())

@@ -1,0 +1,1 @@
+"""Table files: read, typed, and encoded as arrays."""

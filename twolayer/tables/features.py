@@ -1,0 +1,124 @@
+"""The encoding of a table: its features, targets and classes; saved with a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from twolayer.errors import DataError
+
+Kind: TypeAlias = Literal["number", "boolean", "category"]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+FLAT = 1e-12  # a deviation that is not above this part of the mean is rounding
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of x: a number as it is, whether a text is `category`, or whether the value is missing.
+
+    `fill` stands in for a missing number, and is None where none may be missing. x is (raw - mean) / deviation.
+    """
+
+    name: str
+    column: str
+    kind: Literal["number", "category", "missing"]
+    category: str | None = None
+    fill: float | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One column to predict: y is (raw - mean) / deviation; 0 and 1 for classes."""
+
+    column: str
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a table becomes x and y; `classes` are the one target's, and None where numbers are predicted.
+
+    `kinds` says for every input column what it is read as. `decimal` is the decimal point of numbers that are text.
+    """
+
+    features: tuple[Feature, ...]
+    targets: tuple[Target, ...]
+    classes: tuple[str, ...] | None
+    kinds: dict[str, Kind]
+    decimal: str = "."
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Any) -> Columns:
+        """The columns that `document` wrote. Raises DataError for anything else."""
+        try:
+            columns = Columns(
+                tuple(Feature(**item) for item in document["features"]),
+                tuple(Target(**item) for item in document["targets"]),
+                None if document["classes"] is None else tuple(document["classes"]),
+                dict(document["kinds"]),
+                document["decimal"],
+            )
+            if not _sound(columns):
+                raise ValueError
+        except (TypeError, ValueError, KeyError):
+            raise DataError("the columns that the model was trained on are damaged") from None
+        return columns
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input columns, in the order of their features."""
+        return tuple(self.kinds)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, tuple[Feature, ...]], ...]:
+        """The input columns, each with its features."""
+        return tuple((column, tuple(group)) for column, group in groupby(self.features, lambda item: item.column))
+
+    @cached_property
+    def mean(self) -> Array:
+        """The features' means, (D_in,) float64."""
+        return np.array([feature.mean for feature in self.features])
+
+    @cached_property
+    def deviation(self) -> Array:
+        """The features' deviations, (D_in,) float64."""
+        return np.array([feature.deviation for feature in self.features])
+
+
+def _sound(columns: Columns) -> bool:
+    """Whether all have the types and the order that `read` gives them."""
+    scaled: list[Feature | Target] = [*columns.features, *columns.targets]
+    numbers = [n for item in scaled for n in (item.mean, item.deviation)]
+    numbers += [feature.fill for feature in columns.features if feature.fill is not None]
+    texts: list[Any] = [feature.name for feature in columns.features] + [item.column for item in scaled]
+    texts += [feature.category for feature in columns.features if feature.kind == "category"]
+    return (
+        all(isinstance(number, float) and isfinite(number) for number in numbers)
+        and all(item.deviation >= 0 for item in scaled)
+        and all(isinstance(text, str) for text in [*texts, *columns.kinds, *(columns.classes or ())])
+        and set(columns.kinds.values()) <= {"number", "boolean", "category"}
+        and all(feature.kind in ("number", "category", "missing") for feature in columns.features)
+        and [column for column, _ in columns.groups] == list(columns.kinds)
+        and columns.decimal in (".", ",")
+        and bool(columns.features)
+        and bool(columns.targets)
+        and (columns.classes is None or len(columns.targets) == 1 < len(columns.classes))
+    )
+
+
+def steady(mean: Array, deviation: Array) -> Array:
+    """The deviations to divide by: infinite, so that 0 comes out, where a feature is the same in all rows."""
+    return np.where(deviation > FLAT * np.abs(mean), deviation, np.inf)

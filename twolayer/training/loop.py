@@ -1,0 +1,282 @@
+"""The training loop: `train` for the whole, `fit` for a block at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import time
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from twolayer.config.schema import Config
+from twolayer.engines import selection
+from twolayer.engines.base import Data, RowEngine, check_state
+from twolayer.engines.factory import make_engine
+from twolayer.errors import DataError, DivergedError, StateError
+from twolayer.hardware import threads
+from twolayer.runs.history import Block
+from twolayer.tables.options import FileData
+from twolayer.training import learning_rate
+from twolayer.training.early_stopping import Best
+from twolayer.training.learning_rate import Measure, is_sampled
+from twolayer.training.metrics import scores
+from twolayer.training.setup import build_model, prepare
+
+BLOCK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training comes to: the weights that are kept are those after `kept` updates (with batches, epochs).
+
+    `scores` are theirs, by the names of the history: loss, accuracy, val_loss, val_accuracy.
+    """
+
+    kept: int
+    scores: Mapping[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The loss after the last update; with `patience`, of the best weights."""
+        return self.scores["loss"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: the config with every `auto` resolved, the trained model, its data, and the losses.
+
+    `losses[i]` is the loss before update i + 1 (with batches, over epoch i + 1), `final_loss` the one of the weights
+    that are kept, and `seconds` the time that the iterations took.
+    """
+
+    config: Config
+    model: nn.Sequential
+    data: Data
+    losses: tuple[float, ...]
+    final_loss: float
+    seconds: float
+
+
+def train(config: Config) -> Training:
+    """Train the network that a config describes, from the drawing of the data to the last update.
+
+    Raises ConfigError (it does not fit into memory), DataError, DeviceError or DivergedError.
+    """
+    config, data, model = prepare(config)
+    training = fit(model, data, config)
+    blocks = list(training)
+    losses = tuple(loss for block in blocks for loss in block.losses)
+    seconds = sum(block.seconds for block in blocks)
+    return Training(config, model, data, losses, training.finish().loss, seconds)
+
+
+class Fit(Iterator[Block]):
+    """A training under way: trains the model in place, and gives its losses, a block of iterations at a time.
+
+    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `loss`, `reduction`, `engine`,
+    `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the rows) count
+    here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of the hot loop;
+    the results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the
+    block that ends with the first loss that is not finite comes a DivergedError.
+
+    With `lr: auto` the step is 1 / lambda (see `learning_rate`), measured anew at fixed iterations, where blocks
+    are cut; with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update
+    for every batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from
+    there, bit for bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        data: Data,
+        config: Config,
+        state: Mapping[str, Tensor] | None = None,
+        done: int = 0,
+        *,
+        cut_every: int = 0,
+    ) -> None:
+        self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
+        if (config.validation is None) != (data.validation is None):
+            raise DataError("validation rows go with a config that has `validation`, and such a config with them")
+        self.best = Best(model, config.patience) if config.patience is not None else None
+        self.stopped = False  # for want of a better validation loss
+        is_continued, state = state is not None, dict(state or {})
+        with threads.set_up(config):  # the dual form's K depends on the threads, too
+            self.meter = Measure(model, data, config) if config.lr == "auto" and is_sampled(config) else None
+            for part in (self.meter, self.best):
+                if part is not None and is_continued:
+                    own = part.state()
+                    taken = {name: state.pop(name) for name in own if name in state}
+                    part.load_state(taken)
+            self.lr = _kept_step(state) if is_continued and config.lr == "auto" else self._step(math.inf)
+            self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
+            if is_continued:
+                self.engine.load_state(state, done)
+                self.engine.sync()
+        self._blocks = self._run()
+
+    def __next__(self) -> Block:
+        return next(self._blocks)
+
+    def anew(self) -> tuple[Data, nn.Sequential]:
+        """The data, and the model as it was before the first iteration. Raises as `prepare` does."""
+        if isinstance(self.config.data, FileData):  # which may have changed or gone since
+            return self.data, build_model(self.config)
+        _, data, model = prepare(self.config)
+        return data, model
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do but to finish."""
+        return self.stopped or self.done >= self.config.epochs
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a continuation needs to be the same bit for bit."""
+        lr = {"lr": torch.tensor(self.lr, dtype=torch.float64)} if self.config.lr == "auto" else {}
+        parts = [part.state() for part in (self.meter, self.best) if part is not None]
+        return dict(ChainMap(self.engine.state(), lr, *parts))
+
+    def finish(self) -> Outcome:
+        """Give the model the weights that are to be kept, and say what they are worth.
+
+        Raises DivergedError where their loss is not finite. The training cannot go on after this.
+        """
+        kept = self.done
+        with threads.set_up(self.config):
+            if self.best is not None:
+                self.best.consider(self._validated()[0], self.done)
+                self.best.restore()
+                kept = self.best.at
+            names = [name for name in self.config.columns[1:] if name != "lr"]
+            values = scores(self.model, self.data, self.config)
+            if self.data.validation is not None:
+                values += scores(self.model, self.data.validation, self.config)
+        outcome = Outcome(kept, dict(zip(names, values, strict=True)))
+        if not math.isfinite(outcome.loss):
+            raise DivergedError(self.done + 1, outcome.loss, self.lr, unit=self.config.unit)
+        return outcome
+
+    def _step(self, before: float) -> float:
+        """The step from here on."""
+        if self.config.lr != "auto":
+            return self.config.lr
+        if self.meter is None:
+            return learning_rate.suggested(self.model, self.data, self.config)
+        return min(before, self.meter.step())
+
+    def _measure(self, done: int) -> int:
+        """With `lr: auto`, measure the step where that is due after so many updates; when it is due again."""
+        if self.config.lr != "auto":
+            return sys.maxsize
+        if done and learning_rate.next_measure(done - 1) == done:
+            self.engine.sync()
+            self.lr = self._step(self.lr)
+            self.engine.set_lr(self.lr)
+        return learning_rate.next_measure(done)
+
+    def _run(self) -> Iterator[Block]:
+        size, columns = 1, self.config.columns[1:]
+        by_epoch = self.config.batch_size is not None or self.config.validation is not None
+        while not self.is_finished:
+            start, first = time.perf_counter(), self.done + 1
+            count = min(size, self.config.epochs - self.done)
+            count = min(count, self.cut_every - self.done % self.cut_every) if self.cut_every else count
+            with threads.set_up(self.config):
+                rows = list(self._epochs(count) if by_epoch else self._iterations(count))
+                computed = time.perf_counter()
+                self.engine.sync()
+            end = time.perf_counter()
+            if not rows:
+                return
+            losses, *more = zip(*rows, strict=True)
+            bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(rows))
+            cut = [column[: bad + 1] for column in more]
+            yield Block(first, losses[: bad + 1], end - start, dict(zip(columns[1:], cut, strict=True)))
+            if bad < len(rows):
+                raise DivergedError(first + bad, losses[bad], self.lr, unit=self.config.unit)
+            # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
+            target = max(BLOCK_SECONDS, 20 * (end - computed))
+            size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
+
+    def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
+        """So many iterations or fewer on all rows at once, until the step is due; their rows of the history."""
+        count = min(count, self._measure(self.done) - self.done)
+        values = self.engine.advance(count).view(count, -1).tolist()  # the one place that waits for the device
+        self.done += count
+        yield from ((*row, *self._shown_step()) for row in values)
+
+    def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
+        """So many epochs, or fewer where it is time to stop; their rows of the history."""
+        for _ in range(count):
+            validated = self._validated() if self.data.validation is not None else ()
+            if self.best is not None:
+                if validated[0] < self.best.loss:
+                    self.engine.sync()
+                if self.best.consider(validated[0], self.done):
+                    self.stopped = True
+                    return
+            if self.config.batch_size is None or self.config.batch_size >= self.config.N:
+                self._measure(self.done)
+                row = self.engine.advance(1).view(-1).tolist()
+            else:
+                row = self._epoch(self.config.batch_size)
+            self.done += 1
+            yield (*row, *validated, *self._shown_step())
+
+    def _shown_step(self) -> tuple[float, ...]:
+        return (self.lr,) if self.config.lr == "auto" else ()
+
+    def _epoch(self, batch_size: int) -> list[float]:
+        """An update for every batch; their losses together, of the reduction that the config has."""
+        N, engine = self.config.N, cast(RowEngine, self.engine)
+        order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
+        count = selection.batches(N, batch_size)
+        sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
+        rows = torch.split(order, sizes)
+        values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
+        first = number = self.done * count
+        while number < first + count:
+            due = min(self._measure(number), first + count)
+            engine.updates(rows[number - first : due - first], values[number - first : due - first])
+            number = due
+        losses, *accuracies = zip(*values.view(count, -1).tolist(), strict=True)
+        shares = [size / N for size in sizes]
+        weights = [1.0] * count if self.config.reduction == "sum" else shares
+        return [_dot(losses, weights), *(_dot(column, shares) for column in accuracies)]
+
+    def _validated(self) -> tuple[float, ...]:
+        """The loss, and for classes the accuracy, on the validation rows."""
+        if self.data.validation is None:
+            raise DataError("patience goes with validation rows, and the data have none")
+        values = cast(RowEngine, self.engine).evaluate(self.data.validation)
+        return tuple(values.view(-1).tolist())
+
+
+def _kept_step(state: dict[str, Tensor]) -> float:
+    """Take the step of `lr: auto` out of a state. Raises StateError."""
+    taken = {name: state.pop(name) for name in ("lr",) if name in state}
+    check_state({"lr": torch.zeros((), dtype=torch.float64)}, taken)
+    if not 0 < (lr := float(taken["lr"])) < math.inf:
+        raise StateError(f"is a state of another training: its lr is {lr}")
+    return lr
+
+
+def _dot(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights, strict=True))
+
+
+def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
+    """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device, and at every start."""
+    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
+    return torch.randperm(N, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
+
+
+def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
+    """Train the model in place; the losses come a block of consecutive iterations at a time (see `Fit`)."""
+    return Fit(model, data, config)

@@ -1,0 +1,42 @@
+"""The loss and the accuracy of a network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from twolayer.config.schema import Config
+from twolayer.engines import selection
+from twolayer.engines.base import Data
+from twolayer.errors import DivergedError
+from twolayer.hardware import threads
+
+
+def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
+    """The loss after the last update. Raises DivergedError where it is not finite."""
+    with threads.set_up(config):
+        loss, *_ = scores(model, data, config)
+    if not math.isfinite(loss):
+        raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
+    return loss
+
+
+@torch.no_grad()
+def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
+    """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
+    rows = selection.part_rows(config.H, len(data.x))
+    loss, right = 0.0, 0
+    is_whole = len(data.x) <= rows
+    reduction = config.reduction if is_whole else "sum"
+    for x, y in zip(torch.split(data.x, rows), torch.split(data.y, rows), strict=True):
+        output = model(x)
+        if config.loss == "cross_entropy":
+            loss += float(nn.functional.cross_entropy(output, y, reduction=reduction))
+            right += int((output.argmax(1) == y.argmax(1)).sum())
+        else:
+            loss += float(nn.functional.mse_loss(output, y, reduction=reduction))
+    if not is_whole and config.reduction == "mean":
+        loss /= len(data.x) if config.loss == "cross_entropy" else data.y.numel()
+    return [loss, right / len(data.x)] if config.loss == "cross_entropy" else [loss]

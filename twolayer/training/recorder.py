@@ -1,0 +1,284 @@
+"""A training that is taken down in a run folder: history, checkpoints, and at the end the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from twolayer import formatting
+from twolayer.config.schema import Config, document
+from twolayer.engines.base import Data
+from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
+from twolayer.evaluation import predictor
+from twolayer.evaluation.baselines import linear_baseline
+from twolayer.files import named
+from twolayer.hardware.device import device_name
+from twolayer.runs import checkpoint, folder
+from twolayer.runs.checkpoint import Checkpoint
+from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.runs.history import Block, csv_row, scan
+from twolayer.tables.options import FileData
+from twolayer.training.loop import Fit, Outcome
+from twolayer.version import __version__
+
+if TYPE_CHECKING:
+    from twolayer.runs.tensorboard import Writer
+
+
+ROW_BYTES = 56  # of the history, at the most or so
+EVENT_BYTES = 200  # of a row in TensorBoard's files
+
+
+class Recording:
+    """Takes down in a run folder what a training does; with `writer`, for TensorBoard, too.
+
+    Every method raises RunError where that cannot be written; what was written before stays good.
+    """
+
+    def __init__(self, run: Run, fit: Fit, every: Every, writer: Writer | None = None) -> None:
+        self.run, self.fit, self.every, self.writer = run, fit, every, writer
+        self.saved_at = time.monotonic()
+        with named(run.path / HISTORY), run.folder.open(HISTORY) as file:
+            self.losses = scan(file)
+        self.seconds = float(run.info.get("seconds", 0.0))
+
+    def add(self, block: Block) -> None:
+        """Write a block's losses, and a checkpoint where one is due."""
+        self.run.append("".join(map(csv_row, block.every(1))))
+        if self.writer is not None:
+            self.writer.add(block)
+        self.losses.add(block.losses)
+        self.seconds += block.seconds
+        if not math.isfinite(block.losses[-1]):
+            return
+        if self.every.iterations:
+            is_due = self.fit.done % self.every.iterations == 0
+        else:
+            is_due = time.monotonic() - self.saved_at >= self.every.seconds
+        if is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.writer is not None:
+            self.writer.sync()  # what a checkpoint has seen is told nowhere else again
+        checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
+        self.saved_at = time.monotonic()
+
+    def complete(self) -> Outcome:
+        """The training has come to its end."""
+        self.save()
+        outcome = self.fit.finish()
+        digest = self._save_model(self.fit, outcome.kept)
+        scores = {f"final_{name}": _finite(value) for name, value in outcome.scores.items()}
+        self.end("completed", 0, model_sha256=digest, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
+        return outcome
+
+    def interrupt(self, exit_code: int) -> None:
+        """The training has been asked to stop, and may go on later."""
+        self.save()
+        self.end("interrupted", exit_code)
+
+    def fail(self, error: BaseException) -> None:
+        """The training has ended by an error: say so, as far as that can still be written."""
+        with suppress(TwolayerError):
+            if isinstance(error, DivergedError):
+                self._diverge(error)
+                return
+            if isinstance(error, OSError):  # of stdout: the training is well
+                self.save()
+            self.end("failed", getattr(error, "exit_code", 1), error=str(error))
+
+    def _diverge(self, error: DivergedError) -> None:
+        """The training has diverged: keep the last weights that give a finite loss.
+
+        No state is kept for this while all is well: what led here is done again, and comes out the same.
+        """
+        self.end("diverged", error.exit_code, diverged_at=error.iteration)
+        updates = max(0, error.iteration - 2)
+        config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
+        data, model = self.fit.anew()
+        found, _ = checkpoint.newest(self.run.open_checkpoints(), updates)
+        fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
+        for _ in fit if updates else ():
+            pass
+        self.run.note(model_sha256=self._save_model(fit, updates))
+
+    def end(self, status: str, exit_code: int, **more: Any) -> None:
+        """Say in `run.json` how the training has ended."""
+        if self.writer is not None:
+            self.writer.close()
+        size, digest = self.run.mark()
+        figures: dict[str, Any] = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
+        figures |= {"history_bytes": size, "history_sha256": digest}
+        self.run.note(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
+
+    def _save_model(self, fit: Fit, iteration: int) -> str:
+        """Write the model; its SHA-256."""
+        tensors: dict[str, Tensor] = fit.model.state_dict()
+        metadata: dict[str, Any] = {"iteration": str(iteration)}
+        if (columns := fit.data.columns) is not None:
+            baseline = linear_baseline(fit.data.x, fit.data.y, columns.classes is not None)
+            tensors = predictor.bundle(fit.model, columns, baseline)
+            metadata["columns"] = columns.document()
+        parts = checkpoint.pack(tensors, metadata)
+        self.run.write(MODEL, *parts)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return digest.hexdigest()
+
+
+def _finite(value: float) -> float | None:
+    """The number, as far as JSON has it."""
+    return value if math.isfinite(value) else None
+
+
+def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str, tensorboard: bool = False) -> Run:
+    """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
+    config = fit.config
+    with folder.making(out, folder.safe_name(source)) as run:
+        _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
+        run.write(CONFIG, document(config).encode())
+        run.start_history(config.columns)
+        run.note(
+            status="running",
+            config=source,
+            note=note,
+            **_config(run, config),
+            **provenance(config),
+            **fingerprints(fit.data, fit.model),
+            checkpoint_every=every.text,
+            tensorboard=tensorboard,
+            started=folder.now(),
+        )
+    return run
+
+
+def _config(run: Run, config: Config) -> dict[str, Any]:
+    """The checksum of the config's file, and the one before: a kill may come between the two files' writing."""
+    digest = hashlib.sha256(document(config).encode()).hexdigest()
+    return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
+
+
+def go_on(
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every, *, tensorboard: bool = False
+) -> tuple[Fit, list[str]]:
+    """The training where the newest good checkpoint left it, and what is wrong with the newer ones.
+
+    Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
+    checkpoint has seen.
+    """
+    for key, digest in fingerprints(data, model).items():
+        if digest != run.info.get(key):
+            raise RunError(_other(run, config, key))
+    fit, found, wrong = _restored(run, config, data, model, every)
+    if run.info.get("status") == "completed" and run.info.get("stopped_early"):
+        reason = f"{config.patience} epochs had brought no better validation loss"
+        raise RunError(f"{run.path}: has stopped after {fit.done} epochs, because {reason}", usage=True)
+    # One that was killed in its last moments still wants its end written.
+    if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
+        more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
+        raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
+    told = fit.done if run.info.get("tensorboard") is True else 0
+    _check_space(run.path, fit, "make room", config.epochs - told if tensorboard else 0)
+    run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
+    before = run.info.get("resumed", [])
+    # The run's own provenance stays that of its start.
+    other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
+    again = [*(before if isinstance(before, list) else []), {"at": folder.now(), "iteration": fit.done, **other}]
+    ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept", "history_bytes", "history_sha256")
+    for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
+        del run.info[key]  # they are of the end before
+    seconds = found.seconds if found else 0.0
+    run.note(
+        status="running",
+        seconds=seconds,
+        **_config(run, config),
+        epochs=config.epochs,
+        tensorboard=tensorboard,
+        resumed=again,
+    )
+    run.write(CONFIG, document(config).encode())
+    return fit, wrong
+
+
+def _restored(
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every
+) -> tuple[Fit, Checkpoint | None, list[str]]:
+    """The training at the newest checkpoint that is good and of this training; what is wrong with newer ones."""
+    wrong: list[str] = []
+    for found in checkpoint.verified(run.open_checkpoints(), wrong):
+        try:
+            return Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations), found, wrong
+        except StateError as error:
+            wrong.append(f"{run.path / CHECKPOINTS / f'{found.iteration}.safetensors'}: {error}")
+    return Fit(model, data, config, cut_every=every.iterations), None, wrong
+
+
+def provenance(config: Config) -> dict[str, Any]:
+    """What computes: versions, the machine, and the config in brief."""
+    return {
+        "shape": config.shape,
+        "epochs": config.epochs,
+        "lr": config.lr,
+        "seed": config.seed,
+        "engine": config.engine,
+        "form": config.form,
+        "threads": config.threads,
+        "device": device_name(config.device),
+        "twolayer": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _other(run: Run, config: Config, key: str) -> str:
+    """What to say where a fingerprint is another than at the run's start."""
+    if isinstance(config.data, FileData) and key != "initial_sha256":
+        is_other_file = key == "validation_sha256" and isinstance(config.validation, str)
+        path = config.validation if is_other_file else config.data.path
+        return f"{path}: has changed since {run.path} began; put it back as it was"
+    what = "initial weights" if key == "initial_sha256" else "data"
+    versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
+    return f"{run.path}: the {what} that are drawn now are not the run's; {versions}"
+
+
+def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
+    """The SHA-256 of all the numbers that a training begins with; of a table also of what its columns are."""
+    columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
+    found = {"data_sha256": _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
+    if data.validation is not None:
+        found["validation_sha256"] = _sha256([data.validation.x, data.validation.y])
+    return found
+
+
+def _sha256(tensors: Iterable[Tensor], more: bytes = b"") -> str:
+    digest = hashlib.sha256(more)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
+    """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
+    state = sum(tensor.nbytes for tensor in fit.state().values())
+    model = sum(parameter.nbytes for parameter in fit.model.parameters())
+    need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events
+    free = shutil.disk_usage(path).free
+    if free < need:
+        sizes = f"{formatting.size(free)} free, and the run may need {formatting.size(need)}"
+        raise RunError(f"{path}: the disk has {sizes}; {advice}")
