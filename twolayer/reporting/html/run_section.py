@@ -76,7 +76,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
         "config": _config(run),
         "provenance": [
             *_provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
-            ("checksums", _checksums(run, problems)),
+            *([("checksums", _checksums(run, problems))] if run.info else []),
         ],
         "resumed": _resumed(run.info.get("resumed")),
     }
