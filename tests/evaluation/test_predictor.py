@@ -16,15 +16,15 @@ from tests.helpers.processes import Run
 from tests.helpers.tablerun import CSV, make_run
 from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline, linear_baseline
-from twolayer.evaluation.predictor import Model, forward, load_model, predict
+from twolayer.evaluation.predictor import Predictor, forward, load_model, predict
 from twolayer.evaluation.scores import Scores
 from twolayer.tables.encoding import encode, encode_targets
-from twolayer.tables.features import Columns
+from twolayer.tables.features import Encoding
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def numbers_of(path: Path, model: Model) -> tuple[Numbers, Numbers]:
+def numbers_of(path: Path, model: Predictor) -> tuple[Numbers, Numbers]:
     frame = pl.read_csv(path, infer_schema=False)
     return encode(frame, model.columns, path.name), encode_targets(frame, model.columns, path.name)
 
@@ -148,7 +148,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
 def test_the_columns_come_back_as_they_were(tmp_path: Path) -> None:
     table = make_run(tmp_path / "run")
     assert load_model(tmp_path / "run").columns == table.columns
-    assert isinstance(table.columns, Columns)
+    assert isinstance(table.columns, Encoding)
 
 
 # --- the baselines

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from twolayer.runs import saved_run
 from twolayer.runs.checksum import seal_json
 from twolayer.runs.history import csv_header, csv_row
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 
 def make(
@@ -25,7 +25,7 @@ def make(
     unit: str = "iteration",
     keys: str = "",
     **info: Any,
-) -> Saved:
+) -> SavedRun:
     """Write a run folder with that history and those keys in its config, and read it."""
     path.mkdir(parents=True)
     info = {"format": 1, "status": "completed", "config": "made", "shape": "8 x 3 -> 4 -> 2"} | info

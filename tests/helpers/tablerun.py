@@ -42,14 +42,14 @@ def make_run(
     model.to(getattr(torch, dtype))
     x, y = torch.from_numpy(table.x), torch.from_numpy(table.y)
     baseline = linear_baseline(x, y, table.columns.classes is not None)
-    with folder.making(path, "x") as run:
+    with folder.create(path, "x") as run:
         if status == "completed":
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
             model_file = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
             run.write(folder.MODEL, model_file)
-            run.note(status=status, model_sha256=digest(model_file))
+            run.update_info(status=status, model_sha256=digest(model_file))
         else:
-            run.note(status=status)
+            run.update_info(status=status)
     run.close()
     return table

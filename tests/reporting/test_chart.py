@@ -13,17 +13,17 @@ import vl_convert
 from tests.helpers.handmade import Drawn, look, make
 from twolayer.errors import RunError
 from twolayer.reporting import chart, downsampling
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 FALLING = [600 * math.exp(-i / 40) for i in range(500)]
 HUGE, TINY = 1.7976931348623157e308, 5e-324
 
 
-def drawn(*runs: Saved, scale: downsampling.Scale = "auto") -> Drawn:
+def drawn(*runs: SavedRun, scale: downsampling.Scale = "auto") -> Drawn:
     return look(vl_convert.vegalite_to_svg(chart.spec(runs, scale=scale)))
 
 
-def rows(*runs: Saved, scale: downsampling.Scale = "auto") -> list[dict[str, Any]]:
+def rows(*runs: SavedRun, scale: downsampling.Scale = "auto") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = chart.spec(runs, scale=scale)["datasets"][chart.DATA]
     return found
 
@@ -201,7 +201,7 @@ def test_the_title_says_what_differs(tmp_path: Path) -> None:
     assert chart.title([b, c]) == "Loss by N, H, seed and 2 more"
     assert chart.title([a, a]) == "Loss of 2 runs of the same config"
     (tmp_path / "b" / "config.yaml").unlink()
-    lost = Saved(b.path, b.status, {}, None, b.history, ())
+    lost = SavedRun(b.path, b.status, {}, None, b.history, ())
     assert chart.title([a, lost]) == "Loss of 2 runs"
     assert chart.title([lost]) == "b"
 

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.reporting.downsampling import evenly, thin
+from twolayer.reporting.downsampling import downsample, evenly
 
 VALUES = st.lists(st.floats(), max_size=300)
 
@@ -14,7 +14,7 @@ VALUES = st.lists(st.floats(), max_size=300)
 @given(VALUES, st.integers(4, 80))
 def test_thinned_places_are_few_in_order_and_hold_both_ends_and_both_extremes(values: list[float], most: int) -> None:
     finite = [i for i, value in enumerate(values) if math.isfinite(value)]
-    kept = thin(values, most)
+    kept = downsample(values, most)
     assert len(kept) <= most
     assert kept == sorted(set(kept))
     assert set(kept) <= set(finite)
@@ -28,7 +28,7 @@ def test_thinned_places_are_few_in_order_and_hold_both_ends_and_both_extremes(va
 def test_what_is_few_enough_is_left_whole(values: list[float], most: int) -> None:
     finite = [i for i, value in enumerate(values) if math.isfinite(value)]
     if len(finite) <= most:
-        assert thin(values, most) == finite
+        assert downsample(values, most) == finite
 
 
 @given(st.integers(0, 10**6), st.integers(4, 400))
@@ -36,7 +36,7 @@ def test_a_lone_spike_stays_wherever_it_is(place: int, most: int) -> None:
     values = [1.0] * 20_000
     for spike in (0.5, 2.0):
         values[place % len(values)] = spike
-        assert place % len(values) in thin(values, most)
+        assert place % len(values) in downsample(values, most)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 200))

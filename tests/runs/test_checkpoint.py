@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from twolayer.runs import checkpoint
-from twolayer.runs.folder import Run, making
+from twolayer.runs.folder import Run, create
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, float("nan")], dtype=torch.float64)}
 PACKED = b"".join(checkpoint.pack(STATE, {"iteration": "7"}))
@@ -19,7 +19,7 @@ PACKED = b"".join(checkpoint.pack(STATE, {"iteration": "7"}))
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    with making(tmp_path / "run", "x") as made:
+    with create(tmp_path / "run", "x") as made:
         made.start_history(("iteration", "loss"))
     return made
 

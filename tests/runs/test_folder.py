@@ -14,7 +14,7 @@ import pytest
 
 from twolayer import files
 from twolayer.errors import RunError
-from twolayer.runs.folder import Run, claim, find, making, safe_name
+from twolayer.runs.folder import Run, create, find, open_for_resume, safe_name
 from twolayer.runs.lock import is_held, lock
 
 
@@ -24,9 +24,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(name: str = "x", out: Path | None = None) -> Run:
-    with making(out, name) as run:
+    with create(out, name) as run:
         run.write("config.yaml", b"H: 1\n")
-        run.note(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
+        run.update_info(status="running", config_sha256=[hashlib.sha256(b"H: 1\n").hexdigest()])
     return run
 
 
@@ -52,7 +52,7 @@ def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> 
         assert not Path("a/b/c").exists()
         raise KeyError
 
-    with pytest.raises(KeyError), making(Path("a/b/c"), "x") as run:
+    with pytest.raises(KeyError), create(Path("a/b/c"), "x") as run:
         fail(run)
     assert list(tmp_path.iterdir()) == []
     assert made(out=Path("a/b/c")).path == Path("a/b/c")
@@ -60,10 +60,10 @@ def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_of_two_that_make_one_folder_the_first_has_it() -> None:
-    with pytest.raises(RunError, match="mine: is there already"), making(Path("mine"), "x"):
+    with pytest.raises(RunError, match="mine: is there already"), create(Path("mine"), "x"):
         made(out=Path("mine")).close()
     assert [path.name for path in Path().iterdir()] == ["mine"]
-    with making(None, "x") as second:
+    with create(None, "x") as second:
         first = made()
     assert (first.path, second.path) == (Path("runs/x-1"), Path("runs/x-2"))
 
@@ -117,7 +117,7 @@ def test_a_runs_name_is_made_safe(name: str, safe: str) -> None:
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "x" * 300, "nothing", "", "."])
 def test_what_is_no_run_is_refused(name: str) -> None:
     with pytest.raises(RunError) as caught:
-        claim(find(name))
+        open_for_resume(find(name))
     assert caught.value.exit_code == 2
 
 
@@ -149,7 +149,7 @@ def test_nothing_is_written_through_a_link(part: str, tmp_path: Path) -> None:
         target.rename(outside / part)
     target.symlink_to(outside if part == "checkpoints" else outside / part)
     with pytest.raises(RunError, match="is a link"):
-        claim(run.path)
+        open_for_resume(run.path)
 
 
 def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() -> None:
@@ -157,32 +157,32 @@ def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() 
     run.close()
     program = (
         f"from twolayer.runs import folder; "
-        f"run = folder.claim(folder.find({str(run.path)!r})); print(1, flush=True); input()"
+        f"run = folder.open_for_resume(folder.find({str(run.path)!r})); print(1, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
         assert is_held(run.path)
         with pytest.raises(RunError, match="another process is at work there") as caught:
-            claim(run.path)
+            open_for_resume(run.path)
         assert caught.value.exit_code == 2
         other.kill()
     assert not is_held(run.path)
-    claim(run.path).close()
+    open_for_resume(run.path).close()
 
 
 def test_the_history_goes_on_where_it_was_cut() -> None:
     run = made()
     run.start_history(("iteration", "loss"))
     run.append("1,2.0\n")
-    mark = run.mark()
+    mark = run.position()
     run.append("2,1.0\n3,0.")
     run.close()
-    run = claim(run.path)
+    run = open_for_resume(run.path)
     run.start_history(("iteration", "loss"), *mark)
     run.append("2,1.5\n")
     assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.5\n"
-    assert run.mark()[0] == len("iteration,loss\n1,2.0\n2,1.5\n")
+    assert run.position()[0] == len("iteration,loss\n1,2.0\n2,1.5\n")
 
 
 @pytest.mark.parametrize("damage", ["iteration,loss\n1,3.0\n2,1.0\n", "iteration,loss\n1", ""])
@@ -190,14 +190,14 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     run = made()
     run.start_history(("iteration", "loss"))
     run.append("1,2.0\n")
-    mark = run.mark()
+    mark = run.position()
     run.close()
     (run.path / "history.csv").write_text(damage)
-    with claim(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+    with open_for_resume(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
         run.start_history(("iteration", "loss"), *mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
-    with claim(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
+    with open_for_resume(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
         run.start_history(("iteration", "loss"), *mark)
     assert not (run.path / "history.csv").exists()
 
@@ -215,7 +215,7 @@ def test_a_run_json_that_is_not_understood_is_named(text: str, message: str) -> 
     run.close()
     (run.path / "run.json").write_text(text)
     with pytest.raises(RunError, match=message):
-        claim(run.path)
+        open_for_resume(run.path)
 
 
 class Failing:
@@ -264,7 +264,7 @@ def test_what_a_kill_left_is_swept_away() -> None:
     left = [folder / files.temporary_name() for folder in (run.path, run.path / "checkpoints")]
     for file in left:
         file.write_text("half")
-    claim(run.path)
+    open_for_resume(run.path)
     assert not any(file.exists() for file in left)
 
 
@@ -283,10 +283,10 @@ def test_a_config_that_was_changed_is_refused() -> None:
     run.close()
     (run.path / "config.yaml").write_text("H: 2\n")
     with pytest.raises(RunError, match=r"config\.yaml: was changed since"):
-        claim(run.path)
+        open_for_resume(run.path)
     (run.path / "config.yaml").unlink()
     with pytest.raises(RunError, match=r"config\.yaml: is missing"):
-        claim(run.path)
+        open_for_resume(run.path)
 
 
 def test_who_looks_is_in_nobodys_way() -> None:
@@ -296,4 +296,4 @@ def test_who_looks_is_in_nobodys_way() -> None:
     assert lock(folder, shared=True)
     assert not is_held(run.path)
     os.close(folder)
-    claim(run.path).close()
+    open_for_resume(run.path).close()

@@ -25,7 +25,7 @@ from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint, saved_run
 from twolayer.runs.checksum import digest
-from twolayer.runs.folder import check_files, claim, read_info
+from twolayer.runs.folder import check_files, open_for_resume, read_info
 
 NAMES = ("run.json", "config.yaml", "history.csv", "model.safetensors", "checkpoints", "checkpoints/5.safetensors")
 
@@ -338,7 +338,7 @@ def test_a_run_that_was_killed_before_its_first_row_is_shown(form: str, twolayer
 def test_run_json_may_hold_anything_and_a_continuation_says_so(key: str, value: Any, place: Path) -> None:
     change_info(place / "runs/drawn", **{key: value})
     try:
-        claim(place / "runs/drawn").close()
+        open_for_resume(place / "runs/drawn").close()
     except RunError as error:
         assert key in str(error) or "changed" in str(error)
     else:

@@ -22,7 +22,7 @@ from twolayer.runs import checkpoint, model_file, saved_run
 SIZES = {"D_in": 5, "H": 4, "D_out": 2}
 
 
-def make(path: Path, tensors: dict[str, torch.Tensor] | None = None, status: str = "completed") -> saved_run.Saved:
+def make(path: Path, tensors: dict[str, torch.Tensor] | None = None, status: str = "completed") -> saved_run.SavedRun:
     """A run folder with a model of SIZES, in which the tensors that are given stand in the place of its own."""
     path.mkdir(exist_ok=True)
     (path / "run.json").write_text(json.dumps({"format": 1, "status": status}))

@@ -23,10 +23,10 @@ from tests.runs.test_folder import Failing
 from twolayer.config.loading import load_config
 from twolayer.errors import RunError
 from twolayer.runs import tensorboard
-from twolayer.runs.folder import Every, claim, read_info
+from twolayer.runs.folder import CheckpointInterval, open_for_resume, read_info
 from twolayer.runs.history import Reader
 from twolayer.training.loop import Fit
-from twolayer.training.recorder import Recording, go_on, start
+from twolayer.training.recorder import Recording, resume_recording, start_recording
 from twolayer.training.setup import prepare
 
 TAGS = {
@@ -36,7 +36,7 @@ TAGS = {
     "val_accuracy": "accuracy/validation",
     "lr": "training/learning_rate",
 }
-EVERY = Every("4", iterations=4)
+EVERY = CheckpointInterval("4", iterations=4)
 Scalars = dict[str, list[tuple[int, float]]]
 
 
@@ -181,14 +181,14 @@ def record(folder: Path) -> None:
     """A whole training in a run folder, as the command does it."""
     config, data, model = prepare(load_config("scratch", epochs=12))
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
-    with start(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
+    with start_recording(fit, EVERY, out=folder, source="x", note="", tensorboard=True) as run:
         follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, 0)))
 
 
 def resume(folder: Path, *, epochs: int = 12) -> None:
-    with claim(folder) as run:
+    with open_for_resume(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", epochs=epochs))
-        fit, _ = go_on(run, config, data, model, EVERY, tensorboard=True)
+        fit, _ = resume_recording(run, config, data, model, EVERY, tensorboard=True)
         follow(Recording(run, fit, EVERY, tensorboard.Writer(run, config, fit.done)))
 
 

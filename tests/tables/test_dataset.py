@@ -17,7 +17,7 @@ from twolayer.errors import DataError
 from twolayer.tables.dataset import Table, read, scan
 from twolayer.tables.describe import summary
 from twolayer.tables.encoding import encode, encode_targets, unknown
-from twolayer.tables.features import Columns
+from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
 
 FLOWERS = "width,kind,wet,y\n1.5,b,true,1\n2.5,a,false,2\n4.0,b,false,4\n8.0,c,true,3\n"
@@ -115,13 +115,13 @@ def test_the_types_come_of_all_rows(folder: Path) -> None:
 
 def test_the_columns_are_json(folder: Path) -> None:
     columns = load(folder, "a,k,y\n0.1,u,1\n,v,2\n0.3,,3\n", missing="mean").columns
-    assert Columns.of(json.loads(json.dumps(columns.document()))) == columns
+    assert Encoding.of(json.loads(json.dumps(columns.document()))) == columns
     document = columns.document()
     for key, value in [("features", []), ("targets", [{}]), ("classes", ["a"]), ("kinds", {"a": "x"}), ("decimal", 1)]:
         with pytest.raises(DataError, match="damaged"):
-            Columns.of(document | {key: value})
+            Encoding.of(document | {key: value})
     with pytest.raises(DataError, match="damaged"):
-        Columns.of(None)
+        Encoding.of(None)
 
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda number: round(number, 3))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tests.helpers.oracles import same
-from twolayer.training.early_stopping import Best
+from twolayer.training.early_stopping import EarlyStopping
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -13,7 +13,7 @@ def weights(model: nn.Module) -> list[torch.Tensor]:
 
 def test_the_weights_with_the_least_loss_come_back() -> None:
     model = nn.Linear(2, 1)
-    best, seen = Best(model, patience=3), []
+    best, seen = EarlyStopping(model, patience=3), []
     for done, loss in enumerate([3.0, 1.0, 2.0, 1.0, 5.0]):
         with torch.no_grad():
             model.weight.fill_(done)
@@ -26,14 +26,14 @@ def test_the_weights_with_the_least_loss_come_back() -> None:
 
 
 def test_it_is_time_to_stop_when_so_many_have_brought_nothing_better() -> None:
-    best = Best(nn.Linear(1, 1), patience=2)
+    best = EarlyStopping(nn.Linear(1, 1), patience=2)
     assert [best.consider(loss, done) for done, loss in enumerate([2.0, 2.0, 1.0, 1.0, 1.0, 0.5])] == [
         *(False, False, False, False, True, False)
     ]
 
 
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
-    best = Best(nn.Linear(1, 1), patience=2)
+    best = EarlyStopping(nn.Linear(1, 1), patience=2)
     assert [best.consider(loss, done) for done, loss in enumerate([float("nan"), 1.0, float("nan"), float("inf")])] == [
         *(False, False, False, True)
     ]
@@ -43,7 +43,7 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
 def test_a_continuation_stops_where_the_whole_would() -> None:
     model = nn.Linear(1, 1)
     other = nn.Linear(1, 1)
-    first, second = Best(model, patience=2), Best(other, patience=2)
+    first, second = EarlyStopping(model, patience=2), EarlyStopping(other, patience=2)
     first.consider(1.0, 0)
     second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
     assert (second.loss, second.at) == (1.0, 0)

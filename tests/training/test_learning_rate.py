@@ -19,7 +19,7 @@ from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
 from twolayer.training.learning_rate import (
     Curvature,
-    Measure,
+    LearningRateFinder,
     curvature,
     hessian_product,
     is_cheap,
@@ -229,7 +229,7 @@ def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
     torch.testing.assert_close(torch.cat([part.flatten() for part in found]), hessian @ flat, rtol=1e-10, atol=1e-10)
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     assert 0.97 * largest <= curvature(model, data, config).largest <= (1 + 1e-9) * largest
-    assert 0.8 * largest <= 1 / Measure(model, data, config).step() <= (1 + 1e-9) * largest
+    assert 0.8 * largest <= 1 / LearningRateFinder(model, data, config).step() <= (1 + 1e-9) * largest
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
@@ -237,7 +237,7 @@ def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
 def test_the_product_of_a_measure_is_the_hessian_product(loss: str, reduction: str) -> None:
     config, data, model = classes(N=40, D_in=5, H=7, D_out=3, dtype="float64", reduction=reduction)
     config = config.model_copy(update={"loss": loss})
-    measure = Measure(model, data, config)
+    measure = LearningRateFinder(model, data, config)
     measure.step()
     v1_t, c1, v2, c2 = (part.clone() for part in measure.vector_parts)
     weights = [parameter.detach() for parameter in model.parameters()]
@@ -254,11 +254,11 @@ def test_a_measurement_of_many_rows_is_of_512_evenly_spaced_ones() -> None:
     assert torch.equal(some.x, data.x[[i * 3000 // 512 for i in range(512)]])
     assert same([some.x, some.y], [sample(data, config).x, sample(data, config).y])
     mean, total = (config.model_copy(update={"reduction": reduction}) for reduction in ("mean", "sum"))
-    step = Measure(model, data, mean).step()
+    step = LearningRateFinder(model, data, mean).step()
     assert step == pytest.approx(suggested(model, data, mean), rel=0.2)
-    assert Measure(model, data, total).step() == pytest.approx(step / 3000, rel=1e-3)
+    assert LearningRateFinder(model, data, total).step() == pytest.approx(step / 3000, rel=1e-3)
     batches = total.model_copy(update={"batch_size": 64})  # 47 of them, of 64 rows at the most
-    assert Measure(model, data, batches).step() == pytest.approx(step / 64, rel=1e-3)
+    assert LearningRateFinder(model, data, batches).step() == pytest.approx(step / 64, rel=1e-3)
     few = Data(data.x[:512], data.y[:512])
     assert sample(few, config).x is few.x
 
@@ -280,9 +280,9 @@ def test_a_large_file_is_sampled_and_what_is_drawn_is_not(monkeypatch: pytest.Mo
 
 def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from_its_state() -> None:
     config, data, model = classes(N=600, D_in=4, H=9, D_out=3, reduction="mean")
-    first = Measure(model, data, config)
+    first = LearningRateFinder(model, data, config)
     products: list[int] = []
-    first._multiply = lambda w2: (products.append(1), Measure._multiply(first, w2))[1]  # type: ignore
+    first._multiply = lambda w2: (products.append(1), LearningRateFinder._multiply(first, w2))[1]  # type: ignore
     first.step()
     cold = len(products)
     state = {name: tensor.clone() for name, tensor in first.state().items()}
@@ -292,7 +292,7 @@ def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from
             parameter.mul_(1.01)
     second = first.step()
     assert len(products) - cold == 2 < cold
-    other = Measure(model, data, config)
+    other = LearningRateFinder(model, data, config)
     other.load_state(state)
     assert other.step() == second
     assert same([*other.state().values()], [*first.state().values()])
@@ -307,7 +307,7 @@ def test_on_a_saddle_a_measure_is_of_the_right_sign_and_size() -> None:
             parameter.mul_(1e-3)
     data = Data(data.x, 100 * data.y)
     largest = float(torch.linalg.eigvalsh(whole_hessian(model, data, config))[-1])
-    measure = Measure(model, data, config)
+    measure = LearningRateFinder(model, data, config)
     # A saddle, whose eigenvalues come in pairs of both signs: from a mixture of two the iteration does not move on.
     assert 0.6 * largest < 1 / measure.step() <= largest
 
@@ -317,8 +317,8 @@ def test_a_measure_beyond_the_dtype_is_an_error_and_of_zeros_none() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert Measure(model, Data(data.x, 0 * data.y), config).step() < 1  # the last bias is never flat
+    assert LearningRateFinder(model, Data(data.x, 0 * data.y), config).step() < 1  # the last bias is never flat
     config, data, model = prepare(load_config("scratch"))
-    beyond = Measure(model, Data(data.x * 1e30, data.y * 1e30), config)
+    beyond = LearningRateFinder(model, Data(data.x * 1e30, data.y * 1e30), config)
     with pytest.raises(DataError, match="the curvature of the loss is beyond float32; scale the data down"):
         beyond.step()

@@ -21,19 +21,19 @@ from twolayer.engines.base import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint
-from twolayer.runs.folder import Every, claim, read_info
+from twolayer.runs.folder import CheckpointInterval, open_for_resume, read_info
 from twolayer.training.loop import Fit
-from twolayer.training.recorder import Recording, fingerprints, go_on, start
+from twolayer.training.recorder import Recording, fingerprints, resume_recording, start_recording
 from twolayer.training.setup import prepare
 
-EVERY = Every("4", iterations=4)
+EVERY = CheckpointInterval("4", iterations=4)
 
 
 def record(folder: Path, config: Config) -> None:
     """A whole training in a run folder, as the command does it."""
     config, data, model = prepare(config)
     fit = Fit(model, data, config, cut_every=EVERY.iterations)
-    with start(fit, EVERY, out=folder, source="x", note="") as run:
+    with start_recording(fit, EVERY, out=folder, source="x", note="") as run:
         recorder = Recording(run, fit, EVERY)
         try:
             for block in fit:
@@ -45,9 +45,9 @@ def record(folder: Path, config: Config) -> None:
 
 
 def resume(folder: Path, **changed: Any) -> None:
-    with claim(folder) as run:
+    with open_for_resume(folder) as run:
         config, data, model = prepare(load_config(folder / "config.yaml", **changed))
-        fit, _ = go_on(run, config, data, model, EVERY)
+        fit, _ = resume_recording(run, config, data, model, EVERY)
         recorder = Recording(run, fit, EVERY)
         for block in fit:
             recorder.add(block)
@@ -102,20 +102,23 @@ def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "run", load_config("scratch", epochs=8))
     config, data, model = prepare(load_config("scratch", epochs=16))
     with (
-        claim(tmp_path / "run") as run,
+        open_for_resume(tmp_path / "run") as run,
         pytest.raises(
             RunError, match=r"the data that are drawn now are not the run's; it was started with PyTorch 2\."
         ),
     ):
-        go_on(run, config, Data(data.x + 1, data.y), model, EVERY)
+        resume_recording(run, config, Data(data.x + 1, data.y), model, EVERY)
 
 
 def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "run", load_config("scratch", epochs=8))
     config, data, _ = prepare(load_config("scratch", epochs=16))
     _, _, other = prepare(load_config("scratch", epochs=16, seed=7))
-    with claim(tmp_path / "run") as run, pytest.raises(RunError, match="the initial weights that are drawn now"):
-        go_on(run, config, data, other, EVERY)
+    with (
+        open_for_resume(tmp_path / "run") as run,
+        pytest.raises(RunError, match="the initial weights that are drawn now"),
+    ):
+        resume_recording(run, config, data, other, EVERY)
 
 
 def test_a_run_keeps_the_provenance_of_its_start(tmp_path: Path) -> None:
@@ -151,6 +154,6 @@ def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_pat
     changed = history.read_text().replace("\n3,", "\n3,1")
     history.write_text(changed)
     config, data, model = prepare(load_config("scratch", epochs=16))
-    with claim(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
-        go_on(run, config, data, model, EVERY)
+    with open_for_resume(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+        resume_recording(run, config, data, model, EVERY)
     assert history.read_text() == changed

@@ -84,7 +84,7 @@ class LossView:
             return
         self.bar.erase()
         if self.form == "table":
-            out().print(Rows(block.every(self.log_every), self.widths), end="")
+            out().print(LossRows(block.every(self.log_every), self.widths), end="")
         elif self.form == "csv":
             write("".join(map(csv_row, block.every(self.log_every))))
         else:
@@ -103,7 +103,7 @@ class LossView:
         out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"))
 
 
-class Rows:
+class LossRows:
     """Rows of a table of losses, rendered at once: a `rich.table.Table` takes twenty times as long."""
 
     def __init__(self, rows: Iterable[tuple[int, *tuple[float, ...]]], widths: Sequence[int]) -> None:

@@ -10,13 +10,13 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer.cli.progress import Rows
+from twolayer.cli.progress import LossRows
 from twolayer.cli.terminal import out
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
-from twolayer.reporting.summary import brief
+from twolayer.reporting.summary import summary_lines
 from twolayer.runs.history import Reader
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 _NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
 _LEAST_CURVE = 44  # columns of a curve that has the table beside it
@@ -36,10 +36,10 @@ class _Columns:
     widths: list[int]
     left_out: tuple[str, ...]
 
-    def rows(self, history: Reader, places: Iterable[int]) -> Rows:
+    def rows(self, history: Reader, places: Iterable[int]) -> LossRows:
         """The rows in such places of the history."""
         whole = (history.row(place) for place in places)
-        return Rows(((row[0], *(row[i] for i in self.places[1:])) for row in whole), self.widths)
+        return LossRows(((row[0], *(row[i] for i in self.places[1:])) for row in whole), self.widths)
 
     def head(self, history: Reader) -> list[Text]:
         """What stands above the rows."""
@@ -82,7 +82,7 @@ class Frame:
 
 
 def view(
-    run: Saved, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
+    run: SavedRun, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
 ) -> Iterator[Text]:
     """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
     lines = list(_brief(run, each))
@@ -121,8 +121,8 @@ def _shared(room: int, *, is_beside: bool, with_table: bool) -> tuple[int, int]:
     return 0, max(2, room - _AROUND_TABLE)
 
 
-def _brief(run: Saved, each: float | None) -> Iterator[Text]:
-    found = brief(run, each, "us" if out().options.ascii_only else "µs")
+def _brief(run: SavedRun, each: float | None) -> Iterator[Text]:
+    found = summary_lines(run, each, "us" if out().options.ascii_only else "µs")
     indent = max(len(name) for name, _ in found) + 2
     for name, sentence in found:
         for number, line in enumerate(Text(sentence).wrap(out(), max(10, out().width - indent))):
@@ -130,7 +130,7 @@ def _brief(run: Saved, each: float | None) -> Iterator[Text]:
             yield Text.assemble((f"{'' if number else name:<{indent}}", "bold"), line)
 
 
-def _curve(run: Saved, scale: Scale, width: int, height: int) -> list[Text]:
+def _curve(run: SavedRun, scale: Scale, width: int, height: int) -> list[Text]:
     """The title and the curve, or why there is none."""
     curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
     ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color

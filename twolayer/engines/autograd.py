@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, Working
+from twolayer.engines.base import Data, TensorState
 
 
-class AutogradEngine(Working):
+class AutogradEngine(TensorState):
     """Gradient descent by autograd; bit-identical to `torch.optim.SGD(model.parameters(), lr)`.
 
     Rows are all those of the data, or those that `update` is given; of too many (`selection.part_rows`) the gradients

@@ -12,7 +12,7 @@ from torch import Tensor
 from twolayer.errors import StateError
 
 if TYPE_CHECKING:
-    from twolayer.tables.features import Columns
+    from twolayer.tables.features import Encoding
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Data:
     x: Tensor
     y: Tensor
     validation: Data | None = None
-    columns: Columns | None = None
+    columns: Encoding | None = None
 
 
 class Engine(Protocol):
@@ -67,7 +67,7 @@ class RowEngine(Engine, Protocol):
         """The loss of the weights as they are on these data, shape (), or (2,) with the accuracy."""
 
 
-class Working:
+class TensorState:
     """An engine whose working state is in the attributes that STATE names."""
 
     lr: float

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, Working, relu_backward, views
+from twolayer.engines.base import Data, TensorState, relu_backward, views
 from twolayer.engines.losses import Score, factor, score_divisors
 
 
@@ -28,7 +28,7 @@ class _Buffers:
         self.residual_t = self.residual.t()
 
 
-class RowsEngine(Working):
+class RowsEngine(TensorState):
     """Gradient descent on the rows that it is given, or on all of them, with every result in a buffer made once.
 
     For classes a loss comes with the accuracy: what is said to be of shape () is then of shape (2,). No more rows'

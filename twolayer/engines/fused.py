@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data, Working, relu_backward
+from twolayer.engines.base import Data, TensorState, relu_backward
 from twolayer.engines.losses import Score, factor, score_divisors, softmax
 
 # How many numbers the residuals of a chunk of iterations hold together: so few that one thread sums them up, and each
@@ -37,7 +37,7 @@ class Replay(Protocol):
         """The function is another from now on."""
 
 
-class Fused(Working, ABC):
+class Fused(TensorState, ABC):
     """What all forms share: the loop over chunks of iterations, and the losses."""
 
     # Does a whole chunk, which it is given. Were that the engine's own, neither would ever be freed.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data, Working, log_softmax_backward, relu_backward
+from twolayer.engines.base import Data, TensorState, log_softmax_backward, relu_backward
 from twolayer.engines.losses import Score, factor, score_divisors
 
 
-class ManualEngine(Working):
+class ManualEngine(TensorState):
     """Gradient descent in tensor operations, every result in a buffer that is made once.
 
     On the CPU each operation is the one that autograd's backward would run, in its order, so losses and

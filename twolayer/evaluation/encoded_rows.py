@@ -14,12 +14,12 @@ from pathlib import Path
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.evaluation.predictor import Array, Model, load_model, predict
+from twolayer.evaluation.predictor import Array, Predictor, load_model, predict
 from twolayer.evaluation.scores import Scores
 from twolayer.tables import readers
 from twolayer.tables.dataset import scan
-from twolayer.tables.encoding import encode, encode_targets, require, shown, unknown
-from twolayer.tables.features import Columns
+from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unknown
+from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
 from twolayer.tables.readers import Source
 
@@ -35,7 +35,7 @@ class Rows:
     schema: pl.Schema
     unknown: Counter[str]
 
-    def chunks(self, model: Model) -> Iterator[tuple[int, pl.DataFrame, Array]]:
+    def chunks(self, model: Predictor) -> Iterator[tuple[int, pl.DataFrame, Array]]:
         """The number of the first row (from 1), the rows as they are, and their x."""
         widest = max(len(self.schema), *model.w1.shape)
         size = max(256, min(_MOST_ROWS, _MOST_NUMBERS // widest))
@@ -58,12 +58,12 @@ class Rows:
 
 
 @contextmanager
-def table(data: str, columns: Columns, needed: tuple[str, ...], *, whole: bool) -> Iterator[Rows]:
+def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[Rows]:
     """The columns of a file, or with "-" of what comes on stdin: all, or those that are needed. Raises DataError."""
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
         source = scan(path, columns, name=name)
-        require(source.names, needed, name)
+        require_columns(source.names, needed, name)
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
         rows = Rows(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
@@ -83,7 +83,7 @@ def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
     return scores, rows.remarks()
 
 
-def predictions(model: Model, rows: Rows) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
+def predictions(model: Predictor, rows: Rows) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
     """The rows with their predictions, a chunk at a time, and the schema of those.
 
     The counter has, once they are read, how many predictions of a column are no finite numbers. Raises DataError.
@@ -108,7 +108,7 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def _added(columns: Columns, rows: Rows) -> dict[str, pl.DataType]:
+def _added(columns: Encoding, rows: Rows) -> dict[str, pl.DataType]:
     """The columns of the predictions. Raises DataError where the table has one of that name."""
     added: dict[str, pl.DataType] = {
         f"{target.column}_predicted": pl.Float64() if columns.classes is None else pl.String()
@@ -121,7 +121,9 @@ def _added(columns: Columns, rows: Rows) -> dict[str, pl.DataType]:
     return added
 
 
-def _predicted(model: Model, rows: Rows, added: dict[str, pl.DataType], odd: Counter[str]) -> Iterator[pl.DataFrame]:
+def _predicted(
+    model: Predictor, rows: Rows, added: dict[str, pl.DataType], odd: Counter[str]
+) -> Iterator[pl.DataFrame]:
     """The rows with their predictions, a chunk at a time; `odd` counts those that are no finite numbers."""
     for _, frame, x in rows.chunks(model):
         found = predict(model, x).numpy()  # (n, D_out)

@@ -21,20 +21,20 @@ from twolayer.runs.checksum import digest, read_tensors
 from twolayer.runs.folder import MODEL, check_files
 
 if TYPE_CHECKING:
-    from twolayer.tables.features import Columns
+    from twolayer.tables.features import Encoding
 
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
-class Model:
+class Predictor:
     """A network trained on a table: its weights, the table's columns, and the baselines to hold it against.
 
     w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,) are in the training's dtype, all else is float64.
     """
 
-    columns: Columns
+    columns: Encoding
     w1: Tensor
     b1: Tensor
     w2: Tensor
@@ -44,7 +44,7 @@ class Model:
     baseline: Baseline
 
 
-def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[str, Tensor]:
+def bundle(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> dict[str, Tensor]:
     """The tensors of the model file of a network that was trained on a table; `columns` go into its metadata."""
     classes = len(columns.classes or ())
     targets = columns.targets if columns.classes is None else ()
@@ -59,7 +59,7 @@ def bundle(model: nn.Sequential, columns: Columns, baseline: Baseline) -> dict[s
     return dict(model.state_dict()) | scaling | linear
 
 
-def load_model(run: Path) -> Model:
+def load_model(run: Path) -> Predictor:
     """The model of a run folder (see `folder.find`). Raises RunError where there is none, or it is damaged."""
     info, path = check_files(run), run / MODEL
     status = info.get("status")
@@ -86,11 +86,11 @@ def load_model(run: Path) -> Model:
     return _model(path, tensors, metadata["columns"])
 
 
-def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Model:
-    from twolayer.tables.features import Columns
+def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Predictor:
+    from twolayer.tables.features import Encoding
 
     try:
-        columns = Columns.of(document)
+        columns = Encoding.of(document)
         D_in, D_out = len(columns.features), len(columns.classes or columns.targets)
         H = len(tensors["0.bias"])
         shapes = {"0.weight": (H, D_in), "0.bias": (H,), "2.weight": (D_out, H), "2.bias": (D_out,)}
@@ -103,21 +103,21 @@ def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Model:
         raise RunError(f"{path}: lacks the tensor {error.args[0]}; it is of another twolayer") from None
     except DataError as error:
         raise RunError(f"{path}: {error}") from None
-    return Model(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
+    return Predictor(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
 
 
-def forward(model: Model, x: Array) -> Tensor:
+def forward(model: Predictor, x: Array) -> Tensor:
     """What the network gives for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
     hidden = functional.linear(torch.from_numpy(x).to(model.w1.dtype), model.w1, model.b1).relu()  # (n, H)
     return functional.linear(hidden, model.w2, model.b2).double()
 
 
-def predict(model: Model, x: Array) -> Tensor:
+def predict(model: Predictor, x: Array) -> Tensor:
     """The targets in their own units, or the probabilities of the classes, of rows x (n, D_in): (n, D_out) float64."""
     return finished(model, forward(model, x))
 
 
-def finished(model: Model, output: Tensor) -> Tensor:
+def finished(model: Predictor, output: Tensor) -> Tensor:
     """What the outputs of a network mean: targets in their own units, or the probabilities of the classes."""
     if model.columns.classes is not None:
         return output.softmax(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twolayer.evaluation.predictor import Array, Model, finished, forward
+from twolayer.evaluation.predictor import Array, Predictor, finished, forward
 
 MODELS = ("network", "linear", "constant")
 
@@ -22,7 +22,7 @@ class Scores:
     training rows' mean, or their frequencies of the classes. `rows` counts what was added.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Predictor) -> None:
         self.model, self.rows = model, 0
         outputs = len(model.target_mean)
         self._squares = np.zeros((len(MODELS), outputs))  # of the errors, in the targets' own units

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from twolayer import formatting
 from twolayer.errors import RunError, extra
 from twolayer.reporting import chart_theme, comparison
-from twolayer.reporting.downsampling import Scale, spans_decades, thin
-from twolayer.runs.saved_run import Saved
+from twolayer.reporting.downsampling import Scale, downsample, spans_decades
+from twolayer.runs.saved_run import SavedRun
 
 with extra("altair", "report"):
     import altair as alt
@@ -33,7 +33,7 @@ LAST = ("device", "engine", "form", "threads", "precision", "cuda_graph", "log_e
 
 
 def spec(
-    runs: Sequence[Saved],
+    runs: Sequence[SavedRun],
     *,
     scale: Scale = "auto",
     interactive: bool = False,
@@ -85,7 +85,7 @@ def spec(
     return made
 
 
-def chosen(runs: Sequence[Saved], scale: Scale) -> Literal["log", "linear"]:
+def chosen(runs: Sequence[SavedRun], scale: Scale) -> Literal["log", "linear"]:
     """The scale that is meant: `auto` takes log where the losses span a factor of 100, and each run has some > 0."""
     if scale != "auto":
         return scale
@@ -96,7 +96,7 @@ def chosen(runs: Sequence[Saved], scale: Scale) -> Literal["log", "linear"]:
     return "log" if spans_decades(loss for losses in positive for loss in losses) else "linear"
 
 
-def why_not(run: Saved, scale: Literal["log", "linear"]) -> str:
+def why_not(run: SavedRun, scale: Literal["log", "linear"]) -> str:
     """Why there is no line for a run; empty where there is one."""
     if not len(run.history):
         return f"{run.path}: has no losses" + (" yet" if run.status == "running" else "")
@@ -107,7 +107,7 @@ def why_not(run: Saved, scale: Literal["log", "linear"]) -> str:
     return ""
 
 
-def title(runs: Sequence[Saved]) -> str:
+def title(runs: Sequence[SavedRun]) -> str:
     """What tells the runs apart; of one run its name, config, shape and step."""
     if len(runs) == 1:
         run, values = runs[0], runs[0].values
@@ -127,7 +127,7 @@ def title(runs: Sequence[Saved]) -> str:
     return "Loss by " + (", ".join(keys[:-1]) + " and " if keys[:-1] else "") + keys[-1]
 
 
-def labels(runs: Sequence[Saved]) -> list[str]:
+def labels(runs: Sequence[SavedRun]) -> list[str]:
     """What the legend calls the runs: their names, and the values that differ; no two are the same."""
     keys = _telling(runs)[:3]
     found: list[str] = []
@@ -145,13 +145,13 @@ def labels(runs: Sequence[Saved]) -> list[str]:
 _title = title  # which is an argument of `spec`
 
 
-def _keys(runs: Sequence[Saved]) -> list[str]:
+def _keys(runs: Sequence[SavedRun]) -> list[str]:
     """The keys that differ among the configs that can be read, those that matter most first."""
     keys = comparison.differences([run for run in runs if run.config is not None])
     return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
 
 
-def _telling(runs: Sequence[Saved]) -> list[str]:
+def _telling(runs: Sequence[SavedRun]) -> list[str]:
     """The same keys, first those that together tell the most runs apart."""
     keys, first = _keys(runs), list[str]()
 
@@ -176,12 +176,12 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def _finite(run: Saved) -> list[float]:
+def _finite(run: SavedRun) -> list[float]:
     columns = (run.history.columns.get(column, ()) for column in KINDS.values())
     return [value for column in columns for value in column if math.isfinite(value)]
 
 
-def _rows(runs: Sequence[Saved], scale: Literal["log", "linear"]) -> list[dict[str, Any]]:
+def _rows(runs: Sequence[SavedRun], scale: Literal["log", "linear"]) -> list[dict[str, Any]]:
     """The points, thinned; without losses that are not finite, nor, on a log scale, above zero."""
     curves = [
         (label, kind, run.history.columns[column])
@@ -193,7 +193,7 @@ def _rows(runs: Sequence[Saved], scale: Literal["log", "linear"]) -> list[dict[s
     rows: list[dict[str, Any]] = []
     for label, kind, values in curves:
         drawn = [value if value > 0 or scale == "linear" else math.nan for value in values]
-        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in thin(drawn, most)]
+        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in downsample(drawn, most)]
     return rows
 
 
@@ -204,11 +204,11 @@ def _curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[float]
     return curves
 
 
-def _unit(runs: Sequence[Saved]) -> str:
+def _unit(runs: Sequence[SavedRun]) -> str:
     return " or ".join(dict.fromkeys(run.history.unit for run in runs if len(run.history)))
 
 
-def _across(runs: Sequence[Saved]) -> Any:
+def _across(runs: Sequence[SavedRun]) -> Any:
     last = max(len(run.history) for run in runs)
     domain = [1, last] if last > 1 else [0.5, 1.5]
     ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": alt.expr("ceil(width / 70)")}
@@ -220,7 +220,7 @@ def _across(runs: Sequence[Saved]) -> Any:
     )
 
 
-def _up(runs: Sequence[Saved], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
+def _up(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
     losses = [row["loss"] for row in rows]
     domain = _domain(min(losses), max(losses), scale)
     look: dict[str, Any] = {"tickCount": 6}
@@ -262,7 +262,7 @@ def _legend(entries: Sequence[str]) -> Any:
     return alt.Legend(title=None, columns=alt.expr(f"max(1, floor(width / {longest}))"), symbolType="stroke")
 
 
-def _nearest(base: Any, runs: Sequence[Saved]) -> Any:
+def _nearest(base: Any, runs: Sequence[SavedRun]) -> Any:
     """A dot at the point that is nearest to the pointer, and what there is to tell of it."""
     nearest = alt.selection_point(name="nearest", nearest=True, on="pointerover", clear="pointerout", empty=False)
     return (

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twolayer.formatting import safe
-from twolayer.reporting.summary import measures
+from twolayer.reporting.summary import metrics
 from twolayer.runs.history import Reader
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 COLUMNS = ("what", "run", "value", "reference", "difference", "relative")
 # What run.json says of the computing.
@@ -21,7 +21,7 @@ BEGUN = {"data_sha256": _DRAWN, "validation_sha256": _DRAWN, "initial_sha256": _
 
 
 @dataclass(frozen=True)
-class Thing:
+class Row:
     """One thing of all the runs: `values` a run each, the first run's first; None where a run has no such thing.
 
     `gaps` are the differences from the first run, absolute and relative to it, a run each; None where there are none.
@@ -35,7 +35,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Unlike:
+class Difference:
     """Where a column of two histories differs: the row (from 1), the first run's number there, and the other's."""
 
     row: int
@@ -43,10 +43,10 @@ class Unlike:
     value: float
 
 
-_Where = Unlike | tuple[float, float] | None
+_Where = Difference | tuple[float, float] | None
 
 
-def compared(runs: Sequence[Saved]) -> list[Thing]:
+def compared(runs: Sequence[SavedRun]) -> list[Row]:
     """What differs in what the runs are (the configs key by key, what computed), and what came out of them all."""
     things = [_thing("status", [run.status for run in runs])] if len({run.status for run in runs}) > 1 else []
     differ = differences(runs)
@@ -57,7 +57,7 @@ def compared(runs: Sequence[Saved]) -> list[Thing]:
     if unit == "row":
         things.append(_thing("unit", units))
     things.append(_counted(f"{unit}s", [len(run.history) for run in runs], units))
-    found = [measures(run) for run in runs]
+    found = [metrics(run) for run in runs]
     for name in dict.fromkeys(name for one in found for name in one):
         for figure in ("first", "best", "last", "final"):
             values = [getattr(one[name], figure) if name in one else None for one in found]
@@ -70,7 +70,7 @@ def compared(runs: Sequence[Saved]) -> list[Thing]:
     return things
 
 
-def rows(things: Sequence[Thing], names: Sequence[str]) -> list[tuple[Any, ...]]:
+def rows(things: Sequence[Row], names: Sequence[str]) -> list[tuple[Any, ...]]:
     """The same as tidy rows with COLUMNS, one for each thing and run but the first."""
     found = []
     for thing in things:
@@ -79,7 +79,7 @@ def rows(things: Sequence[Thing], names: Sequence[str]) -> list[tuple[Any, ...]]
     return found
 
 
-def disagreement(reference: Saved, run: Saved, tolerance: float = 0.0) -> str:
+def disagreement(reference: SavedRun, run: SavedRun, tolerance: float = 0.0) -> str:
     """The first place where the two histories do not agree, and how; empty where they agree to the end.
 
     Numbers a and b, a the reference's, agree where |a - b| <= tolerance |a|, or both are nan, or the same infinity.
@@ -130,7 +130,7 @@ def _unlike(reference: Reader, history: Reader, name: str) -> tuple[_Where, _Whe
     if first is None:
         return (0.0, 0.0), (0.0, 0.0)
     most = max(range(first, min(len(a), len(b))), key=lambda i: _size(a[i], b[i]))
-    return Unlike(first + 1, a[first], b[first]), Unlike(most + 1, a[most], b[most])
+    return Difference(first + 1, a[first], b[first]), Difference(most + 1, a[most], b[most])
 
 
 def _size(a: float, b: float) -> float:
@@ -150,32 +150,32 @@ def _gap(a: float, b: float) -> tuple[float, float | None] | None:
     return difference, relative if relative is not None and math.isfinite(relative) else None
 
 
-def _thing(what: str, values: Sequence[Any]) -> Thing:
-    return Thing(what, tuple(values), (None,) * len(values))
+def _thing(what: str, values: Sequence[Any]) -> Row:
+    return Row(what, tuple(values), (None,) * len(values))
 
 
-def _figure(what: str, values: Sequence[float | None]) -> Thing:
+def _figure(what: str, values: Sequence[float | None]) -> Row:
     """A number of each run, and how far it is from the first run's."""
     first = values[0]
     gaps = [_gap(first, value) if first is not None and value is not None else None for value in values]
-    return Thing(what, tuple(values), (None, *gaps[1:]), is_measured=True)
+    return Row(what, tuple(values), (None, *gaps[1:]), is_measured=True)
 
 
-def _counted(what: str, values: Sequence[float | None], units: Sequence[str]) -> Thing:
+def _counted(what: str, values: Sequence[float | None], units: Sequence[str]) -> Row:
     """A figure that is of rows: one of epochs is not held against one of iterations."""
     thing = _figure(what, values)
     gaps = (gap if unit == units[0] else None for gap, unit in zip(thing.gaps, units, strict=True))
     return replace(thing, gaps=tuple(gaps))
 
 
-def _place(what: str, found: Sequence[_Where]) -> Thing:
+def _place(what: str, found: Sequence[_Where]) -> Row:
     """A row of each run's history, and how far it is there from the first run's."""
-    values = [one.row if isinstance(one, Unlike) else None for one in found]
-    gaps = [_gap(one.reference, one.value) if isinstance(one, Unlike) else one for one in found]
-    return Thing(what, tuple(values), (None, *gaps[1:]), is_measured=True)
+    values = [one.row if isinstance(one, Difference) else None for one in found]
+    gaps = [_gap(one.reference, one.value) if isinstance(one, Difference) else one for one in found]
+    return Row(what, tuple(values), (None, *gaps[1:]), is_measured=True)
 
 
-def computed(runs: Sequence[Saved], differ: set[str]) -> Iterator[tuple[str, list[str | None]]]:
+def computed(runs: Sequence[SavedRun], differ: set[str]) -> Iterator[tuple[str, list[str | None]]]:
     """What computed, where that differs, and what the runs began with, where the configs do not explain it."""
     keys = [key for key in COMPUTED if key not in differ]
     if not any(key.startswith("data.") for key in differ):
@@ -186,13 +186,13 @@ def computed(runs: Sequence[Saved], differ: set[str]) -> Iterator[tuple[str, lis
             yield key, values
 
 
-def names(runs: Sequence[Saved]) -> list[str]:
+def names(runs: Sequence[SavedRun]) -> list[str]:
     """What to call the runs: by their folders' names, and by their paths where two of those are the same."""
     short = [safe(run.name) for run in runs]
     return short if len(set(short)) == len(short) else [safe(run.path) for run in runs]
 
 
-def differences(runs: Sequence[Saved]) -> dict[str, list[Any]]:
+def differences(runs: Sequence[SavedRun]) -> dict[str, list[Any]]:
     """The keys whose values are not the same in all the configs that can be read, and those values, a run each.
 
     A run whose config cannot be read, or does not have the key, stands there with None.

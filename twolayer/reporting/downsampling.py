@@ -9,7 +9,7 @@ from typing import Literal
 Scale = Literal["auto", "log", "linear"]
 
 
-def thin(values: Sequence[float], most: int) -> list[int]:
+def downsample(values: Sequence[float], most: int) -> list[int]:
     """The places of at most `most` of the values (4 or more), in order: all finite ones where there are no more.
 
     Otherwise the first, the last, and the least and the greatest of every stretch of equally many.

@@ -9,7 +9,7 @@ from twolayer.errors import RunError, extra
 from twolayer.files import replacing
 from twolayer.reporting import chart, chart_theme, downsampling
 from twolayer.reporting.html import page
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 with extra("vl_convert", "report"):
     import vl_convert
@@ -23,7 +23,7 @@ def check_name(path: Path) -> None:
         raise RunError(f"{path}: a plot is a picture or a page; name it {', '.join(ENDINGS[:-1])} or .html", usage=True)
 
 
-def write(runs: Sequence[Saved], path: Path, scale: downsampling.Scale = "auto") -> list[str]:
+def write(runs: Sequence[SavedRun], path: Path, scale: downsampling.Scale = "auto") -> list[str]:
     """Draw the runs' losses to a file; a line for each run that is not in it, which says why.
 
     Raises RunError where none has a loss to draw, or the file cannot be written.
@@ -40,7 +40,7 @@ def write(runs: Sequence[Saved], path: Path, scale: downsampling.Scale = "auto")
     return missing
 
 
-def draw(runs: Sequence[Saved], ending: str, scale: downsampling.Scale = "auto") -> bytes:
+def draw(runs: Sequence[SavedRun], ending: str, scale: downsampling.Scale = "auto") -> bytes:
     """The chart as a file with one of ENDINGS holds it."""
     if ending == ".html":
         return _page(runs, scale).encode()
@@ -52,7 +52,7 @@ def draw(runs: Sequence[Saved], ending: str, scale: downsampling.Scale = "auto")
     return vl_convert.vegalite_to_pdf(spec, allowed_base_urls=[])
 
 
-def _page(runs: Sequence[Saved], scale: downsampling.Scale) -> str:
+def _page(runs: Sequence[SavedRun], scale: downsampling.Scale) -> str:
     spec = chart.spec(runs, scale=scale, interactive=True, width="container", height=480, title=False)
     spec["config"] = chart_theme.of_a_page(spec["config"]) | {
         "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from twolayer.formatting import duration, safe, shown
 from twolayer.runs.folder import HISTORY
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """What a column of the history came to, over its finite values; `final` is the weights' that are kept.
 
     The best is the least loss or the greatest accuracy, `best_at` the first row that has it; `last_at` is the row
@@ -27,26 +27,26 @@ class Measure:
     final: float | None
 
 
-def measures(run: Saved) -> dict[str, Measure]:
+def metrics(run: SavedRun) -> dict[str, Metric]:
     """The run's measures by the names in its history: loss, accuracy, val_loss, val_accuracy, lr."""
     return {name: _measure(run, name) for name in run.history.columns}
 
 
-def _measure(run: Saved, name: str) -> Measure:
+def _measure(run: SavedRun, name: str) -> Metric:
     values = run.history.columns[name]
     places = [i for i, value in enumerate(values) if math.isfinite(value)]
     final = run.number(f"final_{name}")
     if not places:
-        return Measure(None, None, None, None, None, final)
+        return Metric(None, None, None, None, None, final)
     best = (max if name.endswith("accuracy") else min)(places, key=values.__getitem__)
-    return Measure(values[places[0]], values[best], best + 1, values[places[-1]], places[-1] + 1, final)
+    return Metric(values[places[0]], values[best], best + 1, values[places[-1]], places[-1] + 1, final)
 
 
-def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
+def summary_lines(run: SavedRun, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
     """The lines, each with its name; `each` is seconds an iteration where the run itself cannot know."""
     lines = [("run", f"{safe(run.name)}, {_status(run)}"), ("config", _config(run)), ("engine", _engine(run))]
     lines += [("note", run.word("note"))]
-    for name, measure in measures(run).items():
+    for name, measure in metrics(run).items():
         what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
         if name == "lr":
             what = {"first": measure.first, "last": measure.last}
@@ -58,7 +58,7 @@ def brief(run: Saved, each: float | None = None, micro: str = "µs") -> list[tup
     return [(name, line) for name, line in lines if line]
 
 
-def _status(run: Saved) -> str:
+def _status(run: SavedRun) -> str:
     """The status, since when, and how far."""
     done, planned = len(run.history), run.config.epochs if run.config is not None else None
     unit = run.history.unit + "s" * (done != 1)
@@ -90,7 +90,7 @@ def _local(stamp: object) -> str:
         return ""
 
 
-def _config(run: Saved) -> str:
+def _config(run: SavedRun) -> str:
     config = run.config
     said = [run.word("config"), config.shape if config is not None else run.word("shape")]
     known = run.values or run.info
@@ -98,7 +98,7 @@ def _config(run: Saved) -> str:
     return ", ".join(part for part in said if part)
 
 
-def _engine(run: Saved) -> str:
+def _engine(run: SavedRun) -> str:
     config = run.config
     if config is None:
         return ", ".join(word for word in (run.word("engine"), run.word("form"), run.word("device")) if word)
@@ -106,7 +106,7 @@ def _engine(run: Saved) -> str:
     return f"{config.engine_name}, {threads}, {run.told('device') or config.device}"
 
 
-def _time(run: Saved, each: float | None, micro: str) -> str:
+def _time(run: SavedRun, each: float | None, micro: str) -> str:
     unit = run.history.unit
     if run.each is not None:
         return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} an {unit}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import uniplot
 
-from twolayer.reporting.downsampling import thin
+from twolayer.reporting.downsampling import downsample
 
 MARKS, ASCII_MARKS = ("•", "∘"), ("*", "o")  # of curves that no colour tells apart
 COLOURS = ("blue", "yellow")
@@ -64,7 +64,7 @@ def draw(
 def _points(values: Sequence[float], log: bool, most: int) -> tuple[list[int], list[float]]:
     """The places (from 1) and heights of what is drawn, thinned."""
     usable = [value if value > 0 else math.nan for value in values] if log else values
-    places = thin(usable, most)
+    places = downsample(usable, most)
     return [place + 1 for place in places], [math.log10(values[i]) if log else values[i] for i in places]
 
 

@@ -35,7 +35,7 @@ class Checkpoint:
 
 def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) -> None:
     """Write a checkpoint, and remove all but the newest two."""
-    size, digest = run.mark()
+    size, digest = run.position()
     metadata = {
         "iteration": str(iteration),
         "seconds": repr(seconds),

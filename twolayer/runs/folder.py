@@ -105,7 +105,7 @@ class Run:
                 self.checkpoints = Folder(Path(CHECKPOINTS), inside=self.folder)
         return self.checkpoints
 
-    def note(self, **fields: Any) -> None:
+    def update_info(self, **fields: Any) -> None:
         """Change what `run.json` says."""
         info = self.info | fields
         data = checksum.seal_json(
@@ -143,7 +143,7 @@ class Run:
         self._size += len(data)
         self._hash.update(data)
 
-    def mark(self) -> tuple[int, str]:
+    def position(self) -> tuple[int, str]:
         """Take the history to the disk; its bytes and their SHA-256, for `start_history`."""
         with named(self.path / HISTORY):
             os.fsync(self._history)
@@ -163,7 +163,7 @@ def _check_own(status: os.stat_result | None, path: Path) -> None:
 
 
 @contextmanager
-def making(out: Path | None, name: str) -> Iterator[Run]:
+def create(out: Path | None, name: str) -> Iterator[Run]:
     """A new run folder, to be filled inside: `out`, or `runs/<name>-<n>` with the first number that is free.
 
     It comes to its place, whole, when the context ends well, and is still held then; otherwise nothing is left. Raises
@@ -267,7 +267,7 @@ def _is_marked(folder: Folder, name: str) -> bool:
     return not found or (MARKER in found and name.encode().startswith(folder.read(MARKER, limit=len(name))))
 
 
-def claim(path: Path) -> Run:
+def open_for_resume(path: Path) -> Run:
     """A run folder that is there, to go on with. Raises RunError where it is none, or another process holds it."""
     read_info(path)  # or it is no run folder
     run = Run(path)
@@ -429,7 +429,7 @@ def check_note(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Every:
+class CheckpointInterval:
     """How often a checkpoint is written: every so many iterations, or else seconds."""
 
     text: str
@@ -437,11 +437,11 @@ class Every:
     seconds: float = math.inf
 
 
-def every(text: str) -> Every:
+def every(text: str) -> CheckpointInterval:
     """Read `500` as iterations and `30s` as seconds. Raises RunError for anything else."""
     if match := re.fullmatch(r"([0-9]{1,18})(s?)|([0-9]{1,9}\.[0-9]{1,9})s", text):
         if match[1] and not match[2] and int(match[1]):
-            return Every(text, iterations=int(match[1]))
+            return CheckpointInterval(text, iterations=int(match[1]))
         if not match[1] or match[2]:
-            return Every(text, seconds=float(match[1] or match[3]))
+            return CheckpointInterval(text, seconds=float(match[1] or match[3]))
     raise RunError(f"--checkpoint-every: must be iterations (500) or seconds (30s), not {text!r}", usage=True)

@@ -10,7 +10,7 @@ from twolayer.errors import RunError
 from twolayer.files import open_regular
 from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
 from twolayer.runs.history import scan
-from twolayer.runs.saved_run import look
+from twolayer.runs.saved_run import read_status
 
 COLUMNS = (
     *("run", "status", "config", "shape", "engine", "lr", "seed", "iterations"),
@@ -35,7 +35,7 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
     for path in sorted(paths, key=_natural, reverse=True):
         try:
             check_inside(path, folder)
-            info, status = look(path)
+            info, status = read_status(path)
             found.append((str(info.get("started", "")), (path.name or str(path), *_brief(path, info, status))))
             gone = [part for part in _parts(info) if not (path / part).exists()]
             broken += [f"{path / part}: is missing" for part in gone]

@@ -14,7 +14,7 @@ from twolayer.errors import RunError
 from twolayer.files import open_regular
 from twolayer.runs.checksum import digest, read_tensors, unseal
 from twolayer.runs.folder import CONFIG, MODEL
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
 
@@ -35,7 +35,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelFile:
     """The two linear layers of a network after so many `iterations`, or epochs; -1 where its file does not say."""
 
     first: Layer
@@ -43,7 +43,7 @@ class Model:
     iterations: int
 
 
-def read(run: Saved) -> Model | None:
+def read(run: SavedRun) -> ModelFile | None:
     """The model of a run; None where it has none yet. Raises RunError where that is missing, damaged or another's."""
     path = run.path / MODEL
     try:
@@ -75,7 +75,7 @@ def read(run: Saved) -> Model | None:
         raise RunError(f"{path}: its shapes are not those in {run.path / CONFIG}")
     inputs, outputs = _names(metadata.get("columns"))
     iterations = str(metadata.get("iteration"))
-    return Model(
+    return ModelFile(
         Layer(w1, b1, inputs=inputs if len(inputs) == sizes["D_in"] else ()),
         Layer(w2, b2, outputs=outputs if len(outputs) == sizes["D_out"] else ()),
         int(iterations) if iterations.isdecimal() and len(iterations) < 20 else -1,

@@ -26,7 +26,7 @@ _UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it e
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedRun:
     """What a run folder holds.
 
     `status` is one of STATES: "killed" where run.json says "running" and no process is there, "broken" where run.json
@@ -97,7 +97,7 @@ class Saved:
         return dict(flat(self.config)) if self.config is not None else {}
 
 
-def read(path: Path, before: Saved | None = None) -> Saved:
+def read(path: Path, before: SavedRun | None = None) -> SavedRun:
     """The run in a folder; where it was read `before`, with only what has come since.
 
     Raises RunError where the folder is none of a run: it has none of a run's files.
@@ -109,16 +109,16 @@ def read(path: Path, before: Saved | None = None) -> Saved:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
     found = _read(path, before)
     for _ in range(3):
-        if not found.problems or found.status == "broken" or look(path)[0] == found.info:
+        if not found.problems or found.status == "broken" or read_status(path)[0] == found.info:
             break
         found = _read(path, None)  # it was being written
     return found
 
 
-def _read(path: Path, before: Saved | None) -> Saved:
+def _read(path: Path, before: SavedRun | None) -> SavedRun:
     problems = []
     try:
-        info, status = look(path)
+        info, status = read_status(path)
         if status == "broken":
             problems.append(f"{path / INFO}: is damaged; it does not say the run's status")
     except RunError as error:
@@ -148,10 +148,10 @@ def _read(path: Path, before: Saved | None) -> Saved:
             problems += [f"{path / INFO}: its {key} is not that of {HISTORY}" for key in _other_losses(info, history)]
     if status == "completed" and not os.path.lexists(path / MODEL):
         problems.append(f"{path / MODEL}: is missing")
-    return Saved(path, status, info, config, history, tuple(map(safe, problems)), seal)
+    return SavedRun(path, status, info, config, history, tuple(map(safe, problems)), seal)
 
 
-def _check_history(path: Path, info: Mapping[str, Any], before: Saved | None) -> tuple[str, Seal | None]:
+def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None) -> tuple[str, Seal | None]:
     """What is wrong with the history, and the seal of what is known to be right."""
     try:
         return check_history(path, info, before.seal if before is not None else None)
@@ -166,7 +166,7 @@ def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:
     return [key for key, loss in figures.named().items() if key in info and info[key] != loss]
 
 
-def look(path: Path) -> tuple[dict[str, Any], str]:
+def read_status(path: Path) -> tuple[dict[str, Any], str]:
     """What run.json says, and the run's status. Raises RunError."""
     info = read_info(path)
     if info.get("status") == "running" and not is_held(path):

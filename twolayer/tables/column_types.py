@@ -44,7 +44,7 @@ class Survey:
     problems: tuple[str, ...]
 
 
-def roles(
+def select_columns(
     source: Source, target: Sequence[str], inputs: Sequence[str] | None, exclude: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The columns to predict from and those to predict, an array's name standing for all its columns.
@@ -86,7 +86,7 @@ def _nearest(name: str, source: Source) -> str:
     return f"; its columns are {shown}{' ...' if len(source.names) > 10 else ''}"
 
 
-def survey(
+def check_columns(
     frame: pl.DataFrame,
     inputs: Sequence[str],
     targets: Sequence[str],
@@ -97,7 +97,7 @@ def survey(
     typed: bool = False,
 ) -> Survey:
     """What the columns are. The text of a `typed` format stays text, even where all of it is numbers."""
-    frame, kinds, refused = settle(frame, [*inputs, *targets], decimal, typed=typed)
+    frame, kinds, refused = infer_types(frame, [*inputs, *targets], decimal, typed=typed)
     frame, spans = _spans(frame, [column for column in kinds if kinds[column] != "category"])
     gaps = {column: count for column, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
     for column in kinds:
@@ -179,7 +179,7 @@ def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[
 # --- what the columns are
 
 
-def settle(
+def infer_types(
     frame: pl.DataFrame, columns: Sequence[str], decimal: str, *, typed: bool
 ) -> tuple[pl.DataFrame, dict[str, Kind], dict[str, str]]:
     """The frame with text stripped, and made numbers where all of it is numbers; kinds; and who is refused, and why."""

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, roles, survey
-from twolayer.tables.encoding import encode_targets, raw, require, shown
-from twolayer.tables.features import FLAT, Array, Columns, Feature, Target, steady
+from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
+from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
+from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import Source, collect, open_table
 
@@ -26,7 +26,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 class Table:
     """What is trained on: x (N, D_in) and y (N, D_out), standardised, and the rows held out; `rows` are the file's."""
 
-    columns: Columns
+    columns: Encoding
     x: Array
     y: Array
     x_validation: Array | None
@@ -35,7 +35,7 @@ class Table:
 
 
 def scan(
-    path: Path | str, columns: Columns | None = None, *, separator: str = "auto", name: str | None = None
+    path: Path | str, columns: Encoding | None = None, *, separator: str = "auto", name: str | None = None
 ) -> Source:
     """The file, to be read by `batches`; "-" is a CSV on stdin.
 
@@ -63,8 +63,8 @@ def read(
     """
     named = [*data.target, *(data.inputs or ()), *data.exclude]
     source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
-    inputs, targets = roles(source, data.target, data.inputs, data.exclude)
-    found = survey(
+    inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
+    found = check_columns(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
         typed=source.raw is None,
     )  # fmt: skip
@@ -90,7 +90,7 @@ def read(
     return Table(columns, x, y, x_held, y_held, rows)
 
 
-def _refuse_large(x: Array, y: Array, rows: Array, columns: Columns, name: str, *, scale: bool) -> None:
+def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
     """Raise DataError, with the place in the file, where a number has no square in the dtype. `rows` are from 0."""
     names = [feature.column for feature in columns.features], [target.column for target in columns.targets]
     for array, of in zip((x, y), names, strict=True):
@@ -104,11 +104,11 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Columns, name: str, 
         raise DataError(f"{place} is too far from those of the training rows for {array.dtype}; drop the row")
 
 
-def _other(folder: Path, path: str, data: FileData, columns: Columns) -> pl.DataFrame:
+def _other(folder: Path, path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
     """The rows of the validation file, as `encode` takes them. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
     source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
-    require(source.names, needed, path)
+    require_columns(source.names, needed, path)
     frame = collect(source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
@@ -130,7 +130,7 @@ def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
 # --- means and deviations, over the training rows
 
 
-def _fit(found: Survey, held: Array, data: FileData) -> Columns:
+def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
     """The recipe: features in the order of their columns, means and deviations of the rows that are not held out."""
     frame, kept = found.frame, ~held
     regression = found.classes is None
@@ -153,11 +153,11 @@ def _fit(found: Survey, held: Array, data: FileData) -> Columns:
     if not data.scale:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
         targets = [Target(target.column) for target in targets]
-    return Columns(tuple(features), tuple(targets), found.classes, found.kinds, data.decimal)
+    return Encoding(tuple(features), tuple(targets), found.classes, found.kinds, data.decimal)
 
 
 def _varies(mean: float, deviation: float) -> bool:
-    return bool(np.isfinite(steady(np.array(mean), np.array(deviation))))
+    return bool(np.isfinite(safe_deviation(np.array(mean), np.array(deviation))))
 
 
 def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
@@ -198,9 +198,9 @@ def _of_share(share: float) -> tuple[float, float]:
 # --- the arrays
 
 
-def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype: str) -> tuple[Array, Array]:
+def _split(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype: str) -> tuple[Array, Array]:
     """The x of the rows that are kept, and of those that are held out, in the dtype and the file's order."""
-    mean, deviation = columns.mean, steady(columns.mean, columns.deviation)
+    mean, deviation = columns.mean, safe_deviation(columns.mean, columns.deviation)
     out = int(held.sum())
     D_in = len(columns.features)
     x: Array = np.empty((frame.height - out, D_in), dtype)
@@ -210,7 +210,7 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
 
     def work(start: int) -> None:
         end = min(start + block, frame.height)
-        numbers = raw(frame.slice(start, block), columns, name, start + 1)
+        numbers = unscaled(frame.slice(start, block), columns, name, start + 1)
         mask, at, to = held[start:end], before[start], before[end]
         with np.errstate(over="ignore", invalid="ignore"):  # `read` looks for what is too large
             numbers -= mean
@@ -224,7 +224,7 @@ def _split(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype:
     return x, x_held
 
 
-def _split_targets(frame: pl.DataFrame, held: Array, columns: Columns, name: str, dtype: str) -> tuple[Array, Array]:
+def _split_targets(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype: str) -> tuple[Array, Array]:
     y = encode_targets(frame, columns, name)
     with np.errstate(over="ignore", invalid="ignore"):
         if columns.classes is None:

@@ -10,7 +10,7 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.formatting import safe
-from twolayer.tables.column_types import Survey, roles, settle, survey
+from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
 from twolayer.tables.features import Kind
 from twolayer.tables.readers import collect, open_table
 
@@ -61,7 +61,7 @@ def summary(
     source = open_table(path, name, separator=separator, decimal=decimal, named=named)
     names = list(source.names)
     raw, typed = collect(source, names), source.raw is None
-    frame, kinds, _ = settle(raw, names, decimal, typed=typed)
+    frame, kinds, _ = infer_types(raw, names, decimal, typed=typed)
     problems: list[str] = []
     taken: list[str] = []
     targets: list[str] = []
@@ -69,11 +69,11 @@ def summary(
     if raw.height < 2:
         problems.append(f"has {raw.height} row{'s' * (raw.height != 1)}; training needs 2 or more")
     try:
-        taken, targets = roles(source, target, inputs, exclude)
+        taken, targets = select_columns(source, target, inputs, exclude)
     except DataError as error:
         problems.append(str(error).removeprefix(safe(f"{name}: ")))
     else:
-        found = survey(
+        found = check_columns(
             raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed
         )
         problems += found.problems

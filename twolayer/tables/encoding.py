@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.tables.features import Array, Columns, Feature, Kind, steady
+from twolayer.tables.features import Array, Encoding, Feature, Kind, safe_deviation
 from twolayer.tables.readers import MISSING
 
 _PLAIN = frozenset(
@@ -18,22 +18,22 @@ _PLAIN = frozenset(
 )  # what numpy has, too
 
 
-def encode(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+def encode(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
     """x, standardised: (rows, D_in), float64. `name` and `first_row` tell errors' places.
 
     A category that the model does not know becomes zeros; `unknown` counts those. Raises DataError where a column is
     not there, or a cell holds no number or no value.
     """
-    x = raw(frame, columns, name, first_row)
+    x = unscaled(frame, columns, name, first_row)
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is no finite number
         x -= columns.mean
-        x /= steady(columns.mean, columns.deviation)
+        x /= safe_deviation(columns.mean, columns.deviation)
     return x
 
 
-def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
     """The features as they are, missing numbers filled: (rows, D_in), float64. Raises DataError."""
-    require(frame.columns, columns.inputs, name)
+    require_columns(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
     given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] looks through all names
     there = given | _parsed(given, columns)
@@ -56,7 +56,7 @@ def raw(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) ->
     return x
 
 
-def _parsed(given: dict[str, pl.Series], columns: Columns) -> dict[str, pl.Series]:
+def _parsed(given: dict[str, pl.Series], columns: Encoding) -> dict[str, pl.Series]:
     """The columns of numbers that are text without blanks, as numbers; those with any other cells are left out."""
     if columns.decimal != ".":
         return {}
@@ -65,7 +65,7 @@ def _parsed(given: dict[str, pl.Series], columns: Columns) -> dict[str, pl.Serie
     return {cells.name: cells for cells in parsed if not cells.null_count()}
 
 
-def _encode(cells: pl.Series, columns: Columns, features: tuple[Feature, ...], x: Array, where: Place) -> None:
+def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], x: Array, where: Place) -> None:
     """Write a column's features into x: (rows, its features)."""
     if columns.kinds[where.column] == "category":
         cells = text(cells)
@@ -94,7 +94,7 @@ class Place:
         return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {shown(self.column)}:"
 
 
-def require(columns: Iterable[str], names: Sequence[str], name: str) -> None:
+def require_columns(columns: Iterable[str], names: Sequence[str], name: str) -> None:
     """Raise DataError where a table that has these columns lacks some of the names."""
     there = set(columns)
     if lacking := [column for column in names if column not in there]:
@@ -159,7 +159,7 @@ def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Seri
     return found
 
 
-def unknown(frame: pl.DataFrame, columns: Columns) -> dict[str, int]:
+def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
     """How many cells of which text columns hold a category that the model does not know; only where there are any."""
     found = {}
     for column, kind in columns.kinds.items():
@@ -171,9 +171,9 @@ def unknown(frame: pl.DataFrame, columns: Columns) -> dict[str, int]:
     return found
 
 
-def encode_targets(frame: pl.DataFrame, columns: Columns, name: str, first_row: int = 1) -> Array:
+def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
     """The targets: (rows, D_out) float64, numbers in their own units, or one-hot classes. Raises DataError."""
-    require(frame.columns, [target.column for target in columns.targets], name)
+    require_columns(frame.columns, [target.column for target in columns.targets], name)
     if columns.classes is not None:
         return _one_hot(
             frame[columns.targets[0].column], columns.classes, Place(name, columns.targets[0].column, first_row)

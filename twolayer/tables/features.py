@@ -44,7 +44,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Columns:
+class Encoding:
     """How a table becomes x and y; `classes` are the one target's, and None where numbers are predicted.
 
     `kinds` says for every input column what it is read as. `decimal` is the decimal point of numbers that are text.
@@ -61,10 +61,10 @@ class Columns:
         return asdict(self)
 
     @staticmethod
-    def of(document: Any) -> Columns:
+    def of(document: Any) -> Encoding:
         """The columns that `document` wrote. Raises DataError for anything else."""
         try:
-            columns = Columns(
+            columns = Encoding(
                 tuple(Feature(**item) for item in document["features"]),
                 tuple(Target(**item) for item in document["targets"]),
                 None if document["classes"] is None else tuple(document["classes"]),
@@ -98,7 +98,7 @@ class Columns:
         return np.array([feature.deviation for feature in self.features])
 
 
-def _sound(columns: Columns) -> bool:
+def _sound(columns: Encoding) -> bool:
     """Whether all have the types and the order that `read` gives them."""
     scaled: list[Feature | Target] = [*columns.features, *columns.targets]
     numbers = [n for item in scaled for n in (item.mean, item.deviation)]
@@ -119,6 +119,6 @@ def _sound(columns: Columns) -> bool:
     )
 
 
-def steady(mean: Array, deviation: Array) -> Array:
+def safe_deviation(mean: Array, deviation: Array) -> Array:
     """The deviations to divide by: infinite, so that 0 comes out, where a feature is the same in all rows."""
     return np.where(deviation > FLAT * np.abs(mean), deviation, np.inf)

@@ -12,7 +12,7 @@ from twolayer.engines.base import check_state
 from twolayer.errors import StateError
 
 
-class Best:
+class EarlyStopping:
     """The weights with the least validation loss so far; the earliest, where several have it.
 
     `loss` is that loss, and `at` the epochs that were done then.

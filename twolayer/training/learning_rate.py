@@ -25,8 +25,8 @@ TOLERANCE = 1e-3  # of the estimate, by which two in a row may differ
 MOST_PRODUCTS = 200  # Hessian-vector products; then the last estimate is taken
 CHUNK = 2**22  # numbers at work in one product, or so
 
-SAMPLE = 512  # rows of a table on which `Measure` works, at the most
-SAMPLE_TOLERANCE = 0.05  # what `Measure` takes for TOLERANCE
+SAMPLE = 512  # rows of a table on which `LearningRateFinder` works, at the most
+SAMPLE_TOLERANCE = 0.05  # what `LearningRateFinder` takes for TOLERANCE
 LARGE = 2**16  # rows of a file above which `curvature` works on the sample, too
 
 # The estimate may cost this part of a run, at the most, to be made unasked.
@@ -74,7 +74,7 @@ def suggested(model: nn.Sequential, data: Data, config: Config) -> float:
 
 
 def is_sampled(config: Config) -> bool:
-    """Whether `lr: auto` is measured by `Measure`, which is for tables, and not by `suggested`."""
+    """Whether `lr: auto` is measured by `LearningRateFinder`, which is for tables, and not by `suggested`."""
     is_table = isinstance(config.data, FileData) or config.loss == "cross_entropy"
     return is_table or (config.batch_size is not None and config.batch_size < config.N)
 
@@ -89,7 +89,7 @@ def sample(data: Data, config: Config) -> Data:
     return Data(data.x[rows], data.y[rows])
 
 
-class Measure:
+class LearningRateFinder:
     """The step of `lr: auto` for tables, 1 / lambda of the loss over `sample`: a measurement costs two products or so.
 
     It starts where the one before has ended, and everything is in buffers that are made once. It is the step for the

@@ -23,8 +23,8 @@ from twolayer.hardware import threads
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
-from twolayer.training.early_stopping import Best
-from twolayer.training.learning_rate import Measure, is_sampled
+from twolayer.training.early_stopping import EarlyStopping
+from twolayer.training.learning_rate import LearningRateFinder, is_sampled
 from twolayer.training.metrics import scores
 from twolayer.training.setup import build_model, prepare
 
@@ -104,11 +104,11 @@ class Fit(Iterator[Block]):
         self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
         if (config.validation is None) != (data.validation is None):
             raise DataError("validation rows go with a config that has `validation`, and such a config with them")
-        self.best = Best(model, config.patience) if config.patience is not None else None
+        self.best = EarlyStopping(model, config.patience) if config.patience is not None else None
         self.stopped = False  # for want of a better validation loss
         is_continued, state = state is not None, dict(state or {})
         with threads.set_up(config):  # the dual form's K depends on the threads, too
-            self.meter = Measure(model, data, config) if config.lr == "auto" and is_sampled(config) else None
+            self.meter = LearningRateFinder(model, data, config) if config.lr == "auto" and is_sampled(config) else None
             for part in (self.meter, self.best):
                 if part is not None and is_continued:
                     own = part.state()

@@ -26,7 +26,7 @@ from twolayer.files import named
 from twolayer.hardware.device import device_name
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checkpoint import Checkpoint
-from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, Every, Run
+from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, CheckpointInterval, Run
 from twolayer.runs.history import Block, csv_row, scan
 from twolayer.tables.options import FileData
 from twolayer.training.loop import Fit, Outcome
@@ -46,7 +46,7 @@ class Recording:
     Every method raises RunError where that cannot be written; what was written before stays good.
     """
 
-    def __init__(self, run: Run, fit: Fit, every: Every, writer: Writer | None = None) -> None:
+    def __init__(self, run: Run, fit: Fit, every: CheckpointInterval, writer: Writer | None = None) -> None:
         self.run, self.fit, self.every, self.writer = run, fit, every, writer
         self.saved_at = time.monotonic()
         with named(run.path / HISTORY), run.folder.open(HISTORY) as file:
@@ -113,16 +113,16 @@ class Recording:
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
             pass
-        self.run.note(model_sha256=self._save_model(fit, updates))
+        self.run.update_info(model_sha256=self._save_model(fit, updates))
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
         """Say in `run.json` how the training has ended."""
         if self.writer is not None:
             self.writer.close()
-        size, digest = self.run.mark()
+        size, digest = self.run.position()
         figures: dict[str, Any] = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
         figures |= {"history_bytes": size, "history_sha256": digest}
-        self.run.note(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
+        self.run.update_info(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
 
     def _save_model(self, fit: Fit, iteration: int) -> str:
         """Write the model; its SHA-256."""
@@ -145,14 +145,16 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def start(fit: Fit, every: Every, *, out: Path | None, source: str, note: str, tensorboard: bool = False) -> Run:
+def start_recording(
+    fit: Fit, every: CheckpointInterval, *, out: Path | None, source: str, note: str, tensorboard: bool = False
+) -> Run:
     """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
     config = fit.config
-    with folder.making(out, folder.safe_name(source)) as run:
+    with folder.create(out, folder.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)
-        run.note(
+        run.update_info(
             status="running",
             config=source,
             note=note,
@@ -172,8 +174,8 @@ def _config(run: Run, config: Config) -> dict[str, Any]:
     return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
 
 
-def go_on(
-    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every, *, tensorboard: bool = False
+def resume_recording(
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval, *, tensorboard: bool = False
 ) -> tuple[Fit, list[str]]:
     """The training where the newest good checkpoint left it, and what is wrong with the newer ones.
 
@@ -202,7 +204,7 @@ def go_on(
     for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
         del run.info[key]  # they are of the end before
     seconds = found.seconds if found else 0.0
-    run.note(
+    run.update_info(
         status="running",
         seconds=seconds,
         **_config(run, config),
@@ -215,7 +217,7 @@ def go_on(
 
 
 def _restored(
-    run: Run, config: Config, data: Data, model: nn.Sequential, every: Every
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval
 ) -> tuple[Fit, Checkpoint | None, list[str]]:
     """The training at the newest checkpoint that is good and of this training; what is wrong with newer ones."""
     wrong: list[str] = []

@@ -17,7 +17,7 @@ from twolayer.cli.options import FormatOption
 from twolayer.cli.terminal import out
 from twolayer.formatting import duration, shown
 from twolayer.reporting import comparison
-from twolayer.reporting.comparison import Thing
+from twolayer.reporting.comparison import Row
 from twolayer.runs import saved_run
 from twolayer.runs.folder import find
 
@@ -89,7 +89,7 @@ def _tolerance(text: str) -> float:
     raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")
 
 
-def _print(things: Sequence[Thing], names: Sequence[str]) -> None:
+def _print(things: Sequence[Row], names: Sequence[str]) -> None:
     """Print the things as rows and the runs as columns: at a time as many beside the first as there is room for."""
     start = 1
     while start < len(names):
@@ -112,7 +112,7 @@ def _width(table: Table) -> int:
     return Measurement.get(out(), out().options.update(width=10**6), table).maximum
 
 
-def _table(things: Sequence[Thing], names: Sequence[str], start: int, end: int) -> Table:
+def _table(things: Sequence[Row], names: Sequence[str], start: int, end: int) -> Table:
     """The first run, and those from `start` to `end`."""
     from rich.table import Table  # which no other command needs
 
@@ -141,7 +141,7 @@ def _table(things: Sequence[Thing], names: Sequence[str], start: int, end: int) 
     return table
 
 
-def _value(thing: Thing, place: int) -> str:
+def _value(thing: Row, place: int) -> str:
     value = thing.values[place]
     if thing.what.endswith("_sha256"):
         return shown(value)[:12] if value is not None else ""
@@ -154,7 +154,7 @@ def _value(thing: Thing, place: int) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _gap(thing: Thing, place: int) -> str:
+def _gap(thing: Row, place: int) -> str:
     gap = thing.gaps[place]
     if gap is None or thing.values[place] is None:
         return ""

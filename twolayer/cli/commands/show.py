@@ -15,11 +15,11 @@ from twolayer.cli.options import FormatOption, SavedArgument, ScaleOption
 from twolayer.cli.progress import LossView
 from twolayer.cli.terminal import Format, note, out
 from twolayer.reporting.downsampling import Scale
-from twolayer.reporting.summary import brief
+from twolayer.reporting.summary import summary_lines
 from twolayer.runs import saved_run
 from twolayer.runs.folder import find
 from twolayer.runs.history import Block, Reader
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 commands = typer.Typer()
 
@@ -55,7 +55,7 @@ def show(
         raise typer.Exit(1)
 
 
-def _print_run(run: Saved, form: Format, scale: Scale, *, everything: bool = False) -> None:
+def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = False) -> None:
     """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
     from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
 
@@ -80,7 +80,7 @@ def can_redraw(form: Format) -> bool:
     return form == "table" and sys.stdout.isatty() and not out().is_dumb_terminal
 
 
-def _follow(run: Saved, form: Format, scale: Scale) -> int:
+def _follow(run: SavedRun, form: Format, scale: Scale) -> int:
     """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
 
     The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
@@ -92,7 +92,7 @@ def _follow(run: Saved, form: Format, scale: Scale) -> int:
     return stop.exit_code
 
 
-def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
+def _tail(run: SavedRun, form: Format, stop: process.Stop) -> SavedRun:
     shown = 0
     with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
         view.bar.is_shown = False
@@ -108,7 +108,7 @@ def _tail(run: Saved, form: Format, stop: process.Stop) -> Saved:
             time.sleep(PAUSE)
             run = saved_run.read(run.path, run)
     if run.status != "running":
-        note(dict(brief(run))["run"])
+        note(dict(summary_lines(run))["run"])
     return run
 
 
@@ -117,7 +117,7 @@ def _block(history: Reader, start: int) -> Block:
     return Block(start + 1, loss, 0.0, dict(zip(list(history.columns)[1:], others, strict=True)))
 
 
-def _watch(run: Saved, scale: Scale, stop: process.Stop) -> Saved:
+def _watch(run: SavedRun, scale: Scale, stop: process.Stop) -> SavedRun:
     """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
     from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
 

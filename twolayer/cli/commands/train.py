@@ -78,7 +78,7 @@ def train(
         source = context.get_parameter_source("config")
         if out or note or (source is not None and source.name == "COMMANDLINE"):
             raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
-        run = folder.claim(folder.find(resume))
+        run = folder.open_for_resume(folder.find(resume))
         resolved = resolve_again(run, set_ or [], context)
         given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
         tensorboard = tensorboard or run.info.get("tensorboard") is True
@@ -88,21 +88,21 @@ def train(
     with computing():
         from twolayer.cli import training_session  # a second, nearly all of it torch
         from twolayer.training import loop, setup
-        from twolayer.training.recorder import Recording, go_on, start
+        from twolayer.training.recorder import Recording, resume_recording, start_recording
 
     process.start_computing()
     full, data, model = setup.prepare(resolved.config, resolved.table)
     if not no_save:
         terminal.outlive_reader()
     if run is not None:
-        fit, damages = go_on(run, full, data, model, every, tensorboard=tensorboard)
+        fit, damages = resume_recording(run, full, data, model, every, tensorboard=tensorboard)
         for damage in damages:
             terminal.note(damage)
         if not fit.done:
             terminal.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
     elif not no_save:
         fit = loop.Fit(model, data, full, cut_every=every.iterations)
-        run = start(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
+        run = start_recording(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
     else:
         fit = loop.Fit(model, data, full)
     recorder = None

@@ -19,7 +19,7 @@ from twolayer.files import replacing
 from twolayer.formatting import safe
 from twolayer.reporting import chart, chart_theme, comparison
 from twolayer.reporting.html import page, run_section
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 with extra("vl_convert", "report"):
     import vl_convert
@@ -33,7 +33,7 @@ def check_name(path: Path) -> None:
         raise RunError(f"{path}: a report is a page; name it .html", usage=True)
 
 
-def write(runs: Sequence[Saved], path: Path) -> list[str]:
+def write(runs: Sequence[SavedRun], path: Path) -> list[str]:
     """Write the report of one run or several; what is wrong with them, a line each.
 
     Raises RunError where the file cannot be written.
@@ -45,12 +45,13 @@ def write(runs: Sequence[Saved], path: Path) -> list[str]:
     return [problem for part in content["parts"] for problem in part["problems"]]
 
 
-def contents(runs: Sequence[Saved]) -> dict[str, Any]:
+def contents(runs: Sequence[SavedRun]) -> dict[str, Any]:
     """What the page shows: text that is safe to show, and numbers."""
     names = comparison.names(runs)
     drawn, colours = _chart(runs)
     parts = [
-        run_section.told(run, name) | {"colour": colour} for run, name, colour in zip(runs, names, colours, strict=True)
+        run_section.run_section(run, name) | {"colour": colour}
+        for run, name, colour in zip(runs, names, colours, strict=True)
     ]
     return {
         "title": " and ".join(names) if len(runs) < 3 else f"{len(runs)} runs",
@@ -98,7 +99,7 @@ def _libraries() -> tuple[str, str]:
     )
 
 
-def _chart(runs: Sequence[Saved]) -> tuple[dict[str, Any] | None, list[str]]:
+def _chart(runs: Sequence[SavedRun]) -> tuple[dict[str, Any] | None, list[str]]:
     """The chart on both scales, None where there is nothing to draw; and the runs' colours in it, "" without a line."""
     found: dict[str, Any] = {}
     for scale in ("linear", "log"):

@@ -14,9 +14,9 @@ from twolayer.formatting import counted, duration, safe, shown
 from twolayer.reporting import comparison
 from twolayer.reporting.comparison import computed
 from twolayer.reporting.html import weight_images
-from twolayer.reporting.summary import measures
+from twolayer.reporting.summary import metrics
 from twolayer.runs import model_file
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.saved_run import SavedRun
 
 LONGEST = 4000  # characters of a value that are shown
 SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10
@@ -51,7 +51,7 @@ ELSEWHERE = {  # on the page
 }
 
 
-def told(run: Saved, name: str) -> dict[str, Any]:
+def run_section(run: SavedRun, name: str) -> dict[str, Any]:
     """All there is to tell of a run, but its curve and its table."""
     problems, model = list(run.problems), None
     when = "The weights are not there yet: the model is written when the training has come to its end."
@@ -82,7 +82,7 @@ def told(run: Saved, name: str) -> dict[str, Any]:
     }
 
 
-def differences(runs: Sequence[Saved]) -> list[tuple[str, list[str]]]:
+def differences(runs: Sequence[SavedRun]) -> list[tuple[str, list[str]]]:
     """What is not the same in all runs, of the configs and of what computed: a name, and a value a run.
 
     "?" stands where a run does not tell, and nothing where it does not have the key.
@@ -125,7 +125,7 @@ def _words(column: str) -> str:
     return column.replace("val_", "validation ")
 
 
-def _facts(run: Saved) -> list[str]:
+def _facts(run: SavedRun) -> list[str]:
     """What the run is, in a line: config, sizes, engine, device, when, and how long."""
     form, seconds = run.word("form"), run.seconds
     return [
@@ -142,7 +142,7 @@ def _facts(run: Saved) -> list[str]:
     ]
 
 
-def _ending(run: Saved) -> str:
+def _ending(run: SavedRun) -> str:
     """How the run has ended, where there is more to say than that it came to its end."""
     unit, epochs = run.history.unit, run.number("epochs")
     done = counted(len(run.history), unit) + (f" of {epochs:,.0f}" if epochs else "")
@@ -162,12 +162,12 @@ def _ending(run: Saved) -> str:
     }.get(run.status, "")
 
 
-def _figures(run: Saved) -> list[dict[str, str]]:
+def _figures(run: SavedRun) -> list[dict[str, str]]:
     """The figures in brief: what each is called, its value, and a word on it."""
     unit, rows = run.history.unit, len(run.history)
     epochs, kept = run.number("epochs"), run.number("kept")
     found = [(f"{unit}s", f"{rows:,}", f"of {epochs:,.0f}" if epochs else "")]
-    for column, measure in measures(run).items():
+    for column, measure in metrics(run).items():
         first, best, at, last = measure.first, measure.best, measure.best_at, measure.last
         if column not in ("loss", "val_loss") or first is None or best is None or last is None:
             continue
@@ -189,7 +189,7 @@ def _figures(run: Saved) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "more": more} for name, value, more in found]
 
 
-def _config(run: Saved) -> list[tuple[str, str, str]]:
+def _config(run: SavedRun) -> list[tuple[str, str, str]]:
     """Every key of the config, its value, and what it means."""
     source = SOURCES.get(str(run.values.get("data.source")))
     return [
@@ -209,7 +209,7 @@ def _provenance(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(CALLED.get(key, _value(key)), _entry(key, info[key])) for key in keys]
 
 
-def _checksums(run: Saved, problems: Sequence[str]) -> str:
+def _checksums(run: SavedRun, problems: Sequence[str]) -> str:
     """Which of the run's files are known to be as they were written."""
     if problems:
         return "see the messages above"

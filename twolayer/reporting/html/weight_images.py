@@ -10,8 +10,8 @@ import numpy as np
 
 from twolayer.errors import extra
 from twolayer.formatting import counted, safe
-from twolayer.runs.model_file import Array, Layer, Model, figures
-from twolayer.runs.saved_run import Saved
+from twolayer.runs.model_file import Array, Layer, ModelFile, figures
+from twolayer.runs.saved_run import SavedRun
 
 with extra("PIL", "report"):
     from PIL import Image
@@ -26,7 +26,7 @@ BELOW, ABOVE, NEITHER = (33, 113, 200), (217, 84, 30), (128, 128, 128)
 Cells = np.ndarray[Any, np.dtype[np.int8]]
 
 
-def layers(run: Saved, model: Model | None) -> list[dict[str, Any]]:
+def layers(run: SavedRun, model: ModelFile | None) -> list[dict[str, Any]]:
     """The network, layer by layer as nn.Sequential prints it; with pictures where there is a model."""
     known = [model.first, model.second] if model is not None else []
     if known:
