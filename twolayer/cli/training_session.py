@@ -13,7 +13,7 @@ from rich.text import Text
 from twolayer.cli import process, progress, terminal
 from twolayer.cli.terminal import err, out
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
-from twolayer.formatting import duration, safe
+from twolayer.formatting import duration, microseconds_unit, safe
 from twolayer.hardware.device import device_name
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
@@ -151,7 +151,7 @@ def summary(
 ) -> None:
     """The lines below the table: the scores of the weights that are kept, and the time."""
     console = err() if stderr else out()
-    micro = "us" if console.options.ascii_only else "µs"
+    micro = microseconds_unit(console.options.ascii_only)
     each = f", {duration(seconds / rows, micro)} an {unit}" if rows else ""
     loss, *others = (f"{value:#.6g}" for value in scores.values())
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation.baselines import Baseline
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checkpoint import unpack
 from twolayer.runs.checksum import digest, read_tensors
 from twolayer.runs.folder import MODEL, check_files
@@ -74,7 +74,7 @@ def load_model(run: Path) -> Predictor:
         how = "its training was interrupted" if status == "interrupted" else "its training has not come to its end"
         raise RunError(f"{run}: has no model yet, as {how}; {again}") from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RunError(f"{path}: {unreadable(error)}") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):

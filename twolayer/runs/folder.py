@@ -25,9 +25,11 @@ from twolayer.files import (
     make_folders,
     named,
     open_regular,
+    reading,
     remove_folder,
     remove_folders,
     temporary_name,
+    unreadable,
     write_all,
 )
 from twolayer.runs import checksum
@@ -328,7 +330,7 @@ def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True) from None
     except OSError as error:
-        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise RunError(f"{file}: {unreadable(error)}") from None
     except (ValueError, RecursionError):
         raise RunError(f"{file}: is damaged; it is no JSON") from None
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
@@ -357,13 +359,12 @@ def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
 def read_config(path: Path, folder: Folder | None = None) -> bytes:
     """The run's config.yaml; with `folder`, in that open folder. Raises RunError where it cannot be read."""
     file = path / CONFIG
-    try:
-        with open_regular(file, MAX_CONFIG) if folder is None else folder.open(CONFIG, MAX_CONFIG) as opened:
-            return opened.read()
-    except FileNotFoundError:
-        raise RunError(f"{file}: is missing") from None
-    except OSError as error:
-        raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
+    with reading(file, RunError):
+        try:
+            with open_regular(file, MAX_CONFIG) if folder is None else folder.open(CONFIG, MAX_CONFIG) as opened:
+                return opened.read()
+        except FileNotFoundError:
+            raise RunError(f"{file}: is missing") from None
 
 
 def check_history(
@@ -405,7 +406,7 @@ def check_files(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         problem = ""
     except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
+        problem = unreadable(error)
     if problem:
         raise RunError(f"{path / HISTORY}: {problem}")
     return info

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twolayer.errors import RunError
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
 from twolayer.runs.history import scan
 from twolayer.runs.saved_run import read_status
@@ -29,7 +29,7 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
             return [], [f"no runs here: there is no folder {RUNS}"]
         raise RunError(f"{folder}: no such folder", usage=True) from None
     except OSError as error:
-        raise RunError(f"{folder}: cannot be read: {error.strerror or error}") from None
+        raise RunError(f"{folder}: {unreadable(error)}") from None
     found: list[tuple[str, tuple[Any, ...]]] = []
     broken = []
     for path in sorted(paths, key=_natural, reverse=True):
@@ -44,7 +44,7 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
         except RunError as error:
             broken.append(str(error))
         except OSError as error:
-            broken.append(f"{path / HISTORY}: cannot be read: {error.strerror or error}")
+            broken.append(f"{path / HISTORY}: {unreadable(error)}")
         except (ValueError, IndexError):
             broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(broken)

@@ -11,7 +11,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from twolayer.errors import RunError
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
 from twolayer.runs.folder import CONFIG, MODEL
 from twolayer.runs.saved_run import SavedRun
@@ -56,7 +56,7 @@ def read(run: SavedRun) -> ModelFile | None:
             raise RunError(f"{path}: is missing") from None
         return None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RunError(f"{path}: {unreadable(error)}") from None
     except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
         raise RunError(f"{path}: is no safetensors file, or damaged") from None
     except ValueError as error:

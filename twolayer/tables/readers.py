@@ -20,6 +20,7 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError
+from twolayer.files import unreadable
 from twolayer.formatting import size
 from twolayer.tables import array_files, unpacked_size
 from twolayer.tables.array_files import Array
@@ -123,7 +124,7 @@ def _check_file(path: Path, name: str) -> None:
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', '') or error}") from None
+        raise DataError(f"{name}: {unreadable(error)}") from None
     if not S_ISREG(mode):
         raise DataError(f"{name}: is {'a folder' if S_ISDIR(mode) else 'no file that can be read twice'}")
 
@@ -141,10 +142,8 @@ def reworded(name: str) -> Iterator[None]:
     """Tell what polars and the system raise as a DataError of one line."""
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', '') or _first_line(error)}") from None
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
+    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{name}: {unreadable(error)}") from None
     except pl.exceptions.PanicException as error:
         raise DataError(f"{name}: is damaged: {_first_line(error)}") from None
 
@@ -362,7 +361,7 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
     try:
         pieces = array_files.frames(path, suffix, lambda need: _check_size(need, name))
     except ValueError as error:
-        raise DataError(f"{name}: cannot be read: {_first_line(error)}") from None
+        raise DataError(f"{name}: {unreadable(error)}") from None
     heights = {key: piece.height for key, piece in pieces.items()}
     if len(set(heights.values())) > 1:
         told = ", ".join(f"{key} has {height}" for key, height in islice(heights.items(), 5))
