@@ -187,11 +187,11 @@ class Folder:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Tell an OSError with the path it is about."""
+    """Raise RunError, with the path, for an OSError inside the context."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise RunError(f"cannot be written: {error.strerror or error}", path=path) from None
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def make_folders(path: Path) -> list[Path]:
                     with Folder(folder.parent) as parent:
                         parent.sync()
         if not (missing[-1] if missing else path).is_dir():
-            raise RunError(f"{path}: is no folder", usage=True)
+            raise RunError("is not a folder", path=path, usage=True)
     except BaseException:
         remove_folders(made)
         raise

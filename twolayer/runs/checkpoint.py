@@ -92,7 +92,7 @@ def _names(folder: Folder) -> list[str]:
     try:
         return checkpoint_names(folder)
     except OSError as error:
-        raise RunError(f"{folder.path}: cannot be read: {error.strerror or error}") from None
+        raise RunError(f"cannot be read: {error.strerror or error}", path=folder.path) from None
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:
