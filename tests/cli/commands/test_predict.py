@@ -377,15 +377,15 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
     data[-5] ^= 1
     model.write_bytes(data)
     for name, code, message in (
-        ("no-such", 2, "no-such: no such run folder; `twolayer runs` lists those there are"),
-        ("drawn", 2, "drawn: was not trained on a table, but on data that were drawn"),
+        ("no-such", 2, "no-such: no such run folder; `twolayer runs` lists all runs"),
+        ("drawn", 2, "drawn: was trained on random data, not on a table"),
         (
             "stopped",
             1,
             "stopped: has no model yet, as its training was interrupted; "
-            "go on with it by: twolayer train --resume stopped",
+            "resume it with: twolayer train --resume stopped",
         ),
-        ("run", 1, "run/model.safetensors: is damaged: its checksum is another"),
+        ("run", 1, "run/model.safetensors: is damaged: its checksum does not match"),
     ):
         for command in ("predict", "evaluate"):
             done = twolayer(command, name, "new.csv")

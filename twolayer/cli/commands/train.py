@@ -29,7 +29,7 @@ from twolayer.cli.options import (
     resolve_again,
 )
 from twolayer.cli.process import computing
-from twolayer.runs import folder
+from twolayer.runs import checkpoint_interval, folder
 
 commands = typer.Typer()
 
@@ -82,7 +82,7 @@ def train(
         resolved = resolve_again(run, set_ or [], context)
         given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
         tensorboard = tensorboard or run.info.get("tensorboard") is True
-    every = folder.every(given)
+    every = checkpoint_interval.parse(given)
     if tensorboard:
         from twolayer.runs.tensorboard import Writer
     with computing():
