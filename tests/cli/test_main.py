@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import BASE, Run, Write, without_torch
 from tests.helpers.published import agree_to_three_digits, published
 from twolayer import __version__
+from twolayer.cli import main
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import KEYS, schema
 
@@ -264,3 +266,17 @@ def test_with_lr_auto_csv_and_json_have_the_step(twolayer: Run, tmp_path: Path) 
         twolayer("train", "scratch", "--lr", "auto", "--format", "jsonl", "--log-every", "1").stdout.splitlines()[0]
     )
     assert first == {"iteration": 1, "loss": float(rows[0]["loss"]), "lr": float(rows[0]["lr"])}
+
+
+def test_the_help_lists_every_command_in_a_group_with_its_whole_first_sentence(tmp_path: Path) -> None:
+    lines = without_torch("--help", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
+        *("Options:", "Train:", "Your own table:", "Saved runs:", "Measure:")
+    ]
+    listed = [re.fullmatch(r"  ([a-z]+) +([A-Z].+)", line) for line in lines[lines.index("Train:") :]]
+    sentences = {found[1]: found[2] for found in listed if found}
+    assert [*sentences] == [*get_group(main.app).commands]
+    for name, sentence in sentences.items():
+        assert sentence.endswith(".")
+        assert sentence in without_torch(name, "--help", cwd=tmp_path).stdout
+    assert "..." not in "".join(sentences.values())

@@ -331,7 +331,7 @@ def test_a_run_that_diverges_keeps_the_last_weights_with_a_finite_loss(twolayer:
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "before" / "model.safetensors").read_bytes()
     again = twolayer("train", "--resume", "runs/default-1")
     assert again.returncode == 2
-    assert "has diverged, and would again" in again.stderr
+    assert "has diverged, and would diverge again" in again.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")

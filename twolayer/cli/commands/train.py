@@ -55,13 +55,13 @@ def train(
     tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no rows: only the final loss and the time.")
+        bool, typer.Option("--quiet", "-q", help="Print no rows, only the final loss and the time.")
     ] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
-    The loss in a row is the one before that iteration's update; the loss after the last update stands below. History,
-    checkpoints and the model are kept in a run folder, from which --resume goes on, bit for bit.
+    The loss in a row is the one before that iteration's update; the loss after the last update is printed below. A run
+    folder keeps the history, the checkpoints and the model; --resume continues from it, bit for bit.
     """
     if quiet and format_ != "table":
         raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
