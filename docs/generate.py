@@ -1,6 +1,6 @@
 """Writes what the docs and configs take from the code, or with --check says which of it is stale.
 
-`docs/cli.md` from `--help`; the tables of keys in `docs/config.md` and `README.md`; the JSON Schema in `configs/`.
+`docs/cli.md` from `--help`; the table of keys in `docs/config.md`; the JSON Schema in `configs/`.
 """
 
 from __future__ import annotations
@@ -101,8 +101,9 @@ def with_table(page: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Every file that is made here, and what it should hold."""
-    pages = {path: with_table(path.read_text()) for path in (ROOT / "README.md", ROOT / "docs" / "config.md")}
-    return pages | {
+    page = ROOT / "docs" / "config.md"
+    return {
+        page: with_table(page.read_text()),
         ROOT / "docs" / "cli.md": cli(),
         ROOT / "configs" / "twolayer.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     }
