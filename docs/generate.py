@@ -43,13 +43,26 @@ def help_text(command: str) -> str:
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
 
 
+EXIT_CODES = """## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | success |
+| 1 | failure: no such device, unusable data, a file or an output that cannot be written; \
+`bench` found an engine that computes other numbers, or `compare --expect-equal` histories that differ |
+| 2 | wrong usage: the command line or the config is wrong, or the run cannot be resumed |
+| 3 | the loss diverged |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM or SIGHUP |
+"""
+
+
 def cli() -> str:
     """The page of the command line."""
     lines = ["# The command line", "", "Made from `--help` by `make docs`; do not edit.", ""]
     for command in COMMANDS:
         title = f"twolayer {command}".rstrip()
         lines += [f"## {title}", "", "```text", help_text(command), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, EXIT_CODES])
 
 
 def table() -> str:

@@ -60,7 +60,8 @@ def test_the_python_page_runs_and_both_ways_end_at_the_same_loss(tmp_path: Path)
 
 
 def test_the_readmes_commands_are_commands(tmp_path: Path) -> None:
-    lines = re.findall(r"^(twolayer .+)$", (ROOT / "README.md").read_text(), flags=re.M)
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    lines = re.findall(r"^(twolayer .+)$", "\n".join(blocks), flags=re.M)
     assert len(lines) >= 6
     without_torch("init", "my.yaml", cwd=tmp_path)
     (tmp_path / "my.csv").write_text("area,price\n" + "".join(f"{area},{3 * area}\n" for area in range(50)))

@@ -32,9 +32,7 @@ def shown() -> Iterator[str]:
 def test_the_tree_in_the_docs_is_the_real_one() -> None:
     drawn = list(shown())
     closed = {path for path in drawn if path.endswith("/") and not any(p.startswith(path) for p in drawn if p != path)}
-    real = {
-        str(path.relative_to(PACKAGE)) for path in MODULES if path.name != "__init__.py" or path.parent == PACKAGE
-    }
+    real = {str(path.relative_to(PACKAGE)) for path in MODULES if path.name != "__init__.py" or path.parent == PACKAGE}
     real = {path for path in real if not any(path.startswith(folder) for folder in closed)}
     assert {path for path in drawn if not path.endswith("/")} == real
     assert len(set(drawn)) == len(drawn)
