@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def load(
     if text is not None:
         (folder / "t.csv").write_text(text)
     data = FileData(**{"source": "file", "path": "t.csv", "target": "y"} | options)
-    return read(data, folder, validation=validation, seed=seed, loss=loss, dtype=dtype)
+    with chdir(folder):
+        return read(data, validation=validation, seed=seed, loss=loss, dtype=dtype)
 
 
 def refusal(folder: Path, text: str | None = None, **options: Any) -> str:

@@ -35,21 +35,18 @@ class Table:
     rows: int
 
 
-def scan(
-    path: Path | str, columns: Encoding | None = None, *, separator: str = "auto", name: str | None = None
-) -> Source:
+def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
     """The file, to be read by `batches`; "-" is a CSV on stdin.
 
     The columns of a CSV are all text, exactly as in the file, so that they can be written as they were; `encode` makes
     numbers of them. Other formats keep their types. Raises DataError.
     """
     decimal, named = (columns.decimal, columns.inputs) if columns is not None else (".", None)
-    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True, named=named)
+    return open_table(path, name or str(path), decimal=decimal, text=True, named=named)
 
 
 def read(
     data: FileData,
-    folder: Path,
     *,
     validation: float | str | None,
     seed: int,
@@ -58,12 +55,12 @@ def read(
 ) -> Table:
     """The file's columns as x and y in the dtype, standardised by the training rows' means and deviations.
 
-    A `validation` in (0, 1) holds out that part of the rows, drawn with the seed; a path (from `folder`) is another
+    A `validation` in (0, 1) holds out that part of the rows, drawn with the seed; a path is another
     file. Text is one-hot; classes are what cross_entropy predicts, and what is predicted where `loss` is None and the
     one target is text or a boolean. Raises DataError with all that keeps the table from being trained on.
     """
     named = [*data.target, *(data.inputs or ()), *data.exclude]
-    source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
     inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
     found = check_columns(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
@@ -79,7 +76,7 @@ def read(
     if not data.scale:  # else the training rows are no further from 0 than the root of their number
         _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
     if isinstance(validation, str):
-        frame = _other(folder, validation, data, columns)
+        frame = _other(validation, data, columns)
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
@@ -105,10 +102,10 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str,
         raise DataError(f"{place} is too far from those of the training rows for {array.dtype}; drop the row")
 
 
-def _other(folder: Path, path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
+def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
     """The rows of the validation file, as `encode` takes them. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
+    source = open_table(path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
     require_columns(source.names, needed, path)
     frame = collect(source, needed)
     if not frame.height:

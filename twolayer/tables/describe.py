@@ -50,7 +50,6 @@ def summary(
     inputs: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     missing: str = "refuse",
-    loss: str | None = None,
     separator: str = "auto",
     decimal: str = ".",
 ) -> Summary:
@@ -75,7 +74,7 @@ def summary(
         problems.append(str(error).removeprefix(safe(f"{name}: ")))
     else:
         found = check_columns(
-            raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed
+            raw.select(*taken, *targets), taken, targets, missing=missing, decimal=decimal, typed=typed
         )
         problems += found.problems
         frame = frame.with_columns(found.frame)
