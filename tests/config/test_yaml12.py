@@ -96,6 +96,8 @@ def test_a_duplicate_key_is_a_problem_that_names_both_places() -> None:
         ("[" * 100_000, "t.yaml:1:33  nested more than 32 deep"),
         ("- " * 100_000, "t.yaml:1:65  nested more than 32 deep"),
         ("{a: " * 100_000, "t.yaml:1:129  nested more than 32 deep"),
+        ("é: " + "[" * 100_000, "t.yaml:1:35  nested more than 32 deep"),
+        ("[" * 32 + "'", "t.yaml:1:34  not YAML:"),
     ],
 )
 def test_what_no_config_needs_is_refused_with_its_place(text: str, message: str) -> None:

@@ -234,7 +234,7 @@ def test_arrays_that_are_no_table_are_refused(tmp_path: Path) -> None:
     np.savez(path, x=np.zeros(3, dtype=complex))
     assert "the array x holds complex128, not numbers" in refusal(path)
     np.savez(path, **{"x": np.zeros((3, 1)), "x.0": np.zeros(3)})  # type: ignore[arg-type]
-    assert "there are several of: x.0" in refusal(path)
+    assert "several columns have the same name: x.0" in refusal(path)
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +102,7 @@ class _Composer:
     """Builds one `Document` from a stream of events, which it pulls one at a time and never looks ahead."""
 
     def __init__(self, text: str, name: str, lines: bool) -> None:
-        self.name, self.lines, self.result = name, lines, Document()
+        self.text, self.name, self.lines, self.result = text, name, lines, Document()
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
 
     def document(self) -> Document:
@@ -115,6 +116,8 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 raise _fatal(self.origin(event), "a second document starts here; a config is one document")
         except yaml.MarkedYAMLError as error:
+            if (place := self.too_deep(error.problem_mark)) is not None:
+                raise self.nested(place) from None
             if error.problem in _IN_OTHER_WORDS:
                 raise _fatal(
                     self.mark(error.context_mark or error.problem_mark), _IN_OTHER_WORDS[error.problem]
@@ -151,10 +154,30 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path)
         if len(path) >= MAX_DEPTH:
-            raise _fatal(self.origin(event), f"nested more than {MAX_DEPTH} deep")
+            raise self.nested(event.start_mark)
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(path)
         return self.mapping(path)
+
+    def too_deep(self, end: Any) -> Any:
+        """The mark of the first value before the mark `end` that is nested too deep; None if there is none.
+
+        The scanner of libyaml runs ahead of its events, and newer ones have a limit of their own: the text up to their
+        error has to be looked at for ours.
+        """
+        depth = 0
+        with suppress(yaml.YAMLError):
+            for event in yaml.parse(self.text[: end.index] if end is not None else self.text, Loader=_Loader):
+                if isinstance(event, yaml.CollectionStartEvent):
+                    depth += 1
+                    if depth > MAX_DEPTH:
+                        return event.start_mark
+                elif isinstance(event, yaml.CollectionEndEvent):
+                    depth -= 1
+        return None
+
+    def nested(self, mark: Any) -> ConfigError:
+        return _fatal(self.mark(mark), f"nested more than {MAX_DEPTH} deep")
 
     def refuse_references(self, event: Any) -> None:
         """Anchors and aliases, by which a kilobyte can stand for a terabyte, and tags, which name types."""
