@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import BASE
-from twolayer.config.bundled import bundled, write_starter
+from twolayer.config.bundled import bundled
 from twolayer.config.loading import MAX_BYTES, Override, load_config, resolve
 from twolayer.config.schema import KEYS, Config
-from twolayer.errors import ConfigError, TwolayerError
+from twolayer.errors import ConfigError
 
 Write = Callable[[str | bytes], Path]
 
@@ -264,23 +263,3 @@ def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
     assert len(found) == 21
     assert found[-1] == "my.yaml  and 880 more problems"
-
-
-def test_the_starter_is_the_default_config_and_is_never_overwritten_unasked(tmp_path: Path) -> None:
-    path = tmp_path / "new.yaml"
-    write_starter(path)
-    assert load_config(path) == load_config("default")
-    path.write_text("mine")
-    with pytest.raises(TwolayerError, match=r"new\.yaml is there already; --force overwrites it"):
-        write_starter(path)
-    assert path.read_text() == "mine"
-    write_starter(path, force=True)
-    assert load_config(path) == load_config("default")
-    assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
-
-
-def test_a_starter_that_cannot_be_written_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TwolayerError, match="cannot be written: No such file or directory"):
-        write_starter(tmp_path / "no" / "new.yaml")
-    with pytest.raises(TwolayerError, match="is a folder; name a file"):
-        write_starter(tmp_path, force=True)

@@ -18,13 +18,19 @@ commands = typer.Typer()
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path("twolayer.yaml"),
     name: Annotated[str, typer.Option("--from", metavar="NAME", help="The bundled config to copy.")] = "default",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Write a commented config to start from.
 
-    `default` is the rTorch book's network, with every key there is and a comment on each; `diabetes` trains on a table,
-    which is written beside it.
+    `default` is the rTorch book's network, with every key and a comment on each; `diabetes` trains on a table, which
+    is written beside it. So is the JSON schema by which editors check a config.
     """
-    written = " and ".join(map(str, write_starter(path, name, force=force)))
+    starter = write_starter(path, name, force=force)
+    *others, last = map(str, starter.written)
+    written = f"{', '.join(others)} and {last}" if others else last
     source = f"./{path}" if str(path) in bundled() else str(path)
+    if not starter.has_schema:
+        terminal.note(f"{starter.schema} is not a schema of twolayer and was not changed: editors cannot check {path}")
+    elif starter.schema not in starter.written:
+        written += f" (its schema is {starter.schema})"
     terminal.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
