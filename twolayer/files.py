@@ -202,11 +202,11 @@ def reading(path: Path | str, error_class: Callable[[str], TwolayerError]) -> It
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Inside, an OSError becomes a RunError whose message names the path."""
+    """Raise RunError, with the path, for an OSError inside the context."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise RunError(f"cannot be written: {error.strerror or error}", path=path) from None
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def make_folders(path: Path) -> list[Path]:
                     with Folder(folder.parent) as parent:
                         parent.sync()
         if not (missing[-1] if missing else path).is_dir():
-            raise RunError(f"{path}: is no folder", usage=True)
+            raise RunError("is not a folder", path=path, usage=True)
     except BaseException:
         remove_folders(made)
         raise

@@ -300,7 +300,7 @@ def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     monkeypatch.setattr("twolayer.config.loading.resolve", fail)
     assert main.run(["check"]) == 1
-    assert capsys.readouterr().err == "error: out of memory: there is less than this takes\n"
+    assert capsys.readouterr().err == "error: out of memory: this needs more than is available\n"
 
 
 # --- links

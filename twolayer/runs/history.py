@@ -154,7 +154,7 @@ class Reader:
             self.unit, self.columns = unit, {name: array("d") for name in names}
             self._place, self._latest = len(line), line
         else:
-            self.problem = "is damaged; it is no table of losses"
+            self.problem = "is damaged: it is not a table of losses"
 
     def _add(self, lines: Sequence[bytes]) -> None:
         """Take in the lines up to the first that is damaged: a line at a time would take five times as long."""
