@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -144,12 +144,12 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)
     except ConfigError as error:
-        found = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
+        found = [replace(problem, origin=Origin(layer.origin)) for problem in error.problems]
         document.problems += [(layer.path, problem) for problem in found]
         return None
     for path, problem in parsed.problems:
         key = ".".join(map(str, layer.path + path))
-        document.problems.append((layer.path + path, Problem(Origin(layer.origin), key, problem.message)))
+        document.problems.append((layer.path + path, replace(problem, origin=Origin(layer.origin), key=key)))
     return parsed.value
 
 
