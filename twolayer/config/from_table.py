@@ -1,4 +1,4 @@
-"""What a table adds to a config: N, D_in, D_out and the loss."""
+"""What a table adds to a config (N, D_in, D_out and the loss), and the table itself, read once."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _Files: TypeAlias = list[tuple[int, ...]] | None
 
 
 def which_target(path: str) -> str:
-    """What to say where nobody has said what to predict."""
+    """The message if no target is given."""
     with extra("polars", "data"):
         from twolayer.tables import sources
 
     names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"which column is to be predicted? --target COLUMN, of {shown}"
+    return f"no target is given; choose one by --target COLUMN; the columns are {shown}"
 
 
 def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
-    """The config of a file, with what the file says of it, and the defaults that are for files."""
+    """The config of a file, with the sizes and the loss that the table gives, and the defaults for files."""
     given = set(document.value)
     defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
-    if document.value.get("validation", 0) is None:  # asked to hold nothing out
+    if document.value.get("validation", 0) is None:  # `validation: null`: nothing is held out
         defaults = {key: value for key, value in defaults.items() if key != "patience"}
-    sizes = dict.fromkeys(SIZES, 1)  # until they are known
+    sizes = dict.fromkeys(SIZES, 1)  # until the table is read
     document.value = sizes | defaults | document.value
     for keys in (("data", "path"), ("validation",)):
         _place(document, keys, folder, name)
@@ -51,10 +51,9 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
-            message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"
-            document.problems.append(
-                ((key,), Problem(validation.nearest((key,), document) or Origin(name), key, message))
-            )
+            origin = validation.nearest((key,), document) or Origin(name)
+            message = f"is {show(document.value[key])}, but {name_of(data.path)} gives {value}"
+            document.problems.append(((key,), Problem(origin, key, message, "remove it")))
     document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
     for key in {*found, "loss"} - given:
         document.origins[key,] = Origin(name_of(data.path))
@@ -81,7 +80,7 @@ def table_of(config: Config) -> Table:
 
 def _read(config: Config, loss: str | None) -> Table:
     with extra("polars", "data"):
-        from twolayer.tables import dataset  # which takes a while
+        from twolayer.tables import dataset  # slow to import
 
     data = cast(FileData, config.data)
     return dataset.read(data, validation=config.validation, seed=config.seed, loss=loss, dtype=config.dtype)
@@ -114,7 +113,7 @@ def _files(config: Config) -> _Files:
 
 
 def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -> None:
-    """A path that the config's file gives starts at that file's folder; one of an option, where the user is."""
+    """Make a path of the config's file relative to that file's folder; one of an option stays as given."""
     *above, last = keys
     holder = document.value
     for key in above:
