@@ -51,7 +51,7 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
-            origin = validation.nearest((key,), document) or Origin(name)
+            origin = validation.nearest_origin((key,), document) or Origin(name)
             message = f"is {show(document.value[key])}, but {name_of(data.path)} gives {value}"
             document.problems.append(((key,), Problem(origin, key, message, "remove it")))
     document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
@@ -119,7 +119,7 @@ def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -
     for key in above:
         holder = holder[key]
     if isinstance(path := holder.get(last), str) and path:
-        origin = validation.nearest(keys, document)
+        origin = validation.nearest_origin(keys, document)
         base = folder if origin is not None and origin.name == name else FilePath()
         holder[last] = str(base / path)
 

@@ -135,7 +135,7 @@ def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Ite
         if name in keys and variables[name]:  # an empty variable counts as unset
             yield Override((keys[name],), variables[name], name)
         elif name not in keys and name.startswith(ENVIRONMENT):
-            near = validation.meant(name.removeprefix(ENVIRONMENT), KEYS)
+            near = validation.nearest_name(name.removeprefix(ENVIRONMENT), KEYS)
             hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys"
             document.problems.append(((name,), Problem(Origin(name), "", "is not the name of a key", hint)))
 

@@ -79,25 +79,25 @@ def validate(document: yaml12.Document, name: str) -> Resolved:
     try:
         config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        intended = {meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
-        for path, problem in (item for details in error.errors() for item in in_our_words(details, document, name)):
+        intended = {nearest_name(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
+        for path, problem in (item for details in error.errors() for item in explained(details, document, name)):
             if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
                 found[path] = problem
     if found:
-        listed = sorted(found.values(), key=lambda problem: order(problem, name))
+        listed = sorted(found.values(), key=lambda problem: sort_key(problem, name))
         if (more := len(listed) - MAX_PROBLEMS) > 0:
             listed[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
         raise ConfigError(listed)
     return Resolved(config, name, _by_key(config, document))
 
 
-def order(problem: Problem, name: str) -> tuple[int, int, int]:
+def sort_key(problem: Problem, name: str) -> tuple[int, int, int]:
     """For sorting: by line and column; then variables and options; then what is missing in the file."""
     origin = problem.origin
     return (0 if origin.line else 2 if origin.name == name else 1), origin.line, origin.column
 
 
-def nearest(path: Path, document: yaml12.Document) -> Origin | None:
+def nearest_origin(path: Path, document: yaml12.Document) -> Origin | None:
     """The origin of the value at a path, or of the innermost one around it that has one."""
     for length in range(len(path), 0, -1):
         if origin := document.origins.get(path[:length]):
@@ -105,13 +105,13 @@ def nearest(path: Path, document: yaml12.Document) -> Origin | None:
     return None
 
 
-def in_our_words(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
+def explained(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
     """One of pydantic's errors in our words: the key, what is allowed, what was given, and where."""
     kind, value = details["type"], document.value
     if kind == "conflicts":
         for key, message in details["ctx"]["conflicts"]:
             path = tuple(key.split("."))
-            yield path, Problem(nearest(path, document) or Origin(name), key, message)
+            yield path, Problem(nearest_origin(path, document) or Origin(name), key, message)
         return
     location = (*details["loc"], "source") if kind.startswith("union_tag") else details["loc"]
     path = ()
@@ -122,31 +122,31 @@ def in_our_words(details: ErrorDetails, document: yaml12.Document, name: str) ->
         path = (*path, location[-1])
         message = f"is missing; it must be {ALLOWED['.'.join(map(str, path))]}"
         source = document.origins.get((*path[:-1], "source")) if len(path) > 1 else None
-        yield path, Problem(source or nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
+        yield path, Problem(source or nearest_origin(path, document) or Origin(name), ".".join(map(str, path)), message)
         return
     if kind == "extra_forbidden":
         yield path, unknown(document, name, path)
         return
     message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
     hint = "remove the quotes" if isinstance(value, str) and type(_number(value)) in (int, float) else ""
-    yield path, Problem(nearest(path, document) or Origin(name), ".".join(map(str, path)), message, hint)
+    yield path, Problem(nearest_origin(path, document) or Origin(name), ".".join(map(str, path)), message, hint)
 
 
 def unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
     """An unknown key, with the known one that is nearest to it."""
     *inside, key = map(str, path)
-    origin = document.key_origins.get(path) or nearest(path, document) or Origin(name)
+    origin = document.key_origins.get(path) or nearest_origin(path, document) or Origin(name)
     shown = ".".join([*inside, key[:80]])
     if inside and f"data.{key}" in ALLOWED:  # a key of another source
         (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
         given = document.value["data"]["source"]
         return Problem(origin, shown, f"requires source: {source}, but the source is {given}")
-    near = meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
+    near = nearest_name(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
     hint = f"did you mean {near}?" if near else "`twolayer check` shows all keys"
     return Problem(origin, shown, "unknown key", hint)
 
 
-def meant(key: str, names: Sequence[str]) -> str | None:
+def nearest_name(key: str, names: Sequence[str]) -> str | None:
     """The known name nearest to a key."""
     lowered = {known.lower(): known for known in names}
     near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
@@ -165,7 +165,7 @@ def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
     for key, _ in flat(config):
         path = tuple(key.split("."))
         set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
-        origin = nearest(path, document) if set_here else None
+        origin = nearest_origin(path, document) if set_here else None
         origins[key] = origin or Origin("default")
     return origins
 

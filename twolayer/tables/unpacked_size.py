@@ -26,7 +26,8 @@ def csv_bytes(path: Path, columns: int, enough: int) -> int:
             pieces = part.split(b'"')
             rows = sum(piece.count(b"\n") for piece in pieces[is_quoted::2])
             need += rows * columns * _CELL + len(part) * is_packed
-            is_quoted ^= len(pieces) % 2 == 0
+            if len(pieces) % 2 == 0:  # an odd number of quotes
+                is_quoted = not is_quoted
     return need
 
 
