@@ -92,7 +92,7 @@ def error(what: TwolayerError | str) -> None:
         for problem in what.problems:
             key = f"{safe(problem.key)}: " if problem.key else ""
             err().print(
-                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
+                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.sentence))
             )
     else:
         err().print(Text.assemble(("error", "bold red"), f": {safe(what)}"))

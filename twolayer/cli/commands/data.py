@@ -42,7 +42,7 @@ def data_command(
             separator=data.separator,
             decimal=data.decimal,
         )
-    names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
+    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
     digits = format_ == "table"
