@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.cli.commands import (
     bench,
     check,
@@ -68,6 +69,8 @@ app = typer.Typer(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: `sys.argv`) and print its errors; the exit code."""
     terminal.prepare_streams()
+    if os.environ.get(completion.VARIABLE, "").startswith("complete_"):
+        return terminal.flushed(completion.answer(app))
     what: TwolayerError | str = ""
     try:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
 from twolayer.errors import extra
 from twolayer.tables.panics import without_panics
@@ -18,7 +18,12 @@ commands = typer.Typer()
 @commands.command("data", epilog="Example:  twolayer data my.csv --target price")
 def data_command(
     context: typer.Context,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A table, or a config that names one.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A table, or a config that names one.", autocompletion=completion.tables_and_configs
+        ),
+    ],
     target: TargetOption = None,
     set_: SetOption = None,
     format_: FormatOption = "table",
