@@ -254,7 +254,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(twolayer: Run
     done = twolayer("train", "--resume", "run", "--epochs", "300")
     assert done.returncode == 0
     assert done.stderr.splitlines()[:2] == [
-        "run/checkpoints/200.safetensors: is damaged: its checksum is another",
+        "run/checkpoints/200.safetensors: is damaged: its checksum does not match",
         "run run, from iteration 161",
     ]
     assert same(tmp_path / "run", tmp_path / "whole")
@@ -268,9 +268,9 @@ def test_two_processes_do_not_train_one_run(twolayer: Run, tmp_path: Path) -> No
         third = twolayer("train", "--out", "run")
         process.communicate()
     assert process.returncode == 0
-    assert (second.returncode, second.stderr) == (2, "error: run: another process is at work there\n")
+    assert (second.returncode, second.stderr) == (2, "error: run: another process is training this run\n")
     assert third.returncode == 2
-    assert third.stderr.startswith("error: run: is there already; go on with it by --resume run")
+    assert third.stderr.startswith("error: run: already exists; resume it with --resume run")
     assert twolayer("train", *LONG, "--out", "whole").returncode == 0
     assert same(run, tmp_path / "whole")
 
@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(twolayer: Run, tmp_path: Path)
     (tmp_path / "runs").write_text("a file")
     done = twolayer("train")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: runs: is no folder\n"
+    assert done.stderr == "error: runs: is not a folder\n"
 
 
 @pytest.mark.parametrize("note", ["a\nb", "\x1b[31m", "x" * 1001])

@@ -133,7 +133,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     tensors, metadata = checkpoint.unpack(path.read_bytes())
     for change, message in (
         ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
-        ({"constant": None}, "lacks the tensor constant"),
+        ({"constant": None}, "has no tensor constant"),
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
         path.write_bytes(b"".join(checkpoint.pack(changed, {"columns": metadata["columns"]})))

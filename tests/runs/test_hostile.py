@@ -25,7 +25,8 @@ from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint, saved_run
 from twolayer.runs.checksum import digest
-from twolayer.runs.folder import check_files, open_for_resume, read_info
+from twolayer.runs.folder import open_for_resume
+from twolayer.runs.run_files import check_files, read_info
 
 NAMES = ("run.json", "config.yaml", "history.csv", "model.safetensors", "checkpoints", "checkpoints/5.safetensors")
 

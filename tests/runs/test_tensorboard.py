@@ -23,8 +23,10 @@ from tests.runs.test_folder import Failing
 from twolayer.config.loading import load_config
 from twolayer.errors import RunError
 from twolayer.runs import tensorboard
-from twolayer.runs.folder import CheckpointInterval, open_for_resume, read_info
+from twolayer.runs.checkpoint_interval import CheckpointInterval
+from twolayer.runs.folder import open_for_resume
 from twolayer.runs.history import Reader
+from twolayer.runs.run_files import read_info
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, resume_recording, start_recording
 from twolayer.training.setup import prepare

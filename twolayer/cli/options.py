@@ -15,7 +15,8 @@ from twolayer.config.schema import flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
 from twolayer.hardware import memory
-from twolayer.runs import folder
+from twolayer.runs.folder import Run
+from twolayer.runs.run_files import CONFIG, read_config
 from twolayer.tables.options import FileData, is_table
 from twolayer.tables.panics import without_panics
 
@@ -135,10 +136,10 @@ ScaleOption = Annotated[
 ]
 
 
-def resolve_again(run: folder.Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
+def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
     """A run's own config, with the values that are changed to resume it."""
-    source = str(run.path.absolute() / folder.CONFIG)
-    raw = folder.read_config(run.path, run.folder)
+    source = str(run.path.absolute() / CONFIG)
+    raw = read_config(run.path, run.folder)
     before = loading.resolve(source, environment={}, read=False, raw=raw)
     try:
         with without_panics():

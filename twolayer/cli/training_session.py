@@ -20,6 +20,7 @@ from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.formatting import duration, safe
 from twolayer.hardware.device import device_name
 from twolayer.runs import folder
+from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, resume_recording, start_recording
@@ -42,7 +43,7 @@ class Session:
         cls,
         resolved: Resolved,
         name: str,
-        every: folder.CheckpointInterval,
+        every: CheckpointInterval,
         writer: type[Writer] | None,
         *,
         out: Path | None,
@@ -63,7 +64,7 @@ class Session:
 
     @classmethod
     def resumed(
-        cls, run: folder.Run, resolved: Resolved, every: folder.CheckpointInterval, writer: type[Writer] | None
+        cls, run: folder.Run, resolved: Resolved, every: CheckpointInterval, writer: type[Writer] | None
     ) -> Self:
         """A run's training from its newest good checkpoint; says which are damaged. Raises TwolayerError."""
         config, data, model = prepare(resolved.config, resolved.table)

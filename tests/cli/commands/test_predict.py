@@ -284,11 +284,11 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),
-    "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is no JSON"),
-    "empty NDJSON line": ('{"size": 1}\n\n[1]\n', [], 1, "stdin: row 2: is no JSON object"),
+    "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is not JSON"),
+    "empty NDJSON line": ('{"size": 1}\n\n[1]\n', [], 1, "stdin: row 2: is not a JSON object"),
     "not UTF-8": ("size,colour,weight\n1,\udcff,2\n", [], 1, "stdin: row 1, column colour: is not UTF-8; save"),
-    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line 3"),
-    "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line 3"),
+    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line has 3"),
+    "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line has 3"),
     "an open quote": (NEW + '1,"red,2\n', [], 1, "stdin: row 4: a quote is opened and not closed"),
     "CR alone": (NEW.replace("\n", "\r"), [], 1, "stdin: its lines end in CR alone; save it with"),
     "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix names no known format; use one of .csv"),
@@ -316,7 +316,7 @@ def test_a_row_of_other_width_is_refused_where_missing_values_are_not(tmp_path: 
     done = twolayer("predict", "run", "new.csv")
     count = row.count(",") + 1
     assert done.returncode == 1
-    assert done.stderr == f"error: new.csv: row 20001 has {count} cell{'s' * (count > 1)}, and the first line 4\n"
+    assert done.stderr == f"error: new.csv: row 20001 has {count} cell{'s' * (count > 1)}, and the first line has 4\n"
 
 
 def test_blank_lines_are_no_rows(run: Path, twolayer: Run) -> None:
@@ -377,15 +377,15 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
     data[-5] ^= 1
     model.write_bytes(data)
     for name, code, message in (
-        ("no-such", 2, "no-such: no such run folder; `twolayer runs` lists those there are"),
-        ("drawn", 2, "drawn: was not trained on a table, but on data that were drawn"),
+        ("no-such", 2, "no-such: no such run folder; `twolayer runs` lists all runs"),
+        ("drawn", 2, "drawn: was trained on random data, not on a table"),
         (
             "stopped",
             1,
             "stopped: has no model yet, as its training was interrupted; "
-            "go on with it by: twolayer train --resume stopped",
+            "resume it with: twolayer train --resume stopped",
         ),
-        ("run", 1, "run/model.safetensors: is damaged: its checksum is another"),
+        ("run", 1, "run/model.safetensors: is damaged: its checksum does not match"),
     ):
         for command in ("predict", "evaluate"):
             done = twolayer(command, name, "new.csv")

@@ -15,7 +15,7 @@ from twolayer.cli.options import ConfigArgument, DeviceOption, FormatOption, Set
 from twolayer.cli.process import computing
 from twolayer.cli.terminal import Format, out, rows
 from twolayer.errors import DisagreementError
-from twolayer.formatting import duration
+from twolayer.formatting import duration, microseconds_unit
 
 commands = typer.Typer()
 
@@ -75,7 +75,7 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
     if form != "table":
         rows(list(figures[0]), [list(row.values()) for row in figures], form)
         return
-    unit = "us" if out().options.ascii_only else "µs"
+    unit = microseconds_unit(out().options.ascii_only)
     lines = [["engine", "threads", "median", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
     for number, row in enumerate(figures):
         lines.append(

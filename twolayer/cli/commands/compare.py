@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from twolayer.cli import completion, terminal
 from twolayer.cli.options import FormatOption
 from twolayer.cli.terminal import out
-from twolayer.formatting import duration, shown
+from twolayer.formatting import duration, microseconds_unit, shown
 from twolayer.reporting import comparison
 from twolayer.reporting.comparison import Row
 from twolayer.runs import saved_run
@@ -155,7 +155,7 @@ def _value(thing: Row, place: int) -> str:
     if value is None:
         return NOWHERE if thing.gaps[place] is not None else ""
     if thing.what.startswith("seconds"):
-        return duration(value, _micro())
+        return duration(value, microseconds_unit(out().options.ascii_only))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -178,7 +178,3 @@ def _share(relative: float) -> str:
     if -1 < relative <= -0.9:
         return f"x {1 + relative:.3g}"
     return f"{100 * relative:+.2g}%" if abs(relative) < 1 else f"x {1 + relative:.3g}"
-
-
-def _micro() -> str:
-    return "us" if out().options.ascii_only else "µs"

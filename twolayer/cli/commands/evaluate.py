@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import typer
@@ -44,8 +43,6 @@ def _print_scores(scores: Scores, form: terminal.Format) -> None:
     """Print the scores of a model and of its baselines."""
     columns = scores.model.columns
     names, figures = scores.table()
-    if form == "jsonl":  # JSON has no infinity
-        figures = [tuple(None if isinstance(f, float) and not isfinite(f) else f for f in row) for row in figures]
     if form != "table":
         terminal.rows(names, figures, form)
         return

@@ -30,7 +30,7 @@ from twolayer.cli.options import (
     resolve_again,
 )
 from twolayer.cli.process import computing
-from twolayer.runs import folder
+from twolayer.runs import checkpoint_interval, folder
 
 if TYPE_CHECKING:
     from twolayer.cli.training_session import Session
@@ -110,7 +110,7 @@ def _new(
 ) -> Session:
     """A training in a new run folder."""
     resolved = resolve(config, sets, context, saved=True)
-    interval = folder.every(every or "30s")
+    interval = checkpoint_interval.parse(every or "30s")
     writer = _event_writer() if tensorboard else None
     return _sessions().new(resolved, config, interval, writer, out=out, note=note or "")
 
@@ -125,7 +125,7 @@ def _resumed(name: str, sets: list[str], context: typer.Context, every: str | No
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(folder.find(name))
     resolved = resolve_again(run, sets, context)
-    interval = folder.every(every or str(run.info.get("checkpoint_every", "30s")))
+    interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
     writer = _event_writer() if tensorboard or run.info.get("tensorboard") is True else None
     return _sessions().resumed(run, resolved, interval, writer)
 
