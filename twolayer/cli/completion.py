@@ -14,7 +14,8 @@ import typer
 
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import KEYS, SOURCES, Config
-from twolayer.runs.folder import INFO, RUNS
+from twolayer.runs.folder import RUNS
+from twolayer.runs.run_files import INFO
 from twolayer.tables.options import is_table
 
 VARIABLE = "_TWOLAYER_COMPLETE"  # set by a shell's completion script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Annotated
 
@@ -47,18 +48,13 @@ def data_command(
             separator=data.separator,
             decimal=data.decimal,
         )
-    names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
+    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
-    digits = format_ == "table"
-    terminal.rows(
-        names,
-        [
-            [f"{cell:.4g}" if digits and isinstance(cell, float) else cell for cell in astuple(column)]
-            for column in found.columns
-        ],
-        format_,
-    )
+    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    if format_ == "table":
+        rows = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+    terminal.rows(names, rows, format_, drop=("distinct", "mean", "min", "max"))
     for problem in found.problems:
         terminal.note(problem)
     if found.problems:
