@@ -76,8 +76,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        message = error.format_message().replace("Value error, ", "").removeprefix("Invalid value: ")
-        code, what = error.exit_code, " ".join(message.split())
+        code, what = error.exit_code, _in_our_words(error)
     except TwolayerError as error:
         code, what = error.exit_code, error
     except (terminal.OutputClosed, BrokenPipeError):  # the reader of our output, such as `head`, has closed it
@@ -92,6 +91,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if what:
         terminal.error(what)
     return terminal.flushed(code)
+
+
+def _in_our_words(error: typer.TyperException) -> str:
+    """A wrong command line as one line, with what to do about it."""
+    message = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    message = message.replace("Value error, ", "").replace("Input should be", "must be")
+    message, _, options = message.partition(" (Possible options: ")
+    if options:
+        return f"{message}; did you mean {options.removesuffix(')').replace(', ', ' or ')}?"
+    if isinstance(error, typer.BadParameter) and error.message:  # which says what is allowed
+        return message
+    context = getattr(error, "ctx", None)
+    is_answered = context is None or message.endswith("?")
+    return message if is_answered else f"{message}; see {context.command_path} --help"
 
 
 def _show_version(wanted: bool) -> None:
