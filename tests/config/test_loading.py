@@ -284,3 +284,10 @@ def test_a_starter_that_cannot_be_written_says_why(tmp_path: Path) -> None:
         write_starter(tmp_path / "no" / "new.yaml")
     with pytest.raises(TwolayerError, match="is a folder; name a file"):
         write_starter(tmp_path, force=True)
+
+
+def test_of_a_table_some_thirty_rows_are_printed_unless_log_every_is_given() -> None:
+    assert (load_config("diabetes").epochs, load_config("diabetes").log_every) == (150, 5)
+    assert load_config("diabetes", epochs=3000).log_every == 100
+    assert load_config("diabetes", epochs=3).log_every == 1
+    assert load_config("diabetes", epochs=3000, log_every=7).log_every == 7

@@ -103,8 +103,9 @@ def _in_our_words(error: typer.TyperException) -> str:
     if isinstance(error, typer.BadParameter) and error.message:  # which says what is allowed
         return message
     context = getattr(error, "ctx", None)
-    is_answered = context is None or message.endswith("?")
-    return message if is_answered else f"{message}; see {context.command_path} --help"
+    if context is None or message.endswith("?"):
+        return message
+    return f"{message}; see {context.command_path} --help"
 
 
 def _show_version(wanted: bool) -> None:

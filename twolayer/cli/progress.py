@@ -124,7 +124,7 @@ def _fitted(names: Sequence[str], last: int, room: int | None) -> tuple[list[int
 class LossRows:
     """Rows of a table of losses, rendered at once: a `rich.table.Table` is twenty times slower."""
 
-    def __init__(self, rows: Iterable[tuple[int, *tuple[float, ...]]], widths: Sequence[int]) -> None:
+    def __init__(self, rows: Iterable[Sequence[float]], widths: Sequence[int]) -> None:
         self.rows, self.widths = rows, widths
 
     def lines(self) -> Iterator[str]:
