@@ -94,7 +94,7 @@ def test_cuda_is_the_first_gpu_and_auto_takes_it() -> None:
 @pytest.mark.cuda
 @needs_cuda
 def test_an_ordinal_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(DeviceError, match=r"no device cuda:99: there is cuda:0 \S+"):
+    with pytest.raises(DeviceError, match=r"no device cuda:99: available: cuda:0 \S+"):
         resolve_device("cuda:99")
 
 

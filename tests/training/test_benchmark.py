@@ -164,9 +164,9 @@ def test_the_figures_can_be_read_by_programs(form: str, twolayer: Run) -> None:
 def test_a_disagreement_is_shown_and_exits_with_1(tmp_path: Path) -> None:
     program = (
         "import sys; from twolayer.engines import fused; from twolayer.__main__ import main\n"
-        "right = fused.Fused.__init__\n"
-        "def wrong(self, model, data, *, lr, **more): right(self, model, data, lr=1.1 * lr, **more)\n"
-        "fused.Fused.__init__ = wrong; sys.exit(main())"
+        "right = fused.FusedEngine.__init__\n"
+        "def wrong(self, *given, lr, **more): right(self, *given, lr=1.1 * lr, **more)\n"
+        "fused.FusedEngine.__init__ = wrong; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "bench", "--rounds", "1"],

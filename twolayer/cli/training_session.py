@@ -106,7 +106,7 @@ def _explained(error: Exception, fit: Fit) -> Exception:
     """A divergence with the largest stable step at the start; any other error as it is."""
     if isinstance(error, DivergedError):
         with suppress(TwolayerError):  # no memory for it, say: then the message is the shorter one
-            data, model = fit.anew()
+            data, model = fit.restart()
             limit = curvature(model, data, fit.config).limit
             lr = math.nan if fit.config.lr == "auto" else error.lr
             return DivergedError(error.iteration, error.loss, lr, limit, fit.config.unit)

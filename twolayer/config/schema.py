@@ -129,13 +129,6 @@ class Config(Frozen):
     log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
 
     @property
-    def step(self) -> float:
-        """The step, where it is a number. Raises ValueError for `auto`, which has to be measured."""
-        if self.lr == "auto":
-            raise ValueError("lr is auto")
-        return self.lr
-
-    @property
     def unit(self) -> str:
         """What a row of the history is: an iteration; with batches an epoch."""
         return "epoch" if self.batch_size is not None else "iteration"

@@ -21,9 +21,9 @@ from twolayer.formatting import size
 from twolayer.hardware import memory
 from twolayer.hardware import threads as cpu_threads
 from twolayer.hardware.device import fits, resolve_device
-from twolayer.hardware.threads import choose_threads, cores
+from twolayer.hardware.threads import cores
 from twolayer.training.learning_rate import suggested
-from twolayer.training.setup import prepare
+from twolayer.training.setup import prepare, resolve_auto
 
 ROUND_SECONDS = 0.1  # for each engine, at the least
 PRODUCT_SECONDS = 5e-3
@@ -72,9 +72,7 @@ class Bench:
         resolved, self.data, self.model = prepare(base)
         self.auto = resolved.engine_name
         self.lr = suggested(self.model, self.data, resolved) if resolved.lr == "auto" else resolved.lr
-        self.engines = [
-            Measured(one.model_copy(update={"threads": choose_threads(one), "lr": self.lr})) for one in applying
-        ]
+        self.engines = [Measured(resolve_auto(one).model_copy(update={"lr": self.lr})) for one in applying]
         self.products = Products(base)
 
     def _applying(self, base: Config) -> Iterator[Config]:

@@ -108,7 +108,7 @@ class Recording:
         self.end("diverged", error.exit_code, diverged_at=error.iteration)
         updates = max(0, error.iteration - 2)
         config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
-        data, model = self.fit.anew()
+        data, model = self.fit.restart()
         found, _ = checkpoint.newest(self.run.open_checkpoints(), updates)
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
