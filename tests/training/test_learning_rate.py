@@ -17,8 +17,8 @@ from twolayer.engines.losses import Objective
 from twolayer.errors import DataError, DivergedError
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
-from twolayer.training import hessian, learning_rate
-from twolayer.training.hessian import HessianProduct
+from twolayer.training import learning_rate
+from twolayer.training.hessian import MAX_PRODUCTS, HessianProduct
 from twolayer.training.learning_rate import (
     Curvature,
     LearningRateFinder,
@@ -84,7 +84,7 @@ def test_a_hessian_product_and_the_curvature_are_those_of_the_whole_hessian(
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     found = curvature(model, data, config)
     assert 0.97 * largest <= found.largest <= (1 + 1e-9) * largest
-    assert found.products <= hessian.MAX_PRODUCTS
+    assert found.products <= MAX_PRODUCTS
     assert found.limit == 2 / found.largest
 
 
