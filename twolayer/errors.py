@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from twolayer.formatting import safe
 
@@ -66,11 +67,21 @@ class ConfigError(TwolayerError):
 
 
 class RunError(TwolayerError):
-    """A run folder cannot be made, written, read or continued; `usage` where the command is what is wrong."""
+    """A run folder, or another file that is written, cannot be created, read or written, or a run cannot be resumed.
 
-    def __init__(self, message: str, *, usage: bool = False) -> None:
+    `path` is the file or folder it is about, `reason` what is wrong with it, `hint` what to do about it. With `usage`
+    the command line is wrong, and the exit code is 2.
+    """
+
+    def __init__(self, reason: str, *, path: Path | None = None, hint: str = "", usage: bool = False) -> None:
+        self.path, self.reason, self.hint, self.usage = path, reason, hint, usage
         self.exit_code = 2 if usage else 1
-        super().__init__(message)
+        where = f"{path}: " if path is not None else ""
+        super().__init__(f"{where}{reason}" + (f"; {hint}" if hint else ""))
+
+
+class NotARunError(RunError):
+    """A folder has no run.json: it is not a run folder, or its run.json is missing."""
 
 
 class DataError(TwolayerError):

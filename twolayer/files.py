@@ -7,13 +7,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from twolayer.errors import RunError
+from twolayer.errors import RunError, TwolayerError
 
 TEMPORARY = ".part"
 LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a file or a folder that is being made has such a name
@@ -185,13 +185,28 @@ class Folder:
         os.fsync(self.descriptor)
 
 
+def unreadable(error: BaseException) -> str:
+    """Why a file cannot be read, in one line: what messages say after the file's name."""
+    lines = (getattr(error, "strerror", None) or str(error)).splitlines()
+    return f"cannot be read: {lines[0][:200] if lines else type(error).__name__}"
+
+
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Tell an OSError with the path it is about."""
+def reading(path: Path | str, error_class: Callable[[str], TwolayerError]) -> Iterator[None]:
+    """Inside, an OSError becomes an error of that class, whose message names the path."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise error_class(f"{path}: {unreadable(error)}") from None
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Raise RunError, with the path, for an OSError inside the context."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot be written: {error.strerror or error}", path=path) from None
 
 
 @contextmanager
@@ -224,7 +239,7 @@ def make_folders(path: Path) -> list[Path]:
                     with Folder(folder.parent) as parent:
                         parent.sync()
         if not (missing[-1] if missing else path).is_dir():
-            raise RunError(f"{path}: is no folder", usage=True)
+            raise RunError("is not a folder", path=path, usage=True)
     except BaseException:
         remove_folders(made)
         raise

@@ -133,7 +133,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     tensors, metadata = checkpoint.unpack(path.read_bytes())
     for change, message in (
         ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
-        ({"constant": None}, "lacks the tensor constant"),
+        ({"constant": None}, "has no tensor constant"),
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
         path.write_bytes(b"".join(checkpoint.pack(changed, {"columns": metadata["columns"]})))
@@ -236,7 +236,7 @@ def test_many_classes_have_no_table(tmp_path: Path, twolayer: Run) -> None:
     make_run(tmp_path / "run", text, target="t", exclude=[])
     done = twolayer("evaluate", "run", "run.csv")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
-    assert done.stderr == "no table of confusions: there are 21 classes\n"
+    assert done.stderr == "no confusion matrix: there are 21 classes, more than 20\n"
 
 
 def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:

@@ -12,6 +12,7 @@ from twolayer.evaluation.baselines import linear_baseline
 from twolayer.evaluation.predictor import bundle
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checksum import digest
+from twolayer.runs.run_files import MODEL
 from twolayer.tables.dataset import Table, read
 from twolayer.tables.options import FileData
 
@@ -47,7 +48,7 @@ def make_run(
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
             model_file = b"".join(checkpoint.pack(tensors, {"iteration": "1", "columns": columns}))
-            run.write(folder.MODEL, model_file)
+            run.write(MODEL, model_file)
             run.update_info(status=status, model_sha256=digest(model_file))
         else:
             run.update_info(status=status)

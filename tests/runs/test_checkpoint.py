@@ -76,7 +76,7 @@ def test_a_pickle_is_not_executed(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     torch.save({"a": Bomb()}, run.path / "checkpoints" / "6.safetensors")
     found, wrong = checkpoint.newest(run.open_checkpoints())
     assert found is None
-    assert [message.endswith("is no safetensors file, or damaged") for message in wrong] == [True, True]
+    assert [message.endswith("is not a safetensors file, or is damaged") for message in wrong] == [True, True]
 
 
 def test_the_newest_two_are_kept_and_the_newest_good_one_is_taken(run: Run) -> None:
@@ -96,7 +96,7 @@ def test_the_newest_two_are_kept_and_the_newest_good_one_is_taken(run: Run) -> N
     found, wrong = checkpoint.newest(run.open_checkpoints())
     assert found is not None
     assert found.iteration == 20
-    assert wrong == [f"{folder / '100.safetensors'}: is damaged: it is not as long as its header says"]
+    assert wrong == [f"{folder / '100.safetensors'}: is damaged: its size is not the one in its header"]
 
     (folder / "100.safetensors").write_bytes((folder / "20.safetensors").read_bytes())
     assert checkpoint.newest(run.open_checkpoints())[1] == [

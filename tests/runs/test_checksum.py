@@ -25,7 +25,7 @@ def file_with(header: bytes) -> bytes:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_in_words(data: bytes) -> None:
-    with pytest.raises(ValueError, match="is no safetensors file, or damaged"):
+    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
         unseal(data)
 
 
@@ -33,13 +33,13 @@ def test_any_bytes_are_refused_in_words(data: bytes) -> None:
 def test_any_header_is_refused_in_words(value: Any) -> None:
     inner = json.dumps({"sha256": value})
     for header in (value, {"__metadata__": value}, {"__metadata__": {"twolayer": value}}):
-        with pytest.raises(ValueError, match=r"is no safetensors file|is damaged"):
+        with pytest.raises(ValueError, match=r"is not a safetensors file|is damaged"):
             unseal(file_with(json.dumps(header).encode()))
-    with pytest.raises(ValueError, match=r"is no safetensors file|is damaged"):
+    with pytest.raises(ValueError, match=r"is not a safetensors file|is damaged"):
         unseal(file_with(json.dumps({"__metadata__": {"twolayer": inner}}).encode()))
 
 
 def test_a_header_that_is_nested_without_end_or_counts_without_end_is_refused() -> None:
     for header in (b"[" * 100_000, b"1" * 10_000, b'{"__metadata__": {"twolayer": "' + b"[" * 100_000 + b'"}}'):
-        with pytest.raises(ValueError, match="is no safetensors file"):
+        with pytest.raises(ValueError, match="is not a safetensors file"):
             unseal(file_with(header))

@@ -38,11 +38,11 @@ def test_runs_are_numbered_and_no_number_is_taken_twice() -> None:
 
 def test_a_folder_that_is_there_is_refused() -> None:
     Path("mine").mkdir()
-    with pytest.raises(RunError, match="mine: is there already; take another folder") as caught:
+    with pytest.raises(RunError, match="mine: already exists; choose another folder") as caught:
         made(out=Path("mine"))
     assert caught.value.exit_code == 2
     Path("link").symlink_to("/nowhere")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         made(out=Path("link"))
 
 
@@ -60,7 +60,7 @@ def test_a_folder_comes_to_its_place_whole_or_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_of_two_that_make_one_folder_the_first_has_it() -> None:
-    with pytest.raises(RunError, match="mine: is there already"), create(Path("mine"), "x"):
+    with pytest.raises(RunError, match="mine: already exists"), create(Path("mine"), "x"):
         made(out=Path("mine")).close()
     assert [path.name for path in Path().iterdir()] == ["mine"]
     with create(None, "x") as second:
@@ -85,7 +85,7 @@ def test_what_a_kill_has_left_in_the_making_is_swept_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("file/x", "file: is no folder"), ("x" * 300, "File name too long"), ("a\0b", "null byte")]
+    ("out", "message"), [("file/x", "file: is not a folder"), ("x" * 300, "File name too long"), ("a\0b", "null byte")]
 )
 def test_a_place_that_cannot_be_is_named(out: str, message: str, tmp_path: Path) -> None:
     Path("file").touch()
@@ -131,7 +131,7 @@ def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
     made(out=Path("elsewhere")).close()
     Path("runs").mkdir()
     Path("runs/x-1").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="runs/x-1: is a link out of runs"):
+    with pytest.raises(RunError, match="runs/x-1: is a link to a place outside runs"):
         find("x-1")
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() 
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
         assert is_held(run.path)
-        with pytest.raises(RunError, match="another process is at work there") as caught:
+        with pytest.raises(RunError, match="another process is training this run") as caught:
             open_for_resume(run.path)
         assert caught.value.exit_code == 2
         other.kill()
@@ -193,11 +193,11 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     mark = run.position()
     run.close()
     (run.path / "history.csv").write_text(damage)
-    with open_for_resume(run.path) as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+    with open_for_resume(run.path) as run, pytest.raises(RunError, match="does not have the checksum"):
         run.start_history(("iteration", "loss"), *mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
-    with open_for_resume(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; put it back"):
+    with open_for_resume(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; restore it"):
         run.start_history(("iteration", "loss"), *mark)
     assert not (run.path / "history.csv").exists()
 
@@ -205,8 +205,8 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is damaged; it is no JSON"),
-        ("[]", "it does not say its format"),
+        ("", "is damaged: it is not JSON"),
+        ("[]", "it has no format number"),
         ('{"format": 99}', "is of format 99, and this twolayer knows 2"),
     ],
 )
@@ -282,7 +282,7 @@ def test_a_config_that_was_changed_is_refused() -> None:
     run = made()
     run.close()
     (run.path / "config.yaml").write_text("H: 2\n")
-    with pytest.raises(RunError, match=r"config\.yaml: was changed since"):
+    with pytest.raises(RunError, match=r"config\.yaml: was changed; a run can only be resumed"):
         open_for_resume(run.path)
     (run.path / "config.yaml").unlink()
     with pytest.raises(RunError, match=r"config\.yaml: is missing"):

@@ -176,7 +176,7 @@ def test_what_is_no_table_of_losses_is_named(head: bytes, tmp_path: Path) -> Non
     path = tmp_path / "history.csv"
     path.write_bytes(head + b"1,2.0\n")
     reader = read(path)
-    assert (len(reader), reader.problem) == (0, "is damaged; it is no table of losses")
+    assert (len(reader), reader.problem) == (0, "is damaged: it is not a table of losses")
 
 
 def test_a_file_that_is_not_there_yet_is_read_when_it_is(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint, saved_run
 from twolayer.runs.checksum import digest
-from twolayer.runs.folder import check_files, open_for_resume, read_info
+from twolayer.runs.folder import open_for_resume
+from twolayer.runs.run_files import check_files, read_info
 
 NAMES = ("run.json", "config.yaml", "history.csv", "model.safetensors", "checkpoints", "checkpoints/5.safetensors")
 
@@ -365,7 +366,7 @@ def test_a_checkpoint_with_other_tensors_is_passed_over(of: str, kind: str, twol
     done = twolayer("train", "--resume", of, "--epochs", "8", "-q")
     assert done.returncode == 0
     assert "5.safetensors: is a state of another training: its" in done.stderr
-    assert "has no good checkpoint; it begins again at iteration 1" in done.stderr
+    assert "has no good checkpoint; it starts again at iteration 1" in done.stderr
     assert saved_run.read(run).problems == ()
 
 

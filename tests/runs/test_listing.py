@@ -50,10 +50,10 @@ def test_the_runs_are_listed_newest_first_and_the_broken_ones_are_named(folder: 
         assert by_name["scratch-3"][key] == by_name["scratch-1"][key]  # read from the history, the cut row left out
     assert by_name["scratch-2"]["lr"] == "10.0"
     assert done.stderr.splitlines() == [
-        "runs/damaged/run.json: is damaged; it is no JSON",
-        "runs/garbled/history.csv: is damaged; it is no table of losses",
+        "runs/damaged/run.json: is damaged: it is not JSON",
+        "runs/garbled/history.csv: is damaged: it is not a table of losses",
         "runs/no-history/history.csv: cannot be read: No such file or directory",
-        "runs/no-json: is no run folder; it has no run.json",
+        "runs/no-json: is not a run folder: it has no run.json",
     ]
 
 

@@ -99,7 +99,7 @@ def test_no_byte_of_a_model_can_be_another(tmp_path: Path) -> None:
         ({"0.bias": torch.zeros(()), "2.bias": torch.zeros(4, 2, 4)}, "its tensors are not those of two layers"),
         ({"2.bias": torch.zeros(2, dtype=torch.complex64)}, "its tensors are not those of two layers"),
         ({"0.weight": torch.zeros(4, 0)}, "its tensors are not those of two layers"),
-        ({"0.weight": torch.zeros(4, 5, dtype=torch.bfloat16)}, "is no safetensors file"),
+        ({"0.weight": torch.zeros(4, 5, dtype=torch.bfloat16)}, "is not a safetensors file"),
     ],
 )
 def test_a_model_of_another_network_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], what: str) -> None:

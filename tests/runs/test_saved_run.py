@@ -46,7 +46,7 @@ def test_a_completed_run_is_all_there(run: Path) -> None:
     found = saved_run.read(run)
     assert (found.name, found.status, found.problems, len(found.history)) == ("my-1", "completed", (), 5)
     assert found.config is not None
-    assert (found.config.lr, found.values["data.source"], found.word("note")) == (1e-3, "random", "fine")
+    assert (found.config.lr, found.values["data.source"], found.text("note")) == (1e-3, "random", "fine")
     assert "".join(csv_row(found.history.row(i)) for i in range(5)) == (run / "history.csv").read_text()[15:]
     seconds = json.loads((run / "run.json").read_text())["seconds"]
     assert found.each == seconds / 5
@@ -54,9 +54,9 @@ def test_a_completed_run_is_all_there(run: Path) -> None:
 
 def test_what_a_continuation_had_otherwise_is_told(run: Path) -> None:
     change_info(run, device="cpu", resumed=[{"device": "H100"}, {"device": "H100"}, {}, 1, {"device": 2}])
-    assert saved_run.read(run).told("device") == "cpu, then H100"
+    assert saved_run.read(run).texts("device") == "cpu, then H100"
     change_info(run, device=7, resumed=None)
-    assert saved_run.read(run).told("device") == ""
+    assert saved_run.read(run).texts("device") == ""
 
 
 def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: Path) -> None:
@@ -75,12 +75,12 @@ def pipe(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "no run.json": (lambda run: (run / "run.json").unlink(), "broken", "is broken; run.json is missing"),
-    "no JSON": (lambda run: (run / "run.json").write_text("{"), "broken", "run.json: is damaged; it is no JSON"),
-    "a list": (lambda run: (run / "run.json").write_text("[1]"), "broken", "it does not say its format"),
+    "no run.json": (lambda run: (run / "run.json").unlink(), "broken", "run.json: is missing"),
+    "no JSON": (lambda run: (run / "run.json").write_text("{"), "broken", "run.json: is damaged: it is not JSON"),
+    "a list": (lambda run: (run / "run.json").write_text("[1]"), "broken", "it has no format number"),
     "newer": (lambda run: change_info(run, format=3), "broken", "is of format 3"),
-    "no status": (lambda run: change_info(run, status=None), "broken", "it does not say the run's status"),
-    "other status": (lambda run: change_info(run, status=["completed"]), "broken", "it does not say the run's status"),
+    "no status": (lambda run: change_info(run, status=None), "broken", "it has no valid status"),
+    "other status": (lambda run: change_info(run, status=["completed"]), "broken", "it has no valid status"),
     "no history": (lambda run: (run / "history.csv").unlink(), "completed", "history.csv: is missing"),
     "history": (
         lambda run: (run / "history.csv").write_text("iteration,loss\n1,2.0\n3,4.0\n"),
@@ -90,14 +90,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "rows gone": (
         lambda run: (run / "history.csv").write_text("iteration,loss\n1,2.0\n"),
         "completed",
-        "history.csv: has 1 row, and run.json says 5",
+        "history.csv: has 1 row, but run.json says 5",
     ),
     "no config": (lambda run: (run / "config.yaml").unlink(), "completed", "config.yaml: is missing"),
     "config": (lambda run: (run / "config.yaml").write_text("N: many"), "completed", "config.yaml: cannot be underst"),
     "other config": (
         lambda run: (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("lr: 0.001", "lr: 0.1")),
         "completed",
-        "config.yaml: was changed since",
+        "config.yaml: was changed after the training started",
     ),
     "a pipe for run.json": (
         lambda run: pipe(run / "run.json"),
@@ -132,7 +132,7 @@ def test_what_is_wrong_with_a_run_is_said_and_the_rest_is_there(damage: str, run
 
 
 def test_a_folder_without_a_file_of_a_run_is_none(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no run folder; it has no run\.json"):
+    with pytest.raises(RunError, match=r"is not a run folder: it has no run\.json"):
         saved_run.read(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_run_json_may_hold_anything(run: Path) -> None:
         (run / "run.json").write_text(json.dumps({"format": 1, "status": "completed", **dict.fromkeys(keys, value)}))
         found = saved_run.read(run)
         assert found.status == "completed"
-        assert found.word("note").isprintable()
+        assert found.text("note").isprintable()
         assert found.number("seconds") in (None, -5.0)
 
 

@@ -23,8 +23,10 @@ from tests.runs.test_folder import Failing
 from twolayer.config.loading import load_config
 from twolayer.errors import RunError
 from twolayer.runs import tensorboard
-from twolayer.runs.folder import CheckpointInterval, open_for_resume, read_info
+from twolayer.runs.checkpoint_interval import CheckpointInterval
+from twolayer.runs.folder import open_for_resume
 from twolayer.runs.history import Reader
+from twolayer.runs.run_files import read_info
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, resume_recording, start_recording
 from twolayer.training.setup import prepare
@@ -172,7 +174,7 @@ def test_events_that_cannot_be_written_end_the_training_with_a_run_that_goes_on(
     )
     assert failed.returncode == 1
     assert "error: run/events.out.tfevents.000001: cannot be written: File too large" in failed.stderr
-    assert "go on with: twolayer train --resume run" in failed.stderr
+    assert "resume with: twolayer train --resume run" in failed.stderr
     train(tmp_path, "--resume run")
     assert len(assert_all_there(tmp_path / "run")[TAGS["loss"]]) == 10_000
 

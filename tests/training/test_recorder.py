@@ -21,7 +21,9 @@ from twolayer.engines.base import Data
 from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint
-from twolayer.runs.folder import CheckpointInterval, open_for_resume, read_info
+from twolayer.runs.checkpoint_interval import CheckpointInterval
+from twolayer.runs.folder import open_for_resume
+from twolayer.runs.run_files import read_info
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import Recording, fingerprints, resume_recording, start_recording
 from twolayer.training.setup import prepare
@@ -154,6 +156,6 @@ def test_a_history_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_pat
     changed = history.read_text().replace("\n3,", "\n3,1")
     history.write_text(changed)
     config, data, model = prepare(load_config("scratch", epochs=16))
-    with open_for_resume(tmp_path / "run") as run, pytest.raises(RunError, match="is not what the checkpoint has seen"):
+    with open_for_resume(tmp_path / "run") as run, pytest.raises(RunError, match="does not have the checksum"):
         resume_recording(run, config, data, model, EVERY)
     assert history.read_text() == changed

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import locale
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,9 +20,10 @@ from rich.console import Console
 from rich.text import Text
 
 from twolayer.errors import ConfigError, TwolayerError
-from twolayer.formatting import safe
+from twolayer.formatting import json_number, safe
 
 Format = Literal["table", "csv", "jsonl"]
+_LONGEST_WORD = 24  # characters, as many as a float can have; longer words, such as paths, may be broken
 
 
 class OutputClosed(Exception):  # noqa: N818 it is no error: the reader has enough
@@ -108,8 +108,13 @@ def say(text: str) -> None:
     out().print(Text("\n".join(map(safe, text.split("\n")))))
 
 
-def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) -> None:
-    """A small table on stdout: aligned columns, or csv, or JSON lines."""
+def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *, drop: Sequence[str] = ()) -> None:
+    """A small table on stdout: aligned columns, or csv, or JSON lines.
+
+    Where the aligned columns are wider than the screen, those of `drop` are left out, the first one first, and a line
+    below the table names them. On a terminal long text is then wrapped, and what is still too wide is left out from the
+    right; no number and no name of a column is ever cut or wrapped.
+    """
     if form == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
@@ -119,11 +124,70 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format) ->
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
     else:
-        lines = [list(map(_cell, row)) for row in (names, *values)]
-        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-        for number, line in enumerate(lines):
-            text = "  ".join(set_cell_size(item, width) for item, width in zip(line, widths, strict=True)).rstrip()
+        _print_table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
+
+
+def fit(widths: Sequence[int], room: int, drop: Iterable[int], gap: int = 2) -> list[int]:
+    """The indices of the columns that fit into `room` characters, with `gap` spaces between two.
+
+    `drop` has the indices of the columns that may be left out, the first one first; all others stay.
+    """
+    kept = list(range(len(widths)))
+    for index in drop:
+        if sum(widths[i] for i in kept) + gap * (len(kept) - 1) <= room:
+            break
+        if index in kept:
+            kept.remove(index)
+    return kept
+
+
+def no_room(names: Sequence[str]) -> Text:
+    """The line below a table that names the columns that were left out."""
+    return Text(f"no room for {', '.join(names)}", "dim")
+
+
+def _print_table(lines: Sequence[Sequence[str]], drop: Sequence[str]) -> None:
+    """Print aligned columns; the first line has their names."""
+    names, room = lines[0], out().width
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    kept = fit(widths, room, [names.index(name) for name in drop if name in names])
+    if out().is_terminal:  # elsewhere a line stays a line
+        widths = _wrapped_widths(columns, widths, kept, room)
+        narrow = fit([widths[i] for i in kept], room, range(len(kept) - 1, 0, -1))
+        kept = [kept[i] for i in narrow]
+    for number, line in enumerate(lines):
+        cells = [_wrapped(line[i], widths[i]) for i in kept]
+        for part in range(max(map(len, cells))):
+            texts = (cell[part] if part < len(cell) else "" for cell in cells)
+            text = "  ".join(set_cell_size(text, widths[i]) for text, i in zip(texts, kept, strict=True)).rstrip()
             out().print(Text(text, "" if number else "bold"))
+    if len(kept) < len(names):
+        out().print(no_room([name for i, name in enumerate(names) if i not in kept]))
+
+
+def _wrapped_widths(
+    columns: Sequence[Sequence[str]], widths: Sequence[int], kept: Sequence[int], room: int
+) -> list[int]:
+    """Widths that fit into `room`, as far as wrapping text between words can make columns narrower."""
+    smallest = [
+        max(cell_len(name), *(min(cell_len(word), _LONGEST_WORD) for cell in cells for word in cell.split()), 0)
+        for name, *cells in columns
+    ]
+    found, excess = list(widths), sum(widths[i] for i in kept) + 2 * (len(kept) - 1) - room
+    for _ in range(excess):
+        wide = [i for i in kept if found[i] > smallest[i]]
+        if not wide:
+            break
+        found[max(wide, key=found.__getitem__)] -= 1
+    return found
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """The lines of a cell."""
+    if cell_len(cell) <= width:
+        return [cell]
+    return [line.plain.rstrip() for line in Text(cell).wrap(out(), width)]
 
 
 def _cell(value: Any) -> str:
@@ -133,8 +197,7 @@ def _cell(value: Any) -> str:
 
 
 def _json(value: Any) -> Any:
-    """The value, as far as JSON has it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_number(value) if isinstance(value, float) else value
 
 
 def json_document(value: Any) -> None:

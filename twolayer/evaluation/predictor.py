@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation.baselines import Baseline
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checkpoint import unpack
 from twolayer.runs.checksum import digest, read_tensors
-from twolayer.runs.folder import MODEL, check_files
+from twolayer.runs.run_files import MODEL, check_files
 
 if TYPE_CHECKING:
     from twolayer.tables.features import Encoding
@@ -63,26 +63,26 @@ def load_model(run: Path) -> Predictor:
     """The model of a run folder (see `folder.find`). Raises RunError where there is none, or it is damaged."""
     info, path = check_files(run), run / MODEL
     status = info.get("status")
-    again = f"go on with it by: twolayer train --resume {shlex.quote(str(run))}"
+    again = f"resume it with: twolayer train --resume {shlex.quote(str(run))}"
     try:
         with open_regular(path) as file:
             data = read_tensors(file)
         tensors, metadata = unpack(data)
     except FileNotFoundError:
         if status in ("completed", "diverged"):
-            raise RunError(f"{path}: is missing") from None
-        how = "its training was interrupted" if status == "interrupted" else "its training has not come to its end"
-        raise RunError(f"{run}: has no model yet, as {how}; {again}") from None
+            raise RunError("is missing", path=path) from None
+        how = "its training was interrupted" if status == "interrupted" else "its training has not ended"
+        raise RunError(f"has no model yet: {how}", path=run, hint=again) from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RunError(unreadable(error), path=path) from None
     except ValueError as error:
-        raise RunError(f"{path}: {error}") from None
+        raise RunError(str(error), path=path) from None
     if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):
         if status == "running":  # killed in the instant before run.json was written
-            raise RunError(f"{run}: its training has not come to its end; {again}")
-        raise RunError(f"{path}: is not the model of this run, or was changed")
+            raise RunError("its training has not ended", path=run, hint=again)
+        raise RunError("is not the model of this run, or was changed", path=path)
     if "columns" not in metadata:
-        raise RunError(f"{run}: was not trained on a table, but on data that were drawn", usage=True)
+        raise RunError("was trained on random data, not on a table", path=run, usage=True)
     return _model(path, tensors, metadata["columns"])
 
 
@@ -97,12 +97,12 @@ def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Predicto
         shapes |= {"targets.mean": (D_out,), "targets.deviation": (D_out,)}
         shapes |= {"linear.weight": (D_out, D_in), "linear.bias": (D_out,), "constant": (D_out,)}
         if any(tensors[name].shape != shape for name, shape in shapes.items()):
-            raise RunError(f"{path}: is damaged: its tensors do not have the shapes of its columns")
+            raise RunError("is damaged: the shapes of its tensors do not fit its columns", path=path)
         w1, b1, w2, b2, mean, deviation, *baseline = (tensors[name] for name in shapes)
     except KeyError as error:
-        raise RunError(f"{path}: lacks the tensor {error.args[0]}; it is of another twolayer") from None
+        raise RunError(f"has no tensor {error.args[0]}; another version of twolayer wrote it", path=path) from None
     except DataError as error:
-        raise RunError(f"{path}: {error}") from None
+        raise RunError(str(error), path=path) from None
     return Predictor(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
 
 

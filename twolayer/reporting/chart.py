@@ -111,7 +111,7 @@ def title(runs: Sequence[SavedRun]) -> str:
     """What tells the runs apart; of one run its name, config, shape and step."""
     if len(runs) == 1:
         run, values = runs[0], runs[0].values
-        name, config, shape = _short(run.name, 40), _short(run.word("config"), 40), _short(run.word("shape"), 40)
+        name, config, shape = _short(run.name, 40), _short(run.text("config"), 40), _short(run.text("shape"), 40)
         parts = [
             *([config] if config and not name.startswith(config) else []),
             *([shape] if shape else []),

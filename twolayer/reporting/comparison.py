@@ -181,7 +181,7 @@ def computed(runs: Sequence[SavedRun], differ: set[str]) -> Iterator[tuple[str, 
     if not any(key.startswith("data.") for key in differ):
         keys += [key for key, causes in BEGUN.items() if not differ & causes]
     for key in keys:
-        values = [run.told(key) or None for run in runs]
+        values = [run.texts(key) or None for run in runs]
         if len({value for value in values if value is not None}) > 1:
             yield key, values
 

@@ -20,7 +20,7 @@ ENDINGS = (".png", ".svg", ".pdf", ".html")
 def check_name(path: Path) -> None:
     """Raise RunError for a file that is none of what is drawn."""
     if path.suffix.lower() not in ENDINGS:
-        raise RunError(f"{path}: a plot is a picture or a page; name it {', '.join(ENDINGS[:-1])} or .html", usage=True)
+        raise RunError(f"its name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}", path=path, usage=True)
 
 
 def write(runs: Sequence[SavedRun], path: Path, scale: downsampling.Scale = "auto") -> list[str]:

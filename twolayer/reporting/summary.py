@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from twolayer.formatting import duration, safe, shown
-from twolayer.runs.folder import HISTORY
+from twolayer.runs.run_files import HISTORY
 from twolayer.runs.saved_run import SavedRun
 
 
@@ -45,7 +45,7 @@ def _measure(run: SavedRun, name: str) -> Metric:
 def summary_lines(run: SavedRun, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
     """The lines, each with its name; `each` is seconds an iteration where the run itself cannot know."""
     lines = [("run", f"{safe(run.name)}, {_status(run)}"), ("config", _config(run)), ("engine", _engine(run))]
-    lines += [("note", run.word("note"))]
+    lines += [("note", run.text("note"))]
     for name, measure in metrics(run).items():
         what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
         if name == "lr":
@@ -76,7 +76,7 @@ def _status(run: SavedRun) -> str:
     if run.status == "diverged" and (at := run.number("diverged_at")) is not None:
         said.append(f"the loss at {at:.0f} is not finite")
     if run.status == "failed":
-        said.append(run.word("error"))
+        said.append(run.text("error"))
     if run.unsealed and done:
         said.append(f"unsealed after {done - run.unsealed}" if run.unsealed < done else "unsealed")
     return ", ".join(part for part in said if part)
@@ -92,7 +92,7 @@ def _local(stamp: object) -> str:
 
 def _config(run: SavedRun) -> str:
     config = run.config
-    said = [run.word("config"), config.shape if config is not None else run.word("shape")]
+    said = [run.text("config"), config.shape if config is not None else run.text("shape")]
     known = run.values or run.info
     said += [f"{key} {shown(known[key])}" for key in ("lr", "seed") if isinstance(known.get(key), (int, float, str))]
     return ", ".join(part for part in said if part)
@@ -101,9 +101,9 @@ def _config(run: SavedRun) -> str:
 def _engine(run: SavedRun) -> str:
     config = run.config
     if config is None:
-        return ", ".join(word for word in (run.word("engine"), run.word("form"), run.word("device")) if word)
+        return ", ".join(word for word in (run.text("engine"), run.text("form"), run.text("device")) if word)
     threads = f"{config.threads} thread{'s' * (config.threads != 1)}"
-    return f"{config.engine_name}, {threads}, {run.told('device') or config.device}"
+    return f"{config.engine_name}, {threads}, {run.texts('device') or config.device}"
 
 
 def _time(run: SavedRun, each: float | None, micro: str) -> str:

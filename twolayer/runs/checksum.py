@@ -14,8 +14,8 @@ from twolayer.files import Folder
 
 BLANK = "0" * 64  # stands for the checksum in what the checksum is of
 MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
-_NO_TENSORS = "is no safetensors file, or damaged"
-_OTHER = "is damaged: its checksum is another"
+_NO_TENSORS = "is not a safetensors file, or is damaged"
+_OTHER = "is damaged: its checksum does not match"
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -55,7 +55,7 @@ def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     except _DAMAGE:
         raise ValueError(_NO_TENSORS) from None
     if size != 8 + length + max(ends, default=0):
-        raise ValueError("is damaged: it is not as long as its header says")
+        raise ValueError("is damaged: its size is not the one in its header")
     return dict(metadata), size
 
 

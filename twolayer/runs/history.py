@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from twolayer.files import Folder, open_regular
+from twolayer.files import Folder, open_regular, unreadable
+from twolayer.formatting import json_number
 
 MAX_LINE = 2**16  # bytes of a row; more is no row of ours, and may be gigabytes
 
@@ -56,8 +57,7 @@ def csv_row(row: Sequence[float]) -> str:
 
 def jsonl_row(columns: Sequence[str], row: Sequence[float]) -> str:
     """A row of JSON lines; what JSON has no number for (nan, inf) is null."""
-    values = (value if math.isfinite(value) else None for value in row)
-    return json.dumps(dict(zip(columns, values, strict=True))) + "\n"
+    return json.dumps(dict(zip(columns, map(json_number, row), strict=True))) + "\n"
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Reader:
         except FileNotFoundError:
             self.problem = "is missing"
         except OSError as error:
-            self.problem = f"cannot be read: {error.strerror or error}"
+            self.problem = unreadable(error)
 
     def _start(self, line: bytes) -> None:
         unit, *names = line.decode(errors="replace").strip().split(",")
@@ -154,7 +154,7 @@ class Reader:
             self.unit, self.columns = unit, {name: array("d") for name in names}
             self._place, self._latest = len(line), line
         else:
-            self.problem = "is damaged; it is no table of losses"
+            self.problem = "is damaged: it is not a table of losses"
 
     def _add(self, lines: Sequence[bytes]) -> None:
         """Take in the lines up to the first that is damaged: a line at a time would take five times as long."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from twolayer.errors import RunError
-from twolayer.files import open_regular
-from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, RUNS, check_history, check_inside
+from twolayer.files import open_regular, unreadable
+from twolayer.runs.folder import RUNS
 from twolayer.runs.history import scan
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, check_history, check_inside
 from twolayer.runs.saved_run import read_status
 
 COLUMNS = (
@@ -27,9 +28,9 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
     except FileNotFoundError:
         if folder == RUNS:
             return [], [f"no runs here: there is no folder {RUNS}"]
-        raise RunError(f"{folder}: no such folder", usage=True) from None
+        raise RunError("no such folder", path=folder, usage=True) from None
     except OSError as error:
-        raise RunError(f"{folder}: cannot be read: {error.strerror or error}") from None
+        raise RunError(unreadable(error), path=folder) from None
     found: list[tuple[str, tuple[Any, ...]]] = []
     broken = []
     for path in sorted(paths, key=_natural, reverse=True):
@@ -40,13 +41,13 @@ def listed(folder: Path) -> tuple[list[tuple[Any, ...]], list[str]]:
             gone = [part for part in _parts(info) if not (path / part).exists()]
             broken += [f"{path / part}: is missing" for part in gone]
             if HISTORY not in gone and (size := info.get("history_bytes", there := _size(path / HISTORY))) != there:
-                broken.append(f"{path / HISTORY}: is damaged: it has {there} bytes, and {INFO} says {size}")
+                broken.append(f"{path / HISTORY}: is damaged: it has {there} bytes, but {INFO} says {size}")
         except RunError as error:
             broken.append(str(error))
         except OSError as error:
-            broken.append(f"{path / HISTORY}: cannot be read: {error.strerror or error}")
+            broken.append(f"{path / HISTORY}: {unreadable(error)}")
         except (ValueError, IndexError):
-            broken.append(f"{path / HISTORY}: is damaged; it is no table of losses")
+            broken.append(f"{path / HISTORY}: is damaged: it is not a table of losses")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(broken)
 
 
@@ -69,7 +70,7 @@ def _brief(path: Path, info: dict[str, Any], status: str) -> tuple[Any, ...]:
     if status in ("running", "killed"):  # run.json has not been told
         problem, _ = check_history(path, info)
         if problem:
-            raise RunError(f"{path / HISTORY}: {problem}")
+            raise RunError(problem, path=path / HISTORY)
         with open_regular(path / HISTORY) as file:
             figures = scan(file)
         losses = {"iterations": figures.count, **figures.named()}

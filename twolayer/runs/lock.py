@@ -11,25 +11,28 @@ from twolayer.files import Folder, named
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process is at work in the folder."""
+    """Whether a process trains the run in the folder."""
     with named(path), Folder(path) as folder:
         return not lock(folder.descriptor, shared=True)
 
 
 def hold(path: Path) -> Folder:
-    """Lock the folder itself: the lock goes with the process, however that ends, and leaves no file."""
+    """Open and lock a run folder. The system releases the lock when the process ends; no lock file is left.
+
+    Raises RunError where another process has it.
+    """
     with named(path):
         folder = Folder(path)
-    for _ in range(5):  # `twolayer runs` may be looking, for an instant
+    for _ in range(5):  # another process may have it for an instant, to ask whether it is locked
         if lock(folder.descriptor):
             return folder
         time.sleep(0.02)
     folder.close()
-    raise RunError(f"{path}: another process is at work there", usage=True)
+    raise RunError("another process is training this run", path=path, usage=True)
 
 
 def lock(folder: int, *, shared: bool = False) -> bool:
-    """Lock a folder, unless another process has; whether that was so."""
+    """Lock a folder, given as a descriptor; False where another process has locked it."""
     if sys.platform != "win32":
         import fcntl
 

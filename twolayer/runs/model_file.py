@@ -11,9 +11,9 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from twolayer.errors import RunError
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
-from twolayer.runs.folder import CONFIG, MODEL
+from twolayer.runs.run_files import CONFIG, MODEL
 from twolayer.runs.saved_run import SavedRun
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -53,26 +53,26 @@ def read(run: SavedRun) -> ModelFile | None:
         tensors = safetensors.numpy.load(data)
     except FileNotFoundError:
         if run.status in ("completed", "diverged"):
-            raise RunError(f"{path}: is missing") from None
+            raise RunError("is missing", path=path) from None
         return None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RunError(unreadable(error), path=path) from None
     except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
-        raise RunError(f"{path}: is no safetensors file, or damaged") from None
+        raise RunError("is not a safetensors file, or is damaged", path=path) from None
     except ValueError as error:
-        raise RunError(f"{path}: {error}") from None
+        raise RunError(str(error), path=path) from None
     if "model_sha256" in run.info and run.info["model_sha256"] != digest(data):
-        raise RunError(f"{path}: is not the model of this run, or was changed")
+        raise RunError("is not the model of this run, or was changed", path=path)
     if missing := [name for name in TENSORS if name not in tensors]:
-        raise RunError(f"{path}: lacks the tensor {missing[0]}")
+        raise RunError(f"has no tensor {missing[0]}", path=path)
     w1, b1, w2, b2 = (tensors[name] for name in TENSORS)
     are_layers = (w1.ndim, w2.ndim) == (2, 2) and w1.size and w2.size
     are_layers = are_layers and (w1.shape[:1], w2.shape[:1], w2.shape[1:]) == (b1.shape, b2.shape, b1.shape)
     if not are_layers or any(tensors[name].dtype.kind != "f" for name in TENSORS):
-        raise RunError(f"{path}: its tensors are not those of two layers")
+        raise RunError("its tensors are not those of two layers", path=path)
     sizes = {"D_in": w1.shape[1], "H": len(b1), "D_out": len(b2)}
     if any(run.values.get(key, size) != size for key, size in sizes.items()):
-        raise RunError(f"{path}: its shapes are not those in {run.path / CONFIG}")
+        raise RunError(f"its shapes are not those in {run.path / CONFIG}", path=path)
     inputs, outputs = _names(metadata.get("columns"))
     iterations = str(metadata.get("iteration"))
     return ModelFile(

@@ -14,15 +14,16 @@ from typing import Any
 
 from twolayer.config import loading
 from twolayer.config.schema import Config, flat
-from twolayer.errors import ConfigError, RunError
+from twolayer.errors import ConfigError, NotARunError, RunError
+from twolayer.files import reading, unreadable
 from twolayer.formatting import counted, safe
 from twolayer.runs.checksum import Seal, digest
-from twolayer.runs.folder import CONFIG, HISTORY, INFO, MODEL, check_history, read_config, read_info
 from twolayer.runs.history import Figures, Reader
 from twolayer.runs.lock import is_held
+from twolayer.runs.run_files import CONFIG, HISTORY, INFO, MODEL, check_history, read_config, read_info
 
 STATES = ("running", "killed", "interrupted", "completed", "diverged", "failed", "broken")
-_UNTOLD = ("running", "killed", "broken")  # run.json has not been told how it ended
+_UNFINISHED = ("running", "killed", "broken")  # run.json has no end yet
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class SavedRun:
             return None
         return float(value)
 
-    def word(self, key: str) -> str:
+    def text(self, key: str) -> str:
         """A text in run.json, where it is one, without what a terminal could act on."""
         value = self.info.get(key)
         return safe(value) if isinstance(value, str) else ""
 
-    def told(self, key: str) -> str:
+    def texts(self, key: str) -> str:
         """A text in run.json, as `word`, and what it was in the run's continuations, where that was other."""
         again = self.info.get("resumed")
         all_told = [self.info, *(again if isinstance(again, list) else [])]
@@ -89,7 +90,7 @@ class SavedRun:
     @property
     def seconds(self) -> float | None:
         """How long the training took, where it is known: until the end, run.json has that of a checkpoint before."""
-        return self.number("seconds") if self.status not in _UNTOLD else None
+        return self.number("seconds") if self.status not in _UNFINISHED else None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -102,11 +103,9 @@ def read(path: Path, before: SavedRun | None = None) -> SavedRun:
 
     Raises RunError where the folder is none of a run: it has none of a run's files.
     """
-    try:
+    with reading(path, RunError):
         if not any(os.path.lexists(path / name) for name in (INFO, CONFIG, HISTORY)):
-            raise RunError(f"{path}: is no run folder; it has no {INFO}", usage=True)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise NotARunError(f"is not a run folder: it has no {INFO}", path=path, usage=True)
     found = _read(path, before)
     for _ in range(3):
         if not found.problems or found.status == "broken" or read_status(path)[0] == found.info:
@@ -120,10 +119,13 @@ def _read(path: Path, before: SavedRun | None) -> SavedRun:
     try:
         info, status = read_status(path)
         if status == "broken":
-            problems.append(f"{path / INFO}: is damaged; it does not say the run's status")
+            problems.append(f"{path / INFO}: is damaged: it has no valid status")
+    except NotARunError:
+        info, status = {}, "broken"
+        problems.append(f"{path / INFO}: is missing")
     except RunError as error:
         info, status = {}, "broken"
-        problems.append(str(error).replace("is no run folder; it has no run.json", "is broken; run.json is missing"))
+        problems.append(str(error))
     config = None
     digests = info.get("config_sha256")
     if before is not None and before.config is not None and before.info.get("config_sha256") == digests:
@@ -138,14 +140,16 @@ def _read(path: Path, before: SavedRun | None) -> SavedRun:
     seal = None
     if history.problem:
         problems.append(f"{path / HISTORY}: {history.problem}")
-    elif status not in _UNTOLD and isinstance(count := info.get("iterations"), int) and count != len(history):
-        problems.append(f"{path / HISTORY}: has {counted(len(history), 'row')}, and {INFO} says {count}")
+    elif status not in _UNFINISHED and isinstance(count := info.get("iterations"), int) and count != len(history):
+        problems.append(f"{path / HISTORY}: has {counted(len(history), 'row')}, but {INFO} says {count}")
     else:
         problem, seal = _check_history(path, info, before)
         if problem:
             problems.append(f"{path / HISTORY}: {problem}")
-        elif status not in _UNTOLD:
-            problems += [f"{path / INFO}: its {key} is not that of {HISTORY}" for key in _other_losses(info, history)]
+        elif status not in _UNFINISHED:
+            problems += [
+                f"{path / INFO}: its {key} is not the one in {HISTORY}" for key in _other_losses(info, history)
+            ]
     if status == "completed" and not os.path.lexists(path / MODEL):
         problems.append(f"{path / MODEL}: is missing")
     return SavedRun(path, status, info, config, history, tuple(map(safe, problems)), seal)
@@ -156,7 +160,7 @@ def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None)
     try:
         return check_history(path, info, before.seal if before is not None else None)
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}", None
+        return unreadable(error), None
 
 
 def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:
@@ -184,7 +188,7 @@ def _config(path: Path, digests: object) -> Config:
     try:
         config = loading.resolve(str(file.absolute()), environment={}, read=False, raw=raw).config
     except ConfigError as error:
-        raise RunError(f"{file}: cannot be understood: {error.problems[0].message}") from None
+        raise RunError(f"is not valid: {error.problems[0].message}", path=file) from None
     if isinstance(digests, list) and digest(raw) not in digests:
-        raise RunError(f"{file}: was changed since")
+        raise RunError("was changed after the training started", path=file)
     return config

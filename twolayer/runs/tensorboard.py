@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from twolayer.config.schema import Config
 from twolayer.errors import extra
 from twolayer.files import named, write_all
-from twolayer.runs.folder import HISTORY, Run
+from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, Reader
+from twolayer.runs.run_files import HISTORY
 
 with extra("tensorboard", "tensorboard"):
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog

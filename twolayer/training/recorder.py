@@ -26,8 +26,10 @@ from twolayer.files import named
 from twolayer.hardware.device import device_name
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checkpoint import Checkpoint
-from twolayer.runs.folder import CHECKPOINTS, CONFIG, HISTORY, MODEL, CheckpointInterval, Run
+from twolayer.runs.checkpoint_interval import CheckpointInterval
+from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, csv_row, scan
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, MODEL
 from twolayer.tables.options import FileData
 from twolayer.training.loop import Fit, Outcome
 from twolayer.version import __version__
@@ -81,7 +83,7 @@ class Recording:
         self.save()
         outcome = self.fit.finish()
         digest = self._save_model(self.fit, outcome.kept)
-        scores = {f"final_{name}": _finite(value) for name, value in outcome.scores.items()}
+        scores = {f"final_{name}": formatting.json_number(value) for name, value in outcome.scores.items()}
         self.end("completed", 0, model_sha256=digest, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
         return outcome
 
@@ -138,11 +140,6 @@ class Recording:
         for part in parts:
             digest.update(part)
         return digest.hexdigest()
-
-
-def _finite(value: float) -> float | None:
-    """The number, as far as JSON has it."""
-    return value if math.isfinite(value) else None
 
 
 def start_recording(
@@ -283,4 +280,4 @@ def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
     free = shutil.disk_usage(path).free
     if free < need:
         sizes = f"{formatting.size(free)} free, and the run may need {formatting.size(need)}"
-        raise RunError(f"{path}: the disk has {sizes}; {advice}")
+        raise RunError(f"the disk has {sizes}", path=path, hint=advice)

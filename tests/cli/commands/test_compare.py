@@ -278,7 +278,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
     assert not any(row["what"] in ("lr", "seed") for row in rows)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "runs/broken/run.json: is damaged; it does not say its format",
+        "runs/broken/run.json: is damaged: it has no format number",
         "runs/damaged/history.csv: is damaged after row 1",
         "runs/unset/config.yaml: is missing",
         "error: damaged: runs/damaged/history.csv: is damaged after row 1",
@@ -291,7 +291,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
         (["a"], "error: two runs or more are compared; give another RUN"),
         (["--expect-equal", "a"], "error: two runs or more are compared; give another RUN"),
         ([], "error: Missing argument 'RUN'."),
-        (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists those there are"),
+        (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists all runs"),
         (["a", "again", "--expect-equal=-1"], "error: --expect-equal: must be a number, 0 or more, not '-1'"),
         (["a", "again", "--expect-equal=nan"], "error: --expect-equal: must be a number, 0 or more, not 'nan'"),
         (["a", "again", "--expect-equal=inf"], "error: --expect-equal: must be a number, 0 or more, not 'inf'"),

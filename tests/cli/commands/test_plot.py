@@ -234,7 +234,7 @@ def test_runs_in_every_state_are_drawn_and_what_is_wrong_is_told(place: Path) ->
         done = plot(place, *names, "-o", "all.svg")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
-        "runs/broken/run.json: is damaged; it is no JSON",
+        "runs/broken/run.json: is damaged: it is not JSON",
         "runs/broken/history.csv: is damaged after row 500",
         "runs/empty: has no losses",
         "wrote all.svg",
@@ -267,14 +267,14 @@ def test_a_run_that_is_named_twice_is_drawn_once(place: Path) -> None:
     [
         ("default-1", 2, "Missing option '-o' / '--out'."),
         ("-o x.png", 2, "Missing argument 'RUN'."),
-        ("default-1 -o x.jpg", 2, "x.jpg: a plot is a picture or a page; name it .png, .svg, .pdf or .html"),
-        ("default-1 -o x", 2, "x: a plot is a picture or a page; name it .png, .svg, .pdf or .html"),
+        ("default-1 -o x.jpg", 2, "x.jpg: its name must end in .png, .svg, .pdf or .html"),
+        ("default-1 -o x", 2, "x: its name must end in .png, .svg, .pdf or .html"),
         ("default-1 -o runs/default-1/run.json", 2, "name it .png, .svg, .pdf or .html"),
         ("default-1 -o folder.png", 1, "folder.png: cannot be written: Is a directory"),
         ("default-1 -o no/x.png", 1, "no/x.png: cannot be written: No such file or directory"),
         ("default-1 -o x.png --scale sqrt", 2, "'sqrt' is not one of 'auto', 'log', 'linear'"),
         ("default-1 nope -o x.png", 2, "nope: no such run folder"),
-        (". -o x.png", 2, ".: is no run folder; it has no run.json"),
+        (". -o x.png", 2, ".: is not a run folder: it has no run.json"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(

@@ -153,7 +153,7 @@ def test_the_scale_is_what_is_asked_for(folder: Path) -> None:
 def test_no_run_is_a_usage_error_that_says_so(folder: Path) -> None:
     done = without_torch("show", "nothing", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: nothing: no such run folder; `twolayer runs` lists those there are\n"
+    assert done.stderr == "error: nothing: no such run folder; `twolayer runs` lists all runs\n"
 
 
 # --- Runs in any state
@@ -182,14 +182,14 @@ def test_a_running_run_is_told_as_running(run: Path) -> None:
         (
             "run.json",
             "{",
-            "run.json: is damaged; it is no JSON",
+            "run.json: is damaged: it is not JSON",
             ["broken, 5 iterations", "8 x 3 -> 4 -> 2", "iteration"],
         ),
-        ("run.json", None, "is broken; run.json is missing", ["broken, 5 iterations", "8 x 3 -> 4 -> 2"]),
+        ("run.json", None, "run.json: is missing", ["broken, 5 iterations", "8 x 3 -> 4 -> 2"]),
         (
             "config.yaml",
             "N: x",
-            "config.yaml: cannot be understood: must be",
+            "config.yaml: is not valid: must be",
             ["completed", "8 x 3 -> 4 -> 2", "final"],
         ),
         (

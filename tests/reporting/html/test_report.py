@@ -471,7 +471,10 @@ def test_a_hundred_thousand_iterations_are_all_there_in_six_megabytes(place: Pat
 def test_only_a_page_is_written_and_whole(place: Path) -> None:
     for name in ("report.txt", "model.safetensors", "report"):
         done = without_torch("report", "default-1", "-o", name, cwd=place)
-        assert (done.returncode, done.stderr) == (2, f"error: {name}: a report is a page; name it .html\n")
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"error: {name}: a report is an HTML page; its name must end in .html\n",
+        )
         assert not (place / name).exists()
     done = without_torch("report", "default-1", "-o", "nowhere/report.html", cwd=place)
     assert (done.returncode, done.stderr) == (

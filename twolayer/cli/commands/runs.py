@@ -19,7 +19,7 @@ commands = typer.Typer()
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
 def runs_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the runs.")] = RUNS,
     format_: FormatOption = "table",
 ) -> None:
     """List the runs, newest first."""

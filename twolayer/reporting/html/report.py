@@ -30,7 +30,7 @@ ENDINGS = (".html", ".htm")
 def check_name(path: Path) -> None:
     """Raise RunError for a file that is no page."""
     if path.suffix.lower() not in ENDINGS:
-        raise RunError(f"{path}: a report is a page; name it .html", usage=True)
+        raise RunError("a report is an HTML page", path=path, hint="its name must end in .html", usage=True)
 
 
 def write(runs: Sequence[SavedRun], path: Path) -> list[str]:

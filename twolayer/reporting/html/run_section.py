@@ -66,7 +66,7 @@ def run_section(run: SavedRun, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "status": run.status,
-        "note": run.word("note"),
+        "note": run.text("note"),
         "facts": _facts(run),
         "ending": _ending(run),
         "problems": problems,
@@ -127,14 +127,14 @@ def _words(column: str) -> str:
 
 def _facts(run: SavedRun) -> list[str]:
     """What the run is, in a line: config, sizes, engine, device, when, and how long."""
-    form, seconds = run.word("form"), run.seconds
+    form, seconds = run.text("form"), run.seconds
     return [
         _value(fact)
         for fact in (
-            run.word("config"),
-            run.config.shape.translate(SIGNS) if run.config else run.word("shape"),
-            run.word("engine") + (f" ({form})" if form not in ("", "auto") else ""),
-            run.told("device"),
+            run.text("config"),
+            run.config.shape.translate(SIGNS) if run.config else run.text("shape"),
+            run.text("engine") + (f" ({form})" if form not in ("", "auto") else ""),
+            run.texts("device"),
             _time(run.info["started"]) if "started" in run.info else "",
             duration(seconds) if seconds else "",
         )
@@ -158,7 +158,7 @@ def _ending(run: SavedRun) -> str:
         "interrupted": f"Was interrupted after {done}. Go on with it by: {again}",
         "diverged": f"The loss was no finite number any more{f' in {unit} {at:,.0f}' if at else ''}. "
         "The model holds the last weights that gave a finite one.",
-        "failed": f"Failed after {done}: {run.word('error') or 'run.json does not say why'}",
+        "failed": f"Failed after {done}: {run.text('error') or 'run.json does not say why'}",
     }.get(run.status, "")
 
 

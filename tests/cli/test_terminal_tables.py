@@ -1,0 +1,88 @@
+"""Small tables on the screen: what there is no room for is left out or wrapped, and never a number cut."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from twolayer.cli import terminal
+
+NAMES = ("run", "status", "loss", "val_loss", "note")
+ROWS = [("default-1", "completed", 0.123456, 0.234567, "a note of some words"), ("b", "killed", 1e-300, None, "")]
+TEXT = st.text("ab\x1b日 ", max_size=40)
+
+
+def printed(
+    width: int, rows: Sequence[tuple[object, ...]], drop: tuple[str, ...] = (), *, is_terminal: bool = True
+) -> list[str]:
+    """The lines of a table on a screen of a width."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=is_terminal, color_system=None, soft_wrap=not is_terminal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "out", lambda: console)
+        terminal.rows(NAMES, rows, "table", drop=drop)
+    return file.getvalue().splitlines()
+
+
+def test_where_there_is_room_nothing_is_left_out() -> None:
+    assert printed(80, ROWS, ("note",)) == [
+        "run        status     loss      val_loss  note",
+        "default-1  completed  0.123456  0.234567  a note of some words",
+        "b          killed     1e-300",
+    ]
+
+
+def test_columns_make_room_in_the_order_given_and_are_named() -> None:
+    for is_terminal in (True, False):
+        assert printed(40, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal) == [
+            "run        status     loss      val_loss",
+            "default-1  completed  0.123456  0.234567",
+            "b          killed     1e-300",
+            "no room for note",
+        ]
+        assert printed(39, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal) == [
+            "run        status     loss",
+            "default-1  completed  0.123456",
+            "b          killed     1e-300",
+            "no room for val_loss, note",
+        ]
+
+
+def test_on_a_terminal_long_text_is_wrapped_between_words() -> None:
+    assert printed(50, ROWS) == [
+        "run        status     loss      val_loss  note",
+        "default-1  completed  0.123456  0.234567  a note",
+        "                                          of some",
+        "                                          words",
+        "b          killed     1e-300",
+    ]
+
+
+def test_elsewhere_a_line_stays_a_line() -> None:
+    assert max(map(len, printed(20, ROWS, is_terminal=False))) > 60
+
+
+@given(
+    st.integers(30, 120),
+    st.lists(
+        st.tuples(st.text("ab\x1b日", max_size=12), st.floats(), st.floats(), st.floats(), st.text("ab ")), max_size=3
+    ),
+    st.permutations(NAMES[1:]),
+)
+def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
+    width: int, rows: Sequence[tuple[object, ...]], drop: list[str]
+) -> None:
+    for given_drop in ((), tuple(drop)):
+        lines = printed(width, rows, given_drop)
+        assert max(map(cell_len, lines)) <= width or len(lines[0].split()) == 1
+        left_out = " ".join(" ".join(lines).split()).partition("no room for ")[2].split(", ")
+        assert lines[0].split() == [name for name in NAMES if name not in left_out]
+        for row in rows:
+            for name, value in zip(NAMES, row, strict=True):
+                assert not isinstance(value, float) or name in left_out or any(str(value) in line for line in lines)

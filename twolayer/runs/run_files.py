@@ -1,0 +1,127 @@
+"""The files of a run folder: their names, and how they are read and verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twolayer.errors import NotARunError, RunError
+from twolayer.files import Folder, open_regular, unreadable
+from twolayer.runs import checksum
+
+FORMAT = 2  # of the folder; a newer one is refused. In 1, which twolayer 0.1.0 wrote, run.json has no checksums
+INFO = "run.json"
+CONFIG = "config.yaml"
+HISTORY = "history.csv"
+MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+MAX_INFO, MAX_CONFIG = 64 * 2**20, 2**20  # bytes of run.json and config.yaml; larger files are refused
+
+
+def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
+    """The content of `run.json`; with `folder`, in that open folder.
+
+    Raises NotARunError where there is none, RunError where it is damaged.
+    """
+    file = path / INFO
+    try:
+        with open_regular(file, MAX_INFO) if folder is None else folder.open(INFO, MAX_INFO) as opened:
+            data = opened.read()
+        info = json.loads(data)
+    except FileNotFoundError:
+        raise NotARunError(f"is not a run folder: it has no {INFO}", path=path, usage=True) from None
+    except OSError as error:
+        raise RunError(unreadable(error), path=file) from None
+    except (ValueError, RecursionError):
+        raise RunError("is damaged: it is not JSON", path=file) from None
+    if not isinstance(info, dict) or not isinstance(info.get("format"), int):
+        raise RunError("is damaged: it has no format number", path=file)
+    if info["format"] > FORMAT:
+        reason = f"has format {info['format']}, and this version of twolayer reads {FORMAT} at most"
+        raise RunError(reason, path=file, hint="install a newer version")
+    if (info["format"] > 1 or "sha256" in info) and not checksum.is_sealed(data, info):
+        raise RunError("is damaged or was edited: its checksum does not match", path=file)
+    info.pop("sha256", None)
+    return info
+
+
+def read_config(path: Path, folder: Folder | None = None) -> bytes:
+    """The run's config.yaml; with `folder`, in that open folder. Raises RunError where it cannot be read."""
+    file = path / CONFIG
+    try:
+        with open_regular(file, MAX_CONFIG) if folder is None else folder.open(CONFIG, MAX_CONFIG) as opened:
+            return opened.read()
+    except FileNotFoundError:
+        raise RunError("is missing", path=file) from None
+    except OSError as error:
+        raise RunError(unreadable(error), path=file) from None
+
+
+def check_history(
+    path: Path, info: Mapping[str, Any], known: checksum.Seal | None = None
+) -> tuple[str, checksum.Seal | None]:
+    """What is wrong with a run's history, empty if nothing; and the seal that it matches, None if there is no seal.
+
+    For a run that has ended the checksum is in `run.json`; otherwise in the newest checkpoint that is not damaged, for
+    the rows up to that checkpoint. A seal that is `known` to match is not computed again. Raises OSError.
+    """
+    size, digest = info.get("history_bytes"), info.get("history_sha256")
+    with open_regular(path / HISTORY) as file:
+        actual_size = os.fstat(file.fileno()).st_size
+        if info.get("status") != "running" and isinstance(size, int) and isinstance(digest, str):
+            seal = checksum.Seal(size, digest)
+            if actual_size == size and (seal == known or seal.fits(file)):
+                return "", seal
+            return f"is damaged: its checksum is not the one in {INFO}", None
+        with suppress(OSError), Folder(path) as folder, Folder(Path(CHECKPOINTS), inside=folder) as checkpoints:
+            for name, seal in checksum.seals(checkpoints):
+                if seal == known or seal.fits(file):
+                    return "", seal
+                if checksum.is_whole(checkpoints, name):
+                    return f"is damaged in its first {seal.rows} rows: their checksum is not the checkpoint's", None
+    return "", None
+
+
+def check_files(path: Path) -> dict[str, Any]:
+    """The content of `run.json`, after the checksums of config and history, where these exist, were verified.
+
+    Raises RunError.
+    """
+    info = read_info(path)
+    digests = info.get("config_sha256")
+    if (path / CONFIG).exists() and isinstance(digests, list) and checksum.digest(read_config(path)) not in digests:
+        raise RunError("is not the config of this run, or was changed", path=path / CONFIG)
+    try:
+        problem, _ = check_history(path, info)
+    except FileNotFoundError:
+        problem = ""
+    except OSError as error:
+        problem = unreadable(error)
+    if problem:
+        raise RunError(problem, path=path / HISTORY)
+    return info
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Raise RunError where a run in a folder of runs is a link to a place outside it. Raises OSError."""
+    if path != folder and path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"is a link to a place outside {folder}", path=path, usage=True)
+
+
+def check_writable(status: os.stat_result | None, path: Path) -> None:
+    """Raise RunError where writing to the file would change another file, or could wait forever (a pipe, a device)."""
+    if status is None:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise RunError("is a link; nothing is written through links", path=path)
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise RunError(f"is {what}", path=path, hint="remove it")
+    if status.st_nlink > 1:
+        reason = "has another name elsewhere (a hard link), which would be written as well"
+        raise RunError(reason, path=path, hint="copy the file")
