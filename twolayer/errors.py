@@ -48,8 +48,13 @@ class Problem:
     key: str  # dotted; empty where the problem is not a key's
     message: str
 
+    @property
+    def label(self) -> str:
+        """The key, to be shown after the place; empty if the place is the key's own option, such as --lr."""
+        return "" if self.origin.name == f"--{self.key.replace('_', '-')}" else self.key
+
     def __str__(self) -> str:
-        key = f"{self.key}: " if self.key else ""
+        key = f"{self.label}: " if self.label else ""
         return safe(f"{self.origin.place}  {key}{self.message}")
 
 

@@ -81,9 +81,9 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--lr", "fast"], "--lr  lr: must be a positive number, or auto, not 'fast'"),
-        (["--epochs", "1.5"], "--epochs  epochs: must be"),
-        (["--device", "gpu"], "--device  device: must be"),
+        (["--lr", "fast"], "--lr  must be a positive number, or auto, not 'fast'"),
+        (["--epochs", "1.5"], "--epochs  must be"),
+        (["--device", "gpu"], "--device  must be"),
         (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
         (["--set", "epochs"], "--set epochs  must be KEY=VALUE"),
         (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),

@@ -11,17 +11,9 @@ import torch
 
 from tests.helpers.forking import clean_environment
 from twolayer.config.loading import load_config
-from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
 from twolayer.hardware import threads
 from twolayer.hardware.threads import choose_threads, cores, set_up
-
-
-def test_the_operations_are_those_of_the_products() -> None:
-    assert operations(load_config("scratch")) == 4 * 100 * 3 * 32 + 6 * 100 * 32 * 1
-    dual = load_config("default", engine="fused", form="dual")
-    assert operations(dual) == 2 * 64 * 64 * 100 + 6 * 64 * 100 * 10
-    assert operations(load_config("default", engine="manual")) == 4 * 64 * 1000 * 100 + 6 * 64 * 100 * 10
 
 
 def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:

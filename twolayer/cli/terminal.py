@@ -90,7 +90,7 @@ def error(what: TwolayerError | str) -> None:
     """One line on stderr; for a config, one line for each problem, led by its place as compilers do."""
     if isinstance(what, ConfigError):
         for problem in what.problems:
-            key = f"{safe(problem.key)}: " if problem.key else ""
+            key = f"{safe(problem.label)}: " if problem.label else ""
             err().print(
                 Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
             )
