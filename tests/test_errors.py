@@ -22,7 +22,8 @@ def made(text: str) -> list[TwolayerError]:
     """An error of each class, with the text wherever one may stand."""
     return [
         TwolayerError(text),
-        RunError(f"{text}: is gone"),
+        RunError("is missing", path=Path(text), hint=text),
+        errors.NotARunError(f"{text}: is not a run folder"),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
         errors.StateError(text),
         errors.DeviceError(text),

@@ -132,7 +132,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "run" / "model.safetensors"
     tensors, metadata = checkpoint.unpack(path.read_bytes())
     for change, message in (
-        ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
+        ({"linear.bias": torch.zeros(2)}, "is damaged: the shapes of its tensors do not fit its columns"),
         ({"constant": None}, "has no tensor constant"),
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}

@@ -125,7 +125,7 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *,
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
     else:
-        _print_table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
+        table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
 
 
 def fit(widths: Sequence[int], room: int, drop: Iterable[int], gap: int = 2) -> list[int]:
@@ -147,8 +147,8 @@ def no_room(names: Sequence[str]) -> Text:
     return Text(f"no room for {', '.join(names)}", "dim")
 
 
-def _print_table(lines: Sequence[Sequence[str]], drop: Sequence[str]) -> None:
-    """Print aligned columns; the first line has their names."""
+def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = ()) -> None:
+    """Print cells of safe text in aligned columns, fitted to the screen as in `rows`; the first line has the names."""
     names, room = lines[0], out().width
     columns = list(zip(*lines, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
@@ -172,7 +172,10 @@ def _wrapped_widths(
 ) -> list[int]:
     """Widths that fit into `room`, as far as wrapping text between words can make columns narrower."""
     smallest = [
-        max(cell_len(name), *(min(cell_len(word), _LONGEST_WORD) for cell in cells for word in cell.split()), 0)
+        max(
+            min(cell_len(word), _LONGEST_WORD)
+            for word in (name, "", *(word for cell in cells for word in cell.split()))
+        )
         for name, *cells in columns
     ]
     found, excess = list(widths), sum(widths[i] for i in kept) + 2 * (len(kept) - 1) - room

@@ -92,6 +92,14 @@ class SavedRun:
         return self.number("seconds") if self.status not in _UNFINISHED else None
 
     @property
+    def loss_kind(self) -> str:
+        """What kind of loss the history has, such as `mse, sum`; empty where the config cannot be read.
+
+        Numbers of losses of different kinds cannot be compared.
+        """
+        return f"{self.config.loss}, {self.config.reduction}" if self.config is not None else ""
+
+    @property
     def values(self) -> dict[str, Any]:
         """The config's keys and values; those inside `data` as `data.<key>`."""
         return dict(flat(self.config)) if self.config is not None else {}

@@ -382,8 +382,7 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
         (
             "stopped",
             1,
-            "stopped: has no model yet, as its training was interrupted; "
-            "resume it with: twolayer train --resume stopped",
+            "stopped: has no model yet: its training was interrupted; resume it with: twolayer train --resume stopped",
         ),
         ("run", 1, "run/model.safetensors: is damaged: its checksum does not match"),
     ):

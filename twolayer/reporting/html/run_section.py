@@ -12,7 +12,7 @@ from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
 from twolayer.reporting import comparison
-from twolayer.reporting.comparison import computed
+from twolayer.reporting.comparison import environment
 from twolayer.reporting.html import weight_images
 from twolayer.reporting.summary import metrics
 from twolayer.runs import model_file
@@ -92,7 +92,9 @@ def differences(runs: Sequence[SavedRun]) -> list[tuple[str, list[str]]]:
         (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
         for key in differ
     ]
-    other = [(CALLED[key], [_value(value or "?") for value in values]) for key, values in computed(runs, set(differ))]
+    other = [
+        (CALLED[key], [_value(value or "?") for value in values]) for key, values in environment(runs, set(differ))
+    ]
     return found + other
 
 
