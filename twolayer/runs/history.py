@@ -119,6 +119,12 @@ class Reader:
     def __len__(self) -> int:
         return len(self.columns["loss"])
 
+    def figures(self) -> Figures:
+        """The number of rows, and the first, best and last loss."""
+        found = Figures()
+        found.add(self.columns["loss"])
+        return found
+
     def row(self, index: int) -> tuple[int, *tuple[float, ...]]:
         """A row as it is written: its number (from 1), the loss, and what more."""
         return (index + 1, *(column[index] for column in self.columns.values()))

@@ -17,7 +17,7 @@ from twolayer.config.schema import Config, flat
 from twolayer.errors import ConfigError, NotARunError, RunError
 from twolayer.formatting import counted, safe
 from twolayer.runs.checksum import Seal, digest
-from twolayer.runs.history import Figures, Reader
+from twolayer.runs.history import Reader
 from twolayer.runs.lock import is_held
 from twolayer.runs.run_files import CONFIG, HISTORY, INFO, MODEL, check_history, read_config, read_info
 
@@ -141,7 +141,7 @@ def _read(path: Path, before: SavedRun | None) -> SavedRun:
         config = before.config
     else:
         try:
-            config = _config(path, digests)
+            config = load_config(path, digests)
         except RunError as error:
             problems.append(str(error))
     history = before.history if before is not None else Reader(path / HISTORY)
@@ -174,9 +174,7 @@ def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None)
 
 def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:
     """The losses in run.json, by their names, that are not those of the history."""
-    figures = Figures()
-    figures.add(history.columns["loss"])
-    return [key for key, loss in figures.named().items() if key in info and info[key] != loss]
+    return [key for key, loss in history.figures().named().items() if key in info and info[key] != loss]
 
 
 def read_status(path: Path) -> tuple[dict[str, Any], str]:
@@ -190,8 +188,8 @@ def read_status(path: Path) -> tuple[dict[str, Any], str]:
     return info, status if status in STATES else "broken"
 
 
-def _config(path: Path, digests: object) -> Config:
-    """The config, whose file's SHA-256 is to be one of these, where they are known. Raises RunError."""
+def load_config(path: Path, digests: object) -> Config:
+    """A run's config; `digests` is run.json's `config_sha256`, which must have the file's SHA-256. Raises RunError."""
     file = path / CONFIG
     raw = read_config(path)
     try:

@@ -148,9 +148,10 @@ def _value(row: Row, place: int) -> str:
 def _difference(row: Row, place: int) -> str:
     if row.values[place] is None:
         return ""
-    if row.differences[place] is None:
+    change = row.differences[place]
+    if change is None:
         return row.not_compared[place]
-    difference, relative = row.differences[place]
+    difference, relative = change
     if not difference:
         return "same"
     if row.kind == "time" and relative is not None:
