@@ -66,7 +66,7 @@ def at_once(processes: int, threads: int | str) -> list[float]:
         for _ in range(processes)
     ]
     outputs = [process.communicate()[0] for process in started]
-    return [float(found[1]) for output in outputs if (found := re.search(r"([\d.]+) µs an iteration", output))]
+    return [float(found[1]) for output in outputs if (found := re.search(r"([\d.]+) µs per iteration", output))]
 
 
 def main() -> None:

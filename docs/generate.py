@@ -1,4 +1,4 @@
-"""Writes what the docs and configs take from the code, or with --check says which of it is stale.
+"""Writes the generated parts of the docs and configs; with --check it only names those that are stale.
 
 `docs/cli.md` from `--help`; the tables of keys in `docs/config.md` and `README.md`; the JSON Schema in `configs/`.
 """
@@ -12,27 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.main import get_group
+
+from twolayer.cli.main import app
 from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, SOURCES, Config, schema
 from twolayer.config.validation import ALLOWED, show
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = [
-    "",
-    "train",
-    "data",
-    "evaluate",
-    "predict",
-    "runs",
-    "show",
-    "plot",
-    "report",
-    "compare",
-    "lr",
-    "bench",
-    "check",
-    "init",
-    "schema",
-]
+COMMANDS = ["", *get_group(app).commands]  # in the order of `twolayer --help`
 
 
 def help_text(command: str) -> str:
@@ -58,9 +45,9 @@ def table() -> str:
     for key, field in Config.model_fields.items():
         default = "required" if field.is_required() else f"`{_plain(field.default)}`"
         if key in SIZES:
-            default += ", but for a file"
+            default += ", except with a file"
         elif key == "patience":
-            default += f"; for a file `{PATIENCE}`, where `epochs` is left out"
+            default += f"; for a file `{PATIENCE}` if `epochs` is not set"
         elif key in FILE_DEFAULTS:
             default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")
@@ -70,7 +57,7 @@ def table() -> str:
             rows.append(f"| `data.source` | {ALLOWED['data.source']} | `random` | {sources} |")
             for source, name, inner in inside:
                 if name != "source":
-                    default = "required there" if inner.is_required() else f"`{_plain(inner.default)}`"
+                    default = "required" if inner.is_required() else f"`{_plain(inner.default)}`"
                     allowed = _code(ALLOWED[f"data.{name}"])
                     rows.append(f"| `data.{name}` | {allowed} | {default} | with {source}: {inner.description} |")
     return "\n".join(rows)
@@ -93,14 +80,14 @@ def _plain(value: object) -> str:
 
 
 def with_table(page: str) -> str:
-    """The page, with the table between its two marks made anew."""
+    """The page, with a new table between its two marks."""
     marks = re.compile(r"(<!-- keys -->\n).*?(<!-- /keys -->)", re.S)
     assert len(marks.findall(page)) == 1
     return marks.sub(lambda found: found[1] + table() + "\n" + found[2], page)
 
 
 def generated() -> dict[Path, str]:
-    """Every file that is made here, and what it should hold."""
+    """Every generated file, and its content."""
     pages = {path: with_table(path.read_text()) for path in (ROOT / "README.md", ROOT / "docs" / "config.md")}
     return pages | {
         ROOT / "docs" / "cli.md": cli(),

@@ -1,4 +1,4 @@
-"""Makes the pictures of the docs from real runs: what a terminal shows, plots, and the report in a browser.
+"""Makes the images of the docs from real runs: a terminal, plots, and the report in a browser.
 
 `train.svg`, `show.svg`, `compare.svg`; `loss.svg`; `report.png`, `report-dark.png`, `report-phone.png`. Needs Chromium.
 """
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "twolayer"]
 
 
 def in_terminal(folder: Path, columns: int, rows: int, *arguments: str) -> list[str]:
-    """The lines that the command writes to a terminal of its own, of that size, run in a folder."""
+    """The lines that a command, run in a folder, writes to a terminal of this size."""
     child, leader = pty.fork()
     if child == 0:
         os.chdir(folder)
@@ -43,27 +43,27 @@ def in_terminal(folder: Path, columns: int, rows: int, *arguments: str) -> list[
         pass
     if os.waitpid(child, 0)[1] != 0:
         raise SystemExit(f"twolayer {' '.join(arguments)} failed:\n{written.decode()}")
-    # A bar is drawn and erased between the rows; what counts is what stands in the end.
+    # A bar is drawn and erased between the rows; only what is left in the end counts.
     return [line.rpartition("\x1b[2K")[2].lstrip("\r") for line in written.decode().split("\r\n")]
 
 
 def draw(name: str, columns: int, command: str, lines: Sequence[str]) -> None:
-    """A picture of a terminal in which the command has written the lines."""
+    """Draw a terminal with a command and the lines it has written."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(Text.from_ansi(f"$ {command}\n" + "\n".join(lines).rstrip()))
-        local_fonts = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.S)  # else fetched from afar
+        local_fonts = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.S)  # else downloaded
         console.save_svg(str(HERE / name), title="twolayer", code_format=local_fonts, unique_id=Path(name).stem)
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
-    """The first rows of a table and the last, with the middle left out."""
+    """The lines of a table without the rows in the middle."""
     rows = [i for i, line in enumerate(lines) if line[:10].strip().isdigit()]
     return [*lines[: rows[5]], "       ...", *lines[rows[-4] :]]
 
 
 def shoot(page: Path) -> None:
-    """The report as a browser shows it: light, dark, and on a phone."""
+    """Take screenshots of the report: light, dark, and on a phone."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
@@ -82,7 +82,7 @@ def shoot(page: Path) -> None:
 
 
 def main() -> None:
-    """Make them all."""
+    """Make all images."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         draw("train.svg", 66, "twolayer train", shortened(in_terminal(folder, 66, 24, "train")))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.formatting import duration, safe
+from twolayer.formatting import duration, json_number, microseconds_unit, safe
 
 
 @given(st.text())
@@ -45,3 +45,13 @@ def test_what_a_terminal_could_act_on_is_written_as_an_escape(text: str, shown: 
 )
 def test_durations_are_written_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_console_of_ascii_gets_us_for_microseconds() -> None:
+    assert duration(2.5e-5, microseconds_unit(ascii_only=True)) == "25 us"
+    assert duration(2.5e-5, microseconds_unit(ascii_only=False)) == "25 µs"
+
+
+@pytest.mark.parametrize(("value", "number"), [(1.5, 1.5), (float("nan"), None), (float("inf"), None)])
+def test_what_json_has_no_number_for_is_null(value: float, number: float | None) -> None:
+    assert json_number(value) == number

@@ -7,13 +7,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from twolayer.errors import RunError
+from twolayer.errors import RunError, TwolayerError
 
 TEMPORARY = ".part"
 LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a file or a folder that is being made has such a name
@@ -183,6 +183,21 @@ class Folder:
     def sync(self) -> None:
         """Take the names in the folder to the disk."""
         os.fsync(self.descriptor)
+
+
+def unreadable(error: BaseException) -> str:
+    """Why a file cannot be read, in one line: what messages say after the file's name."""
+    lines = (getattr(error, "strerror", None) or str(error)).splitlines()
+    return f"cannot be read: {lines[0][:200] if lines else type(error).__name__}"
+
+
+@contextmanager
+def reading(path: Path | str, error_class: Callable[[str], TwolayerError]) -> Iterator[None]:
+    """Inside, an OSError becomes an error of that class, whose message names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise error_class(f"{path}: {unreadable(error)}") from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -27,8 +28,18 @@ def duration(seconds: float, micro: str = "µs") -> str:
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def microseconds_unit(ascii_only: bool) -> str:
+    """The sign for microseconds, for `duration`: `µs`, or `us` where the console can only show ASCII."""
+    return "us" if ascii_only else "µs"
+
+
+def json_number(value: float) -> float | None:
+    """The number as JSON can hold it: None (`null`) for nan and the infinities."""
+    return value if math.isfinite(value) else None
+
+
 def counted(number: int, what: str) -> str:
-    """How many there are of something: `1 row`, `2,000 rows`."""
+    """A number with its noun in the singular or plural: `1 row`, `2,000 rows`."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import BASE, Run, Write, without_torch
 from tests.helpers.published import agree_to_three_digits, published
 from twolayer import __version__
+from twolayer.cli import main
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import KEYS, schema
 
@@ -42,9 +44,7 @@ def test_train_prints_the_model_what_computes_the_table_and_the_end(twolayer: Ru
     done = twolayer("train")
     lines = done.stdout.splitlines()
     assert done.returncode == 0
-    assert done.stderr == (
-        "run runs/default-1\nsaved; for more: twolayer train --resume runs/default-1 --epochs 1000\n"
-    )
+    assert done.stderr == ("run runs/default-1\nsaved; see: twolayer show default-1, twolayer report default-1\n")
     assert lines[:5] == [
         "Sequential(",
         "  (0): Linear(in_features=1000, out_features=100, bias=True)",
@@ -57,7 +57,7 @@ def test_train_prints_the_model_what_computes_the_table_and_the_end(twolayer: Ru
     assert lines[507].startswith("       500    1.457")
     assert lines[508] == "─" * 25
     assert re.fullmatch(r"loss after the last update  1\.41\d\d\de-05", lines[509])
-    assert re.fullmatch(r"training time  \S+ (ms|s), \S+ (µs|ms) an iteration", lines[510])
+    assert re.fullmatch(r"training time  \S+ (ms|s), \S+ (µs|ms) per iteration", lines[510])
     assert len(lines) == 511
 
 
@@ -81,7 +81,7 @@ def test_jsonl_is_json_and_the_same_numbers_as_csv(twolayer: Run) -> None:
 def test_quiet_prints_the_lines_below_the_table_alone(twolayer: Run) -> None:
     done = twolayer("train", "scratch", "--quiet")
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["loss after the last update", "training time"]
-    assert done.stderr == "saved; for more: twolayer train --resume runs/scratch-1 --epochs 400\n"
+    assert done.stderr == "saved; see: twolayer show scratch-1, twolayer report scratch-1\n"
 
 
 def test_quiet_and_rows_exclude_each_other(tmp_path: Path) -> None:
@@ -250,9 +250,9 @@ def test_lr_prints_the_largest_stable_step_and_where_the_configs_stands(twolayer
 
 def test_a_step_above_the_limit_is_told_at_the_start_where_that_is_cheap(twolayer: Run) -> None:
     arguments = ["train", "scratch", "--lr", "3e-4", "--no-save", "--log-every", "100000"]
-    assert "largest stable step" not in twolayer(*arguments).stderr
+    assert "largest stable learning rate" not in twolayer(*arguments).stderr
     done = twolayer(*arguments, "--epochs", "50000")
-    assert done.stderr == "lr 0.0003 is above 0.000234, the largest stable step at the start\n"
+    assert done.stderr == "lr 0.0003 is above 0.000234, the largest stable learning rate at the start\n"
 
 
 def test_with_lr_auto_csv_and_json_have_the_step(twolayer: Run, tmp_path: Path) -> None:
@@ -264,3 +264,17 @@ def test_with_lr_auto_csv_and_json_have_the_step(twolayer: Run, tmp_path: Path) 
         twolayer("train", "scratch", "--lr", "auto", "--format", "jsonl", "--log-every", "1").stdout.splitlines()[0]
     )
     assert first == {"iteration": 1, "loss": float(rows[0]["loss"]), "lr": float(rows[0]["lr"])}
+
+
+def test_the_help_lists_every_command_in_a_group_with_its_whole_first_sentence(tmp_path: Path) -> None:
+    lines = without_torch("--help", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
+        *("Options:", "Train:", "Your own table:", "Saved runs:", "Measure:")
+    ]
+    listed = [re.fullmatch(r"  ([a-z]+) +([A-Z].+)", line) for line in lines[lines.index("Train:") :]]
+    sentences = {found[1]: found[2] for found in listed if found}
+    assert [*sentences] == [*get_group(main.app).commands]
+    for name, sentence in sentences.items():
+        assert sentence.endswith(".")
+        assert sentence in without_torch(name, "--help", cwd=tmp_path).stdout
+    assert "..." not in "".join(sentences.values())

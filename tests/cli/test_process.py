@@ -132,7 +132,7 @@ def test_a_signal_closes_the_table_and_takes_the_bar_away(number: int, code: int
     assert rule in lines[-4:]
     assert "━" not in "".join(lines)
     assert re.fullmatch(r"interrupted after \d+ of 100000 iterations", lines[-2])
-    assert lines[-1] == "go on with: twolayer train --resume runs/default-1"
+    assert lines[-1] == "resume with: twolayer train --resume default-1"
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.15, 0.3, 0.5, 0.7, 0.9, 1.1])

@@ -129,10 +129,10 @@ def test_after_a_signal_a_run_goes_on_to_the_same_end(number: int, code: int, tw
         process.send_signal(number)
         messages = process.stderr.read()
     assert process.returncode == code
-    assert messages.splitlines()[-1] == "go on with: twolayer train --resume runs/scratch-1"
+    assert messages.splitlines()[-1] == "resume with: twolayer train --resume scratch-1"
     assert re.search(r"^interrupted after \d+ of 8000 iterations$", messages, re.M)
     assert status(run) == "interrupted"
-    assert twolayer(*messages.splitlines()[-1].split()[4:]).returncode == 0
+    assert twolayer(*messages.splitlines()[-1].split()[3:]).returncode == 0
     assert twolayer("train", *LONG, "--out", "whole").returncode == 0
     assert same(run, tmp_path / "whole")
 
@@ -175,7 +175,7 @@ def test_ctrl_c_before_the_first_iteration_is_an_interruption(twolayer: Run, tmp
         process.send_signal(signal.SIGINT)
         messages = process.stderr.read().splitlines()
     assert process.returncode == 130
-    assert messages[-1] == "go on with: twolayer train --resume runs/default-1"
+    assert messages[-1] == "resume with: twolayer train --resume default-1"
     assert messages[-2].startswith("interrupted after ")
     assert status(run) == "interrupted"
 
@@ -187,7 +187,7 @@ def test_an_output_that_cannot_be_written_leaves_a_run_that_goes_on(twolayer: Ru
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2:] == [
         "error: the output cannot be written: No space left on device",
-        "run run keeps its last checkpoint; go on with: twolayer train --resume run",
+        "run run keeps its last checkpoint; resume with: twolayer train --resume run",
     ]
     assert status(tmp_path / "run") == "failed"
     assert twolayer("train", "--resume", "run").returncode == 0
@@ -283,10 +283,10 @@ def test_two_processes_do_not_train_one_run(twolayer: Run, tmp_path: Path) -> No
         (["--engine", "autograd"], "engine is 'manual', not 'autograd'"),
         (["--epochs", "200"], "has 200 iterations already; for more, add --epochs 400"),
         (["--epochs", "100"], "has 200 iterations already; for more, add --epochs 400"),
-        (["scratch"], "--resume goes on with a run as it is"),
-        (["--out", "x"], "--resume goes on with a run as it is"),
-        (["--no-save"], "--no-save keeps no run folder"),
-        (["--no-save", "--checkpoint-every", "5"], "--no-save keeps no run folder"),
+        (["scratch"], "--resume continues a run as it is; remove CONFIG"),
+        (["--out", "x"], "--resume continues a run as it is; remove --out"),
+        (["--no-save"], "--resume requires a run folder; remove --no-save"),
+        (["--no-save", "--checkpoint-every", "5"], "--resume requires a run folder; remove --no-save"),
         (["--checkpoint-every", "0"], "must be iterations (500) or seconds (30s), not '0'"),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_run_that_diverges_keeps_the_last_weights_with_a_finite_loss(twolayer:
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "before" / "model.safetensors").read_bytes()
     again = twolayer("train", "--resume", "runs/default-1")
     assert again.returncode == 2
-    assert "has diverged, and would again" in again.stderr
+    assert "has diverged, and would diverge again" in again.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")

@@ -236,7 +236,7 @@ def test_many_classes_have_no_table(tmp_path: Path, twolayer: Run) -> None:
     make_run(tmp_path / "run", text, target="t", exclude=[])
     done = twolayer("evaluate", "run", "run.csv")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
-    assert done.stderr == "no table of confusions: there are 21 classes\n"
+    assert done.stderr == "no confusion matrix: there are 21 classes, more than 20\n"
 
 
 def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:

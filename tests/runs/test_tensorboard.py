@@ -174,7 +174,7 @@ def test_events_that_cannot_be_written_end_the_training_with_a_run_that_goes_on(
     )
     assert failed.returncode == 1
     assert "error: run/events.out.tfevents.000001: cannot be written: File too large" in failed.stderr
-    assert "go on with: twolayer train --resume run" in failed.stderr
+    assert "resume with: twolayer train --resume run" in failed.stderr
     train(tmp_path, "--resume run")
     assert len(assert_all_there(tmp_path / "run")[TAGS["loss"]]) == 10_000
 

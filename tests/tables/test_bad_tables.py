@@ -29,7 +29,8 @@ from twolayer.cli import main
 from twolayer.errors import DataError, TwolayerError
 from twolayer.tables import unpacked_size
 from twolayer.tables.panics import without_panics
-from twolayer.tables.readers import collect, open_table
+from twolayer.tables.readers import collect
+from twolayer.tables.sources import open_table
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -299,7 +300,7 @@ def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     monkeypatch.setattr("twolayer.config.loading.resolve", fail)
     assert main.run(["check"]) == 1
-    assert capsys.readouterr().err == "error: out of memory: there is less than this takes\n"
+    assert capsys.readouterr().err == "error: out of memory: this needs more than is available\n"
 
 
 # --- links
@@ -366,7 +367,7 @@ def test_a_folder_that_is_a_link_counts_as_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path / "repository")
     with pytest.raises(TwolayerError) as error:
         open_table("data/notes.txt", "data/notes.txt", named=["price"])
-    told = "has no column of the names that are given; to see its columns, give the file itself"
+    told = "has none of the columns that are named; to see its columns, name the file itself"
     assert str(error.value) == f"data/notes.txt: is a link, and its file {told}"
 
 
@@ -379,5 +380,5 @@ def test_a_link_to_a_table_is_that_table(tmp_path: Path, twolayer: Run) -> None:
     assert done.stderr == "error: x.csv: data.target: there is no column prise; is price meant?\n"
     assert "price" in twolayer("data", "x.csv", "--target", "price").stdout
     done = twolayer("check", "c.yaml", "--set", "data.target=prise")
-    told = "has no column of the names that are given; to see its columns, give the file itself"
+    told = "has none of the columns that are named; to see its columns, name the file itself"
     assert done.stderr == f"error: x.csv: is a link, and its file {told}\n"

@@ -18,7 +18,8 @@ from twolayer.errors import DataError
 from twolayer.runs import folder
 from twolayer.tables import readers, writers
 from twolayer.tables.options import TABLES, is_table
-from twolayer.tables.readers import collect, open_table, reworded
+from twolayer.tables.readers import collect
+from twolayer.tables.sources import open_table, reworded
 
 ROWS = {"a": [1, 2, 3], "b": ["x", "y", "z"]}
 
@@ -92,14 +93,14 @@ def test_a_csv_comes_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (b"", "t.csv: is empty"),
         (b" \n", "t.csv: is empty"),
-        (b"a,a,b\n1,2,3\n", "t.csv: every column needs a name of its own, and there are several of: a"),
-        (b"a,b\n1,2\n1,2,3\n", "t.csv: row 2 has 3 cells, and the first line 2"),
-        (b"a,b\n1,2\n\n3\n4,5\n", "t.csv: row 2 has 1 cell, and the first line 2"),
-        (b"\n\na,b\n1,2\n1,2,3\n", "t.csv: row 2 has 3 cells, and the first line 2"),
-        (b"a,b\r1,2\r", "t.csv: its lines end in CR alone; save it with the line ends LF or CR LF"),
-        (b"a,b\n1,2\r3,4\r5,6\n", "t.csv: row 1: a CR stands alone, outside of quotes"),
-        (b'a,b\n1,"q"\n1,x"y\n2,z\n', "t.csv: row 2: a quote stands inside of a cell that does not begin with one"),
-        (b'"a""b",c\n1,2\n', "t.csv: the first line has quotes or line ends that are unclear, at 'a\"\"b'"),
+        (b"a,a,b\n1,2,3\n", "t.csv: several columns have the same name: a"),
+        (b"a,b\n1,2\n1,2,3\n", "t.csv: row 2 has 3 cells, and the first line has 2"),
+        (b"a,b\n1,2\n\n3\n4,5\n", "t.csv: row 2 has 1 cell, and the first line has 2"),
+        (b"\n\na,b\n1,2\n1,2,3\n", "t.csv: row 2 has 3 cells, and the first line has 2"),
+        (b"a,b\r1,2\r", "t.csv: its lines end in CR alone; save it with LF or CR LF"),
+        (b"a,b\n1,2\r3,4\r5,6\n", "t.csv: row 1: has a CR without an LF, outside quotes"),
+        (b'a,b\n1,"q"\n1,x"y\n2,z\n', "t.csv: row 2: a cell has a quote inside it, but does not begin with one"),
+        (b'"a""b",c\n1,2\n', "t.csv: the first line has quotes or line breaks that are ambiguous, at 'a\"\"b'"),
         (b"a,b\n1,x\n2,\xff\xfe\n", "t.csv: row 2, column b: is not UTF-8; save the file as UTF-8"),
         (b"\xff,b\n1,2\n", "t.csv: is not UTF-8, in its first line"),
         (b'a,b\n1,2\n1,"x\n', "t.csv: row 2: a quote is opened and not closed"),
@@ -117,9 +118,9 @@ def test_a_row_of_other_width_is_refused_whatever_columns_are_read(tmp_path: Pat
     for columns in ("a", "b", "c", "ab", "abc"):
         for text in (True, False):
             source = open_table(path, "t.csv", text=text)
-            with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line 3$"):
+            with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line has 3$"):
                 collect(source, list(columns))
-            with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line 3$"):
+            with pytest.raises(DataError, match=rf"^t\.csv: row 1001 has {count} cells, and the first line has 3$"):
                 list(readers.batches(source, list(columns), 100))
 
 
@@ -146,9 +147,9 @@ def test_text_in_a_column_that_is_not_read_costs_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a":1,"b":2}\n\n{"a":2,"b"\n', "row 2: is no JSON"),
-        (b'{"a":1}\n' + b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}\n", "row 2: is no JSON"),
-        (b'{"a":1}\n[1]\n', "row 2: is no JSON object"),
+        (b'{"a":1,"b":2}\n\n{"a":2,"b"\n', "row 2: is not JSON"),
+        (b'{"a":1}\n' + b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}\n", "row 2: is not JSON"),
+        (b'{"a":1}\n[1]\n', "row 2: is not a JSON object"),
         (b"", "is empty"),
         (b" \n\n", "is empty"),
     ],
@@ -191,9 +192,9 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop.csv").symlink_to("loop.csv")
     assert refusal(tmp_path / "loop.csv") == "loop.csv: cannot be read: Too many levels of symbolic links"
     os.mkfifo(tmp_path / "pipe.csv")
-    assert refusal(tmp_path / "pipe.csv") == "pipe.csv: is no file that can be read twice"
+    assert refusal(tmp_path / "pipe.csv") == "pipe.csv: is not a regular file, which can be read twice"
     assert refusal(tmp_path) == f"{tmp_path.name}: is a folder"
-    assert "the format is told by the suffix, one of .csv .tsv" in refusal(tmp_path / "t.xlsx", b"")
+    assert "the suffix must be one of .csv .tsv" in refusal(tmp_path / "t.xlsx", b"")
     path = tmp_path / "t.csv.gz"
     assert refusal(path, gzip.compress(b"a,b\n1,2\n")[:-6]).startswith("t.csv.gz: cannot be read: ")
 

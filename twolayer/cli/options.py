@@ -21,13 +21,13 @@ from twolayer.runs.run_files import CONFIG, read_config
 from twolayer.tables.options import FileData, is_table
 from twolayer.tables.panics import without_panics
 
-# The keys that have an option of their own, and those that may be others when a run goes on.
+# The keys that have an option of their own, and those that may change when a run is resumed.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
 CHANGEABLE = ("epochs", "log_every", "device")
 
 TargetOption = Annotated[
     list[str] | None,
-    typer.Option("--target", metavar="COLUMN", help="The column of a table to predict; repeatable."),
+    typer.Option("--target", metavar="COLUMN", help="A column of the table to predict; repeatable."),
 ]
 ConfigArgument = Annotated[
     str,
@@ -37,65 +37,64 @@ ConfigArgument = Annotated[
         autocompletion=lambda: list(bundled()),
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run of a table: its folder, or its name in runs.")]
-SavedArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run on a table: its folder, or its name in runs/.")]
+SavedArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs/.")]
 RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Runs: their folders, or their names in runs.", show_default=False)
+    list[str], typer.Argument(metavar="RUN", help="Runs: their folders, or their names in runs/.", show_default=False)
 ]
 DataArgument = Annotated[
     str,
     typer.Argument(metavar="DATA", help="A table with the run's input columns; - reads CSV or NDJSON from a pipe."),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:<n>, mps or auto.")
+    str | None, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:<n>, mps or auto.")
 ]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
-LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT|auto", help="The step of gradient descent.")]
-SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Draws the data and the weights.")]
+LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT|auto", help="Learning rate.")]
+SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Seed of the random data and weights.")]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", metavar="ENGINE", help="auto, autograd, manual or fused.")
+    str | None,
+    typer.Option("--engine", metavar="ENGINE", help="How gradients are computed: auto, autograd, manual or fused."),
 ]
 ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT|auto", help="CPU threads.")]
-LogEveryOption = Annotated[
-    str | None, typer.Option("--log-every", metavar="INT", help="Print every so many iterations.")
-]
+LogEveryOption = Annotated[str | None, typer.Option("--log-every", metavar="INT", help="Print every n-th row.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any key of the config, such as H=200 or data.noise=0.5; repeatable.",
+        help="Set any key of the config, such as H=200 or data.noise=0.5; repeatable.",
     ),
 ]
-FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How rows are printed.")]
+FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run folder; runs/<config>-<n>, unless given.")
+    Path | None, typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]")
 ]
-NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Keep no run folder.")]
-NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to keep with the run.")]
+NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Create no run folder.")]
+NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to save with the run.")]
 TensorBoardOption = Annotated[
-    bool, typer.Option("--tensorboard", help="Write TensorBoard's event files into the run folder, too.")
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard event files into the run folder.")
 ]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
         "--checkpoint-every",
         metavar="INT|<n>s",
-        help="A checkpoint every so many iterations, or seconds; 30s, unless given.",
+        help="Save a checkpoint every n iterations, or every n seconds.  [default: 30s]",
     ),
 ]
 ResumeOption = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run, up to --epochs iterations in all.")
+    str | None, typer.Option("--resume", metavar="RUN", help="Continue a run, up to --epochs in total.")
 ]
 
 ScaleOption = Annotated[
     Literal["auto", "log", "linear"],
-    typer.Option("--scale", help="Of the loss; auto takes log where losses span a factor of 100."),
+    typer.Option("--scale", help="Scale of the loss axis; auto uses log if the losses span a factor of 100."),
 ]
 
 
 def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
-    """A run's own config, with what may be changed for its continuation."""
+    """A run's own config, with the values that are changed to resume it."""
     source = str(run.path.absolute() / CONFIG)
     raw = read_config(run.path, run.folder)
     before = loading.resolve(source, environment={}, read=False, raw=raw)
@@ -104,36 +103,36 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
             after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            raise RunError(f"{run.path}: its table has changed since: {what.removesuffix('; leave it out')}") from None
+            what = "; ".join(f"{problem.key} {problem.message.partition(';')[0]}" for problem in error.problems)
+            raise RunError(f"{run.path}: its table has changed since: {what}") from None
         raise
     own = dict(flat(before.config))
     changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
     if wrong := [
         f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
     ]:
-        message = f"{run.path}: {'; '.join(wrong)}: a run goes on as it began; only {', '.join(CHANGEABLE)} may change"
+        message = f"{run.path}: {'; '.join(wrong)}: when a run is resumed, only {', '.join(CHANGEABLE)} may change"
         raise RunError(message, usage=True)
     if run.info.get("status") == "diverged":
-        raise RunError(f"{run.path}: has diverged, and would again; start a new run with a smaller lr", usage=True)
+        raise RunError(f"{run.path}: has diverged, and would diverge again; try a smaller lr in a new run", usage=True)
     memory.check(after.config, after.name, saved=True)
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
 def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
-    """The table that a config names, or that stands in its place, and the targets, which may still be missing."""
+    """The table that `source` is or names, and its targets, which need not be given yet."""
     overrides = list(_overrides(sets, context))
     is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
         overrides.append(loading.Override(("data", "target"), "any", "--target"))
     data = loading.resolve(source, overrides=overrides, read=False).config.data
     if not isinstance(data, FileData):
-        raise DataError(f"{source}: its data are drawn, not read from a file")
+        raise DataError(f"{source}: its data are random, not read from a file; name a table")
     return data, [] if is_open else data.target
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
-    """The config with all that comes over it, known to fit into memory. Does not import torch."""
+    """The config with options and variables applied, known to fit into memory."""
     malformed = [
         Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
         for text in sets

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from twolayer.cli.progress import LossRows
 from twolayer.cli.terminal import out
+from twolayer.formatting import microseconds_unit
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
 from twolayer.reporting.summary import summary_lines
@@ -122,7 +123,7 @@ def _shared(room: int, *, is_beside: bool, with_table: bool) -> tuple[int, int]:
 
 
 def _brief(run: SavedRun, each: float | None) -> Iterator[Text]:
-    found = summary_lines(run, each, "us" if out().options.ascii_only else "µs")
+    found = summary_lines(run, each, microseconds_unit(out().options.ascii_only))
     indent = max(len(name) for name, _ in found) + 2
     for name, sentence in found:
         for number, line in enumerate(Text(sentence).wrap(out(), max(10, out().width - indent))):

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import locale
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from twolayer.errors import ConfigError, TwolayerError
-from twolayer.formatting import safe
+from twolayer.formatting import json_number, safe
 
 Format = Literal["table", "csv", "jsonl"]
 _LONGEST_WORD = 24  # characters, as many as a float can have; longer words, such as paths, may be broken
@@ -201,8 +200,7 @@ def _cell(value: Any) -> str:
 
 
 def _json(value: Any) -> Any:
-    """The value, as far as JSON has it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_number(value) if isinstance(value, float) else value
 
 
 def json_document(value: Any) -> None:

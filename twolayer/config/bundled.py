@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
-from twolayer.files import replacing
+from twolayer.files import reading, replacing
 
 
 def bundled() -> dict[str, FilePath]:
@@ -34,10 +34,8 @@ def write_starter(path: FilePath, name: str = "default", *, force: bool = False)
         if target.exists() and not force:
             raise TwolayerError(f"{target} is there already; --force overwrites it")
     for target, origin in copies.items():
-        try:
+        with reading(origin, TwolayerError):
             data = origin.read_bytes()
-        except OSError as error:
-            raise TwolayerError(f"{origin}: cannot be read: {error.strerror or error}") from None
         with replacing(target) as file:
             file.write(data)
     return list(copies)

@@ -17,9 +17,9 @@ from twolayer.tables.options import FileData
 def which_target(path: str) -> str:
     """What to say where nobody has said what to predict."""
     with extra("polars", "data"):
-        from twolayer.tables import readers
+        from twolayer.tables import sources
 
-    names = readers.open_table(FilePath(path), path, named=()).names
+    names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"which column is to be predicted? --target COLUMN, of {shown}"
 

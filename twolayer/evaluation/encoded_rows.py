@@ -21,7 +21,7 @@ from twolayer.tables.dataset import scan
 from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
-from twolayer.tables.readers import Source
+from twolayer.tables.sources import Source
 
 _MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
 

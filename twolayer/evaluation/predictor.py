@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation.baselines import Baseline
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checkpoint import unpack
 from twolayer.runs.checksum import digest, read_tensors
 from twolayer.runs.run_files import MODEL, check_files
@@ -74,7 +74,7 @@ def load_model(run: Path) -> Predictor:
         how = "its training was interrupted" if status == "interrupted" else "its training has not ended"
         raise RunError(f"has no model yet: {how}", path=run, hint=again) from None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=path) from None
+        raise RunError(unreadable(error), path=path) from None
     except ValueError as error:
         raise RunError(str(error), path=path) from None
     if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):

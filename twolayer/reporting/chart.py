@@ -283,9 +283,7 @@ def _y(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal[
     if scale == "log":
         decades = int(math.log10(domain[1]) - math.log10(domain[0]))
         look = {
-            "tickCount": 6
-            if decades < 3
-            else min(6, decades),  # one for each decade, at most
+            "tickCount": 6 if decades < 3 else min(6, decades),  # one for each decade, at most
             "format": ",~g",
             "gridOpacity": {"condition": {"test": "datum.label", "value": 1}, "value": 0.5},
         }

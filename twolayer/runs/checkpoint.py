@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from twolayer.errors import RunError
-from twolayer.files import Folder, named
+from twolayer.files import Folder, named, reading, unreadable
 from twolayer.runs.checksum import BLANK, checkpoint_names, read_tensors, unseal
 from twolayer.runs.folder import Run
 
@@ -79,7 +79,7 @@ def verified(folder: Folder, wrong: list[str], most: int | None = None) -> Itera
             if not math.isfinite(found.seconds) or found.history_bytes <= 0:
                 raise ValueError("is not a checkpoint of this program")
         except OSError as error:
-            wrong.append(f"{path}: cannot be read: {error.strerror or error}")
+            wrong.append(f"{path}: {unreadable(error)}")
         except (KeyError, TypeError):
             wrong.append(f"{path}: is not a checkpoint of this program")
         except ValueError as error:
@@ -89,10 +89,8 @@ def verified(folder: Folder, wrong: list[str], most: int | None = None) -> Itera
 
 
 def _names(folder: Folder) -> list[str]:
-    try:
+    with reading(folder.path, RunError):
         return checkpoint_names(folder)
-    except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=folder.path) from None
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from twolayer.files import Folder, open_regular
+from twolayer.files import Folder, open_regular, unreadable
+from twolayer.formatting import json_number
 
 MAX_LINE = 2**16  # bytes of a row; more is no row of ours, and may be gigabytes
 
@@ -56,8 +57,7 @@ def csv_row(row: Sequence[float]) -> str:
 
 def jsonl_row(columns: Sequence[str], row: Sequence[float]) -> str:
     """A row of JSON lines; what JSON has no number for (nan, inf) is null."""
-    values = (value if math.isfinite(value) else None for value in row)
-    return json.dumps(dict(zip(columns, values, strict=True))) + "\n"
+    return json.dumps(dict(zip(columns, map(json_number, row), strict=True))) + "\n"
 
 
 @dataclass
@@ -152,7 +152,7 @@ class Reader:
         except FileNotFoundError:
             self.problem = "is missing"
         except OSError as error:
-            self.problem = f"cannot be read: {error.strerror or error}"
+            self.problem = unreadable(error)
 
     def _start(self, line: bytes) -> None:
         unit, *names = line.decode(errors="replace").strip().split(",")

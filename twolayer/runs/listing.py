@@ -10,6 +10,7 @@ from typing import Any
 
 from twolayer.config.schema import Config
 from twolayer.errors import RunError
+from twolayer.files import unreadable
 from twolayer.runs.folder import RUNS
 from twolayer.runs.history import Reader
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, check_history, check_inside
@@ -66,7 +67,7 @@ def list_runs(folder: Path) -> tuple[list[RunRow], list[str]]:
             return [], [f"no runs here: there is no folder {RUNS}"]
         raise RunError("no such folder", path=folder, usage=True) from None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=folder) from None
+        raise RunError(unreadable(error), path=folder) from None
     found: list[tuple[str, RunRow]] = []
     problems: set[str] = set()
     for path in sorted(paths, key=_natural, reverse=True):
@@ -82,7 +83,7 @@ def list_runs(folder: Path) -> tuple[list[RunRow], list[str]]:
         except RunError as error:
             problems.add(str(error))
         except OSError as error:
-            problems.add(f"{path / HISTORY}: cannot be read: {error.strerror or error}")
+            problems.add(f"{path / HISTORY}: {unreadable(error)}")
     return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(problems)
 
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from twolayer.errors import RunError
-from twolayer.files import open_regular
+from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
 from twolayer.runs.run_files import CONFIG, MODEL
 from twolayer.runs.saved_run import SavedRun
@@ -56,7 +56,7 @@ def read(run: SavedRun) -> ModelFile | None:
             raise RunError("is missing", path=path) from None
         return None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=path) from None
+        raise RunError(unreadable(error), path=path) from None
     except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
         raise RunError("is not a safetensors file, or is damaged", path=path) from None
     except ValueError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twolayer.errors import NotARunError, RunError
-from twolayer.files import Folder, open_regular
+from twolayer.files import Folder, open_regular, unreadable
 from twolayer.runs import checksum
 
 FORMAT = 2  # of the folder; a newer one is refused. In 1, which twolayer 0.1.0 wrote, run.json has no checksums
@@ -36,7 +36,7 @@ def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotARunError(f"is not a run folder: it has no {INFO}", path=path, usage=True) from None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=file) from None
+        raise RunError(unreadable(error), path=file) from None
     except (ValueError, RecursionError):
         raise RunError("is damaged: it is not JSON", path=file) from None
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
@@ -59,7 +59,7 @@ def read_config(path: Path, folder: Folder | None = None) -> bytes:
     except FileNotFoundError:
         raise RunError("is missing", path=file) from None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=file) from None
+        raise RunError(unreadable(error), path=file) from None
 
 
 def check_history(
@@ -101,7 +101,7 @@ def check_files(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         problem = ""
     except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
+        problem = unreadable(error)
     if problem:
         raise RunError(problem, path=path / HISTORY)
     return info

@@ -15,6 +15,7 @@ from typing import Any
 from twolayer.config import loading
 from twolayer.config.schema import Config, flat
 from twolayer.errors import ConfigError, NotARunError, RunError
+from twolayer.files import reading, unreadable
 from twolayer.formatting import counted, safe
 from twolayer.runs.checksum import Seal, digest
 from twolayer.runs.history import Reader
@@ -110,11 +111,9 @@ def read(path: Path, before: SavedRun | None = None) -> SavedRun:
 
     Raises RunError where the folder is none of a run: it has none of a run's files.
     """
-    try:
+    with reading(path, RunError):
         if not any(os.path.lexists(path / name) for name in (INFO, CONFIG, HISTORY)):
             raise NotARunError(f"is not a run folder: it has no {INFO}", path=path, usage=True)
-    except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror or error}", path=path) from None
     found = _read(path, before)
     for _ in range(3):
         if not found.problems or found.status == "broken" or read_status(path)[0] == found.info:
@@ -169,7 +168,7 @@ def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None)
     try:
         return check_history(path, info, before.seal if before is not None else None)
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}", None
+        return unreadable(error), None
 
 
 def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:

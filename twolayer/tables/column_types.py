@@ -14,7 +14,7 @@ import polars as pl
 from twolayer.errors import DataError
 from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped
 from twolayer.tables.features import FLAT, Kind
-from twolayer.tables.readers import Source
+from twolayer.tables.sources import Source
 
 MOST_CATEGORIES = 1000
 NEARLY_CONSTANT = f"too much the same in every row (it differs by less than {FLAT:g} of its size); subtract a constant"

@@ -16,7 +16,8 @@ from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns,
 from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
 from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
-from twolayer.tables.readers import Source, collect, open_table
+from twolayer.tables.readers import collect
+from twolayer.tables.sources import Source, open_table
 
 _BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
 _THREADS = min(4, os.cpu_count() or 1)

@@ -12,7 +12,8 @@ from twolayer.errors import DataError
 from twolayer.formatting import safe
 from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
 from twolayer.tables.features import Kind
-from twolayer.tables.readers import collect, open_table
+from twolayer.tables.readers import collect
+from twolayer.tables.sources import open_table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.tables.features import Array, Encoding, Feature, Kind, safe_deviation
-from twolayer.tables.readers import MISSING
+from twolayer.tables.sources import MISSING
 
 _PLAIN = frozenset(
     {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}

@@ -1,46 +1,82 @@
-"""What is wrong with a file of text, row by row, where polars does not say. Never imports torch or polars."""
+"""Finds the first malformed row of a CSV or NDJSON file, where polars does not name it."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO, cast
+
+from twolayer.formatting import counted, size
+
+MAX_LINE = 64 * 2**20  # bytes; a longer line is not a row of any table, and may not fit into memory
 
 
-@contextmanager
-def opened(raw: Path | bytes) -> Iterator[IO[str]]:
-    """The file as text, a byte-order mark left out, bytes that are not UTF-8 as surrogates; lines end in LF only."""
+class LineTooLongError(Exception):
+    """A line has more than MAX_LINE bytes; it has not been read to its end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"line {number} is longer than {size(MAX_LINE)}")
+
+
+class Lines:
+    """The lines of a file, as text: UTF-8 without a byte-order mark, other bytes as surrogates; only LF ends a line.
+
+    An iterator, for csv.reader; `last` is the line that it returned last. Raises LineTooLongError.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._number, self.last = file, 0, ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._number += 1
+        line = self._file.readline(MAX_LINE + 1)
+        if not line:
+            raise StopIteration
+        if len(line) > MAX_LINE:
+            raise LineTooLongError(self._number)
+        self.last = as_text(line, is_start=self._number == 1)
+        return self.last
+
+
+def as_text(data: bytes, *, is_start: bool) -> str:
+    """The bytes as text: UTF-8, other bytes as surrogates; at the start of a file without a byte-order mark."""
+    return (data.removeprefix(codecs.BOM_UTF8) if is_start else data).decode(errors="surrogateescape")
+
+
+def not_utf8(text: str) -> bool:
+    """Whether bytes of the text were not UTF-8."""
+    return not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def opened(raw: Path | bytes) -> BinaryIO:
+    """The bytes of a file of text, unpacked where its name ends in `.gz`."""
     if isinstance(raw, bytes):
-        file: Any = io.BytesIO(raw)
-    else:
-        file = gzip.open(raw) if raw.suffix.lower() == ".gz" else raw.open("rb")  # noqa: SIM115 (closed by what wraps it)
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
-        yield text
+        return io.BytesIO(raw)
+    return cast(BinaryIO, gzip.open(raw)) if raw.suffix.lower() == ".gz" else raw.open("rb")
 
 
-def look(raw: Path | bytes, separator: str, names: Sequence[str], *, failed: bool = False) -> tuple[str, list[int]]:
-    """The first thing that is wrong with the rows of a CSV, "" where nothing is; and which, from 0, are blank lines.
+def check_csv(
+    raw: Path | bytes, separator: str, names: Sequence[str], *, failed: bool = False
+) -> tuple[str, list[int]]:
+    """The first thing that is wrong with the rows of a CSV ("" if nothing), and which lines, from 0, are blank.
 
-    Those are no rows. Where polars has `failed`, a quote inside of a cell is wrong, which it may read well else.
+    Blank lines are not rows. A quote inside a cell is an error only if polars has `failed`: often it reads such cells.
     """
     blank: list[int] = []
-    stray = re.compile(rf'(^|{re.escape(separator)})[^"{re.escape(separator)}]+"')
-    line = ""
-
-    def lines(file: IO[str]) -> Iterator[str]:
-        nonlocal line
-        for line in file:  # noqa: UP028 (the last one is kept)
-            yield line
-
+    stray_quote = re.compile(rf'(^|{re.escape(separator)})[^"{re.escape(separator)}]+"')
     number = 0
     with opened(raw) as file:
-        rows = csv.reader(lines(file), delimiter=separator, strict=True)
+        lines = Lines(file)
+        rows = csv.reader(lines, delimiter=separator, strict=True)
         try:
             width = len(next(row for row in rows if row))
             for row in rows:
@@ -49,35 +85,39 @@ def look(raw: Path | bytes, separator: str, names: Sequence[str], *, failed: boo
                     continue
                 number += 1
                 if row and len(row) != width:
-                    return f"row {number} has {_counted(len(row))}, and the first line {width}", blank
-                if not (cells := "".join(row)).isascii() and any("\udc80" <= letter <= "\udcff" for letter in cells):
-                    at = next(j for j, cell in enumerate(row) if any("\udc80" <= letter <= "\udcff" for letter in cell))
-                    return f"row {number}, column {names[at]}: is not UTF-8; save the file as UTF-8", blank
-                if failed and '"' in cells and stray.search(line):
-                    return f"row {number}: a quote stands inside of a cell that does not begin with one", blank
+                    return f"row {number} has {counted(len(row), 'cell')}, and the first line has {width}", blank
+                cells = "".join(row)
+                if not_utf8(cells):
+                    column = next(name for name, cell in zip(names, row, strict=True) if not_utf8(cell))
+                    return f"row {number}, column {column}: is not UTF-8; save the file as UTF-8", blank
+                if failed and '"' in cells and stray_quote.search(lines.last):
+                    return f"row {number}: a cell has a quote inside it, but does not begin with one", blank
+        except LineTooLongError as error:
+            return str(error), blank
         except csv.Error as error:
             return f"row {number + 1}: {_csv_error(error)}", blank
     return "", blank
 
 
-def _counted(cells: int) -> str:
-    return f"{cells} cell{'s' * (cells != 1)}"
-
-
 def _csv_error(error: csv.Error) -> str:
     if "end of data" in str(error):
         return "a quote is opened and not closed"
-    return "a CR stands alone, outside of quotes" if "new-line" in str(error) else str(error)
+    return "has a CR without an LF, outside quotes" if "new-line" in str(error) else str(error)
 
 
-def look_at_json(path: Path) -> str:
-    """The first thing that is wrong with the lines of NDJSON; "" where nothing is."""
+def check_ndjson(path: Path) -> str:
+    """The first thing that is wrong with the lines of an NDJSON file; "" if nothing."""
     number = 0
     with path.open("rb") as file:
-        for number, line in enumerate((line for line in file if line.strip()), 1):
-            try:
+        try:
+            for line in Lines(file):
+                if not line.strip():
+                    continue
+                number += 1
                 if not isinstance(json.loads(line), dict):
-                    return f"row {number}: is no JSON object"
-            except (ValueError, RecursionError):
-                return f"row {number}: is no JSON"
+                    return f"row {number}: is not a JSON object"
+        except LineTooLongError as error:
+            return str(error)
+        except (ValueError, RecursionError):
+            return f"row {number}: is not JSON"
     return "" if number else "is empty"

@@ -83,7 +83,7 @@ class Recording:
         self.save()
         outcome = self.fit.finish()
         digest = self._save_model(self.fit, outcome.kept)
-        scores = {f"final_{name}": _finite(value) for name, value in outcome.scores.items()}
+        scores = {f"final_{name}": formatting.json_number(value) for name, value in outcome.scores.items()}
         self.end("completed", 0, model_sha256=digest, stopped_early=self.fit.stopped, kept=outcome.kept, **scores)
         return outcome
 
@@ -140,11 +140,6 @@ class Recording:
         for part in parts:
             digest.update(part)
         return digest.hexdigest()
-
-
-def _finite(value: float) -> float | None:
-    """The number, as far as JSON has it."""
-    return value if math.isfinite(value) else None
 
 
 def start_recording(

@@ -284,18 +284,18 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),
-    "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is no JSON"),
-    "empty NDJSON line": ('{"size": 1}\n\n[1]\n', [], 1, "stdin: row 2: is no JSON object"),
+    "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is not JSON"),
+    "empty NDJSON line": ('{"size": 1}\n\n[1]\n', [], 1, "stdin: row 2: is not a JSON object"),
     "not UTF-8": ("size,colour,weight\n1,\udcff,2\n", [], 1, "stdin: row 1, column colour: is not UTF-8; save"),
-    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line 3"),
-    "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line 3"),
+    "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line has 3"),
+    "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line has 3"),
     "an open quote": (NEW + '1,"red,2\n', [], 1, "stdin: row 4: a quote is opened and not closed"),
     "CR alone": (NEW.replace("\n", "\r"), [], 1, "stdin: its lines end in CR alone; save it with"),
-    "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix says no format; take one of .csv"),
+    "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix names no known format; use one of .csv"),
     "no file": (NEW, ["-o", "run", "--format", "csv"], 2, "run: is there already, and is no file"),
     "a device": (NEW, ["-o", "/dev/null", "--format", "csv"], 2, "/dev/null: is there already, and is no file"),
     "no folder": (NEW, ["-o", "no/out.csv"], 1, "no/out.csv: cannot be written: No such file or directory"),
-    "parquet to stdout": (NEW, ["--format", "parquet"], 2, "--format parquet: is no text to print"),
+    "parquet to stdout": (NEW, ["--format", "parquet"], 2, "--format parquet: is not text and cannot be printed"),
 }
 
 
@@ -316,7 +316,7 @@ def test_a_row_of_other_width_is_refused_where_missing_values_are_not(tmp_path: 
     done = twolayer("predict", "run", "new.csv")
     count = row.count(",") + 1
     assert done.returncode == 1
-    assert done.stderr == f"error: new.csv: row 20001 has {count} cell{'s' * (count > 1)}, and the first line 4\n"
+    assert done.stderr == f"error: new.csv: row 20001 has {count} cell{'s' * (count > 1)}, and the first line has 4\n"
 
 
 def test_blank_lines_are_no_rows(run: Path, twolayer: Run) -> None:
@@ -354,7 +354,7 @@ def test_a_prediction_that_is_no_number_is_told(run: Path, twolayer: Run) -> Non
     (run.parent / "new.csv").write_text(NEW + "1e300,red,2\n")
     done = twolayer("predict", "run", "new.csv")
     assert done.returncode == 0
-    assert done.stderr == "new.csv: price_predicted is no finite number in 1 row: its inputs are too large\n"
+    assert done.stderr == "new.csv: price_predicted is not a finite number in 1 row: its inputs are too large\n"
 
 
 def test_the_input_is_never_written_over(run: Path, twolayer: Run) -> None:
@@ -363,7 +363,7 @@ def test_the_input_is_never_written_over(run: Path, twolayer: Run) -> None:
     (run.parent / "link.csv").symlink_to("new.csv")
     for name in ("new.csv", "./new.csv", "link.csv"):
         done = twolayer("predict", "run", "new.csv", "-o", name)
-        assert (done.returncode, done.stderr) == (2, f"error: {Path(name)}: is the input; take another name\n")
+        assert (done.returncode, done.stderr) == (2, f"error: {Path(name)}: is the input; choose another name\n")
     assert file.read_text() == NEW
 
 

@@ -15,7 +15,7 @@ from twolayer.cli.options import ConfigArgument, DeviceOption, FormatOption, Set
 from twolayer.cli.process import computing
 from twolayer.cli.terminal import Format, out, rows
 from twolayer.errors import DisagreementError
-from twolayer.formatting import duration
+from twolayer.formatting import duration, microseconds_unit
 
 commands = typer.Typer()
 
@@ -27,13 +27,14 @@ def bench(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     set_: SetOption = None,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Times to measure each engine.")] = 7,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Measurements of each engine.")] = 7,
     format_: FormatOption = "table",
 ) -> None:
-    """Measure every engine on this machine, and check that all compute the same.
+    """Time every engine on this machine, and check its losses.
 
-    Times are medians of rounds in turn, with the least and the most; set-up is what an engine takes to begin, and to
-    write the weights back. The exit code is 1 where an engine's losses are not those of autograd, to rounding.
+    Times are medians of several rounds, with the minimum and the maximum; set-up is the time that an engine takes to
+    start and to write back the weights. The exit code is 1 if an engine's losses differ from autograd's by more than
+    rounding.
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
@@ -74,7 +75,7 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
     if form != "table":
         rows(list(figures[0]), [list(row.values()) for row in figures], form)
         return
-    unit = "us" if out().options.ascii_only else "µs"
+    unit = microseconds_unit(out().options.ascii_only)
     lines = [["engine", "threads", "median", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
     for number, row in enumerate(figures):
         lines.append(

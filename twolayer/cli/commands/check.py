@@ -39,10 +39,10 @@ def check(
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Show the config, or all that is wrong with it.
+    """Show the config, or everything that is wrong with it.
 
-    Every key stands there with its value and where that comes from: the default, a line of the file, the
-    environment or an option. Whether the device is there, only `train` and `bench` find out.
+    A row for each key: its value, and where that was set: by default, in a line of the file, in the environment or by
+    an option. Whether the device is available is known only to `train` and `bench`.
     """
     resolved = resolve(config, set_ or [], context)
     rows = [(key, value, str(resolved.origins[key])) for key, value in flat(resolved.config)]

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from twolayer.cli import terminal
 from twolayer.cli.options import FormatOption
 from twolayer.cli.terminal import out
-from twolayer.formatting import duration, shown
+from twolayer.formatting import duration, microseconds_unit, shown
 from twolayer.reporting import comparison
 from twolayer.reporting.comparison import Row
 from twolayer.runs import saved_run
@@ -38,22 +38,22 @@ class _BareExpectEqual(TyperCommand):
 @commands.command("compare", cls=_BareExpectEqual, epilog="Example:  twolayer compare default-1 default-2")
 def compare_command(
     run: Annotated[
-        list[str], typer.Argument(metavar="RUN", help="Two runs or more: their folders, or their names in runs.")
+        list[str], typer.Argument(metavar="RUN", help="Two or more runs: their folders, or their names in runs/.")
     ],
     expect_equal: Annotated[
         str | None,
         typer.Option(
             "--expect-equal",
             metavar="[=RTOL]",
-            help="Exit with 1 unless all histories agree with the first: exactly, or to a share RTOL of it.",
+            help="Exit with 1 unless all histories equal the first: exactly, or within relative tolerance RTOL.",
         ),
     ] = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Hold runs against the first of them.
+    """Compare runs with the first one.
 
-    What differs in their configs and in what computed them; iterations, losses and time; and from which row on the
-    histories differ, and by how much. csv and jsonl print a row for each thing and run but the first.
+    Shows what differs in their configs and environments, their iterations, losses and times, and where and by how much
+    their histories differ. csv and jsonl print a row for each item and each run after the first.
     """
     if len(run) < 2:
         raise typer.BadParameter("two runs or more are compared; give another RUN")
@@ -141,7 +141,7 @@ def _value(row: Row, place: int) -> str:
     if row.kind == "checksum":
         return shown(value)[:12]
     if row.kind == "time":
-        return duration(value, _micro())
+        return duration(value, microseconds_unit(out().options.ascii_only))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -166,7 +166,3 @@ def _share(relative: float) -> str:
     if -1 < relative <= -0.9:
         return f"x {1 + relative:.3g}"
     return f"{100 * relative:+.2g}%" if abs(relative) < 1 else f"x {1 + relative:.3g}"
-
-
-def _micro() -> str:
-    return "us" if out().options.ascii_only else "µs"

@@ -23,9 +23,9 @@ def data_command(
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Show what a table holds, what would be trained on, and how.
+    """Show a table's columns, and how a training would use them.
 
-    What keeps the table from being trained on stands below, and makes the exit code 1.
+    Whatever prevents a training on this table is listed below, and the exit code is then 1.
     """
     data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):

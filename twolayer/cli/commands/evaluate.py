@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-_MOST_CLASSES = 20  # that a confusion table is printed of
+_MAX_CLASSES = 20  # of a confusion matrix that is printed
 
 
 @commands.command(epilog="Example:  twolayer evaluate my-1 test.csv")
 def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "table") -> None:
-    """Measure a run's model on a table, beside a linear model and a constant.
+    """Score a run's model on a table, beside two baselines.
 
-    The linear model and the constant (the mean, or the frequencies of the classes) are those of the run's training
-    rows. The loss is in the training's units; R2, RMSE and MAE are in the target's own.
+    The baselines are a linear model and a constant (the mean, or the frequencies of the classes), fitted to the run's
+    training rows. The loss is in the units of the training; R2, RMSE and MAE are in those of the target.
     """
     path = folder.find(run)
     with computing():
@@ -41,11 +40,9 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
 
 
 def _print_scores(scores: Scores, form: terminal.Format) -> None:
-    """Print how good a model is, beside the linear model and the constant."""
+    """Print the scores of a model and of its baselines."""
     columns = scores.model.columns
     names, figures = scores.table()
-    if form == "jsonl":  # JSON has no infinity
-        figures = [tuple(None if isinstance(f, float) and not isfinite(f) else f for f in row) for row in figures]
     if form != "table":
         terminal.rows(names, figures, form)
         return
@@ -53,9 +50,9 @@ def _print_scores(scores: Scores, form: terminal.Format) -> None:
     terminal.rows(names, short, form)
     if columns.classes is None:
         return
-    if len(columns.classes) > _MOST_CLASSES:
-        terminal.note(f"no table of confusions: there are {len(columns.classes)} classes")
+    if len(columns.classes) > _MAX_CLASSES:
+        terminal.note(f"no confusion matrix: there are {len(columns.classes)} classes, more than {_MAX_CLASSES}")
         return
-    terminal.say(f"\n{columns.targets[0].column}: true classes by predicted ones")
+    terminal.say(f"\n{columns.targets[0].column}: true classes in rows, predicted ones in columns")
     pairs = zip(columns.classes, scores.confusion.tolist(), strict=True)
     terminal.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], form)

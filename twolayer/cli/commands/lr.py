@@ -31,10 +31,10 @@ def lr_command(
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Measure the largest stable step at the initial weights.
+    """Measure the largest stable learning rate at the initial weights.
 
-    lambda is the largest eigenvalue of the Hessian of the loss; beyond a step of 2 / lambda gradient descent moves away
-    from any minimum. 1 / lambda is what `lr: auto` begins with.
+    lambda is the largest eigenvalue of the Hessian of the loss; with a learning rate above 2 / lambda, gradient descent
+    moves away from any minimum. `lr: auto` starts with 1 / lambda.
     """
     resolved = resolve(config, set_ or [], context)
     with computing():

@@ -20,15 +20,14 @@ def plot(
     names: RunsArgument,
     out: Annotated[
         Path,
-        typer.Option(
-            "-o", "--out", metavar="FILE", help="A .png, .svg, .pdf or .html to write; one that is there is replaced."
-        ),
+        typer.Option("-o", "--out", metavar="FILE", help="A .png, .svg, .pdf or .html; an existing file is replaced."),
     ],
     scale: ScaleOption = "auto",
 ) -> None:
-    """Draw the losses of runs, a line each; those of validation dashed.
+    """Draw the loss curves of runs into a file.
 
-    A page (.html) is one file and asks the network for nothing: it tells the numbers, moves and zooms.
+    Losses on the validation rows are dashed. A page (.html) is a single file that needs no network: it shows the
+    numbers under the pointer, and can be moved and zoomed.
     """
     from twolayer.reporting import plot as plotting
 

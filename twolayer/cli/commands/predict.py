@@ -24,17 +24,17 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", help=".csv, .tsv, .parquet, .arrow, .ndjson; stdout, unless given."
+            "--out", "-o", metavar="FILE", help="A .csv, .tsv, .parquet, .arrow or .ndjson file.  [default: stdout]"
         ),
     ] = None,
     format_: Annotated[
-        Literal["csv", "parquet", "ndjson"] | None, typer.Option("--format", help="csv, unless FILE says otherwise.")
+        Literal["csv", "parquet", "ndjson"] | None, typer.Option("--format", help="[default: by FILE's suffix, or csv]")
     ] = None,
 ) -> None:
-    """Write a table's rows with a run's predictions beside them.
+    """Write a table's rows with a run's predictions added.
 
-    The inputs are found by their columns' names; all other columns are carried along. In a CSV, text that a
-    spreadsheet would take for a formula is led by a single quote.
+    Inputs are found by the names of their columns; all other columns are copied. In a CSV, text that a spreadsheet
+    would read as a formula gets a single quote before it.
     """
     path = folder.find(run)
     with computing():
@@ -47,11 +47,11 @@ def predict(
         form = form or writers.FORMATS.get(out.suffix.lower())
         if form is None:
             known = " ".join(writers.FORMATS)
-            raise RunError(f"{out}: the suffix says no format; take one of {known}, or --format", usage=True)
+            raise RunError(f"{out}: the suffix names no known format; use one of {known}, or --format", usage=True)
         _check_out(out, data)
     form = form or "csv"
     if out is None and form == "parquet":
-        raise RunError(f"--format {form}: is no text to print; name a file by -o", usage=True)
+        raise RunError(f"--format {form}: is not text and cannot be printed; name a file with -o", usage=True)
     model = predictor.load_model(path)
     with encoded_rows.table(data, model.columns, model.columns.inputs, whole=True) as rows:
         writers.check_writable(rows.schema, form, rows.name)
@@ -66,12 +66,12 @@ def predict(
         terminal.note(remark)
     for column, count in odd.items():
         where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
-        terminal.note(f"{rows.name}: {column} is no finite number in {where} are too large")
+        terminal.note(f"{rows.name}: {column} is not a finite number in {where} are too large")
 
 
 def _check_out(out: Path, data: str) -> None:
-    """Raise RunError where the output would take the input's place, or that of something that is no file."""
+    """Raise RunError where the output would replace the input, or something that is not a file."""
     if out.exists() and not out.is_file():
-        raise RunError(f"{out}: is there already, and is no file; take another name", usage=True)
+        raise RunError(f"{out}: exists and is not a file; choose another name", usage=True)
     if data != "-" and out.exists() and Path(data).exists() and out.samefile(data):
-        raise RunError(f"{out}: is the input; take another name", usage=True)
+        raise RunError(f"{out}: is the input; choose another name", usage=True)

@@ -20,14 +20,14 @@ commands = typer.Typer()
 def report(
     names: RunsArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; one that is there is replaced.")
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; an existing file is replaced.")
     ] = Path("report.html"),
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Write a page of one run, or of several beside each other.
+    """Write an HTML report on one or more runs.
 
-    It is one file and asks the network for nothing: the config, what computed, the curve, every row of the history, and
-    a picture of the weights.
+    It is a single file that needs no network: the configs and environments, the loss curves, every row of the
+    histories, and images of the weights.
     """
     from twolayer.reporting.html.report import check_name, write
 

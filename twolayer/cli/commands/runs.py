@@ -10,7 +10,7 @@ import typer
 
 from twolayer.cli import terminal
 from twolayer.cli.options import FormatOption
-from twolayer.formatting import duration
+from twolayer.formatting import duration, microseconds_unit
 from twolayer.runs import listing
 from twolayer.runs.folder import RUNS
 from twolayer.runs.listing import RunRow
@@ -23,7 +23,7 @@ DROP = ("device", "time", "first", "shape", "best", "seed", "note", "loss", "don
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
 def runs_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the runs.")] = RUNS,
     format_: FormatOption = "table",
 ) -> None:
     """List the runs, newest first."""
@@ -38,6 +38,7 @@ def runs_command(
 
 def _print(rows: Sequence[RunRow]) -> None:
     """Print a table for the screen: rounded numbers, and no column in which no run has a value."""
+    micro = microseconds_unit(terminal.out().options.ascii_only)
     columns = {
         "run": [row.run for row in rows],
         "status": [row.status for row in rows],
@@ -51,7 +52,7 @@ def _print(rows: Sequence[RunRow]) -> None:
         "best": [_number(row.best_loss) for row in rows],
         "last": [_number(row.last_loss) for row in rows],
         "val_loss": [_number(row.val_loss) for row in rows],
-        "time": [duration(row.seconds, _micro()) if isinstance(row.seconds, float) else "" for row in rows],
+        "time": [duration(row.seconds, micro) if isinstance(row.seconds, float) else "" for row in rows],
         "device": [str(row.device or "") for row in rows],
         "note": [str(row.note or "") for row in rows],
     }
@@ -77,7 +78,3 @@ def _number(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _micro() -> str:
-    return "us" if terminal.out().options.ascii_only else "µs"

@@ -12,8 +12,8 @@ commands = typer.Typer()
 
 @commands.command("schema", epilog="Example:  twolayer schema > twolayer.schema.json")
 def schema_command() -> None:
-    """Print the JSON Schema of a config.
+    """Print the JSON Schema of configs, for editors.
 
-    Editors complete and check a config by it. The first line of a config names the file to put it into.
+    An editor with YAML support completes and checks a config with it. The first line of a config names the schema file.
     """
     terminal.json_document(schema())

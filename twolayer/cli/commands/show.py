@@ -29,15 +29,15 @@ PAUSE = 0.25  # seconds between two looks at a run that is going on
 @commands.command(epilog="Example:  twolayer show default-1 --follow")
 def show(
     run: SavedArgument,
-    everything: Annotated[bool, typer.Option("--all", help="Print all rows, not as many as the screen holds.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Stay with a run that is going on, until it ends.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print all rows, not only those that fit.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow a running training until it ends.")] = False,
     scale: ScaleOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
-    """Show a run: in brief, its loss as a curve, and its table.
+    """Show a run: a summary, its loss curve and its rows.
 
-    csv and jsonl print all rows with every digit, and nothing else. With --follow a terminal is redrawn; at a pipe all
-    rows come, as they are computed.
+    csv and jsonl print all rows with every digit, and nothing else. --follow redraws a terminal; into a pipe it prints
+    all rows as they are computed.
     """
     if follow and everything:
         raise typer.BadParameter(

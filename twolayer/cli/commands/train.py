@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twolayer.cli import process, terminal
+from twolayer.cli import process
 from twolayer.cli.options import (
     CheckpointOption,
     ConfigArgument,
@@ -30,6 +31,10 @@ from twolayer.cli.options import (
 )
 from twolayer.cli.process import computing
 from twolayer.runs import checkpoint_interval, folder
+
+if TYPE_CHECKING:
+    from twolayer.cli.training_session import Session
+    from twolayer.runs.tensorboard import Writer
 
 commands = typer.Typer()
 
@@ -55,59 +60,86 @@ def train(
     tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no rows: only the final loss and the time.")
+        bool, typer.Option("--quiet", "-q", help="Print no rows, only the final loss and the time.")
     ] = False,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
-    The loss in a row is the one before that iteration's update; the loss after the last update stands below. History,
-    checkpoints and the model are kept in a run folder, from which --resume goes on, bit for bit.
+    The loss in a row is the one before that iteration's update; the loss after the last update is printed below. A run
+    folder keeps the history, the checkpoints and the model; --resume continues from it, bit for bit.
     """
-    if quiet and format_ != "table":
-        raise typer.BadParameter(f"--quiet leaves out the rows that --format {format_} asks for; take one of them")
-    if no_save and (out or note or resume or tensorboard or checkpoint_every):
-        options = "--out, --note, --resume, --tensorboard or --checkpoint-every"
-        raise typer.BadParameter(f"--no-save keeps no run folder; it does not go with {options}")
-    if out is not None and not resume:
-        folder.check_free(out)
-    folder.check_note(note or "")
-    if resume is None:
-        resolved, run = resolve(config, set_ or [], context, saved=not no_save), None
-        given = checkpoint_every or "30s"
+    _check_options(context)
+    sets = set_ or []
+    if resume is not None:
+        session = _resumed(resume, sets, context, checkpoint_every, tensorboard=tensorboard)
+    elif no_save:
+        session = _unsaved(config, sets, context)
     else:
+        session = _new(config, sets, context, checkpoint_every, out=out, note=note, tensorboard=tensorboard)
+    raise typer.Exit(session.run(format_, quiet=quiet))
+
+
+def _check_options(context: typer.Context) -> None:
+    """Raise BadParameter, or RunError, where options exclude each other or cannot be right."""
+    given = context.params
+    if given["quiet"] and given["format_"] != "table":
+        raise typer.BadParameter(f"--quiet prints no rows, and --format {given['format_']} only rows; use one of them")
+    for name in ("out", "note", "resume", "tensorboard", "checkpoint_every"):
+        if given["no_save"] and given[name]:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} requires a run folder; remove --no-save")
+    if given["resume"] is not None:
         source = context.get_parameter_source("config")
-        if out or note or (source is not None and source.name == "COMMANDLINE"):
-            raise typer.BadParameter("--resume goes on with a run as it is; it goes with no CONFIG, --out or --note")
-        run = folder.open_for_resume(folder.find(resume))
-        resolved = resolve_again(run, set_ or [], context)
-        given = checkpoint_every or str(run.info.get("checkpoint_every", "30s"))
-        tensorboard = tensorboard or run.info.get("tensorboard") is True
-    every = checkpoint_interval.parse(given)
-    if tensorboard:
-        from twolayer.runs.tensorboard import Writer
+        is_config_given = source is not None and source.name == "COMMANDLINE"
+        for name, is_given in (("CONFIG", is_config_given), ("--out", given["out"]), ("--note", given["note"])):
+            if is_given:
+                raise typer.BadParameter(f"--resume continues a run as it is; remove {name}")
+    elif given["out"] is not None:
+        folder.check_free(given["out"])
+    folder.check_note(given["note"] or "")
+
+
+def _new(
+    config: str,
+    sets: list[str],
+    context: typer.Context,
+    every: str | None,
+    *,
+    out: Path | None,
+    note: str | None,
+    tensorboard: bool,
+) -> Session:
+    """A training in a new run folder."""
+    resolved = resolve(config, sets, context, saved=True)
+    interval = checkpoint_interval.parse(every or "30s")
+    writer = _event_writer() if tensorboard else None
+    return _sessions().new(resolved, config, interval, writer, out=out, note=note or "")
+
+
+def _unsaved(config: str, sets: list[str], context: typer.Context) -> Session:
+    """A training without a run folder."""
+    resolved = resolve(config, sets, context)
+    return _sessions().unsaved(resolved, config)
+
+
+def _resumed(name: str, sets: list[str], context: typer.Context, every: str | None, *, tensorboard: bool) -> Session:
+    """A training that continues in its run folder, with the run's own options where none are given."""
+    run = folder.open_for_resume(folder.find(name))
+    resolved = resolve_again(run, sets, context)
+    interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
+    writer = _event_writer() if tensorboard or run.info.get("tensorboard") is True else None
+    return _sessions().resumed(run, resolved, interval, writer)
+
+
+def _event_writer() -> type[Writer]:
+    from twolayer.runs.tensorboard import Writer  # before torch: the library may be missing
+
+    return Writer
+
+
+def _sessions() -> type[Session]:
+    """Import what computes, which takes a second: the config is known to be right by now."""
     with computing():
-        from twolayer.cli import training_session  # a second, nearly all of it torch
-        from twolayer.training import loop, setup
-        from twolayer.training.recorder import Recording, resume_recording, start_recording
+        from twolayer.cli.training_session import Session
 
     process.start_computing()
-    full, data, model = setup.prepare(resolved.config, resolved.table)
-    if not no_save:
-        terminal.outlive_reader()
-    if run is not None:
-        fit, damages = resume_recording(run, full, data, model, every, tensorboard=tensorboard)
-        for damage in damages:
-            terminal.note(damage)
-        if not fit.done:
-            terminal.note(f"{run.path}: has no good checkpoint; it begins again at iteration 1")
-    elif not no_save:
-        fit = loop.Fit(model, data, full, cut_every=every.iterations)
-        run = start_recording(fit, every, out=out, source=config, note=note or "", tensorboard=tensorboard)
-    else:
-        fit = loop.Fit(model, data, full)
-    recorder = None
-    if run is not None:
-        writer = Writer(run, full, fit.done) if tensorboard else None
-        recorder = Recording(run, fit, every, writer)
-    name = config if resume is None else resolved.name
-    raise typer.Exit(training_session.follow(fit, recorder, name, format_, quiet=quiet))
+    return Session
