@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import formatting
 from twolayer.errors import RunError, extra
-from twolayer.reporting import chart_theme, comparison
+from twolayer.reporting import chart_labels, chart_theme
 from twolayer.reporting.downsampling import Scale, downsample, spans_decades
 from twolayer.runs.saved_run import SavedRun
 
@@ -29,7 +28,6 @@ WHOLE = "datum.value % 1 ? '' : format(datum.value, ',d')"
 MAX_POINTS, MAX_ALL_POINTS = 2000, 24_000  # of a curve, and of all curves
 FEW = 20  # a curve of at most this many points shows them as dots
 LARGEST = sys.float_info.max
-LAST = ("device", "engine", "form", "threads", "precision", "cuda_graph", "log_every")  # these hardly change the losses
 
 
 def panels(runs: Sequence[SavedRun], scale: Scale = "auto") -> list[list[SavedRun]]:
@@ -64,7 +62,7 @@ def picture(runs: Sequence[SavedRun], scale: Scale = "auto") -> dict[str, Any]:
     groups = panels(runs, scale)
     if len(groups) == 1:
         return spec(groups[0], scale=scale)
-    parts = [spec(group, scale=scale, title=False) for group in groups]
+    parts = [spec(group, scale=scale, title=False, legend=True) for group in groups]
     schema = parts[0]["$schema"]
     config = max((part["config"] for part in parts), key=lambda config: len(config["range"]["category"]))
     datasets = {}
@@ -78,7 +76,7 @@ def picture(runs: Sequence[SavedRun], scale: Scale = "auto") -> dict[str, Any]:
     return {
         "$schema": schema,
         "config": config,
-        "title": title([run for group in groups for run in group]),
+        "title": chart_labels.title([run for group in groups for run in group]),
         "vconcat": parts,
         "datasets": datasets,
         "resolve": {"scale": {"color": "independent", "strokeDash": "independent"}},
@@ -93,11 +91,13 @@ def spec(
     width: int | Literal["container"] = 720,
     height: int = 400,
     title: bool = True,
+    legend: bool = False,
 ) -> dict[str, Any]:
     """One chart as a Vega-Lite spec: a line for each run, validation dashed.
 
     Its data are in `datasets` under "losses", rows of run, kind, iteration and loss; its colours in `config`. Runs
-    without a loss that can be drawn have no line. Raises RunError where no run has one.
+    without a loss that can be drawn have no line. With `legend` there is one for a single run, too. Raises RunError
+    where no run can be drawn.
     """
     how = chosen(runs, scale)
     rows = _rows(runs, how)
@@ -111,7 +111,7 @@ def spec(
         "run:N",
         sort=None,
         scale=alt.Scale(domain=shown),
-        legend=_legend(shown, space) if len(shown) > 1 else None,
+        legend=_legend(shown, space) if legend or len(shown) > 1 else None,
     )
     dash = alt.StrokeDash(
         "kind:N",
@@ -128,9 +128,9 @@ def spec(
     if interactive:
         layers[0] = layers[0].add_params(alt.selection_interval(name="zoom", bind="scales"))
         layers.append(_nearest(base, runs))
-    chart = alt.layer(*layers).properties(width=width, height=height, description=_title(runs))
+    chart = alt.layer(*layers).properties(width=width, height=height, description=chart_labels.title(runs))
     if title:
-        chart = chart.properties(title=_title(runs))
+        chart = chart.properties(title=chart_labels.title(runs))
     made: dict[str, Any] = chart.to_dict()
     made["config"] = chart_theme.config(len(shown), space)
     made["datasets"] = {DATA: rows}
@@ -161,75 +161,6 @@ def why_not(run: SavedRun, scale: Literal["log", "linear"]) -> str:
     return ""
 
 
-def title(runs: Sequence[SavedRun]) -> str:
-    """The keys that differ between the runs; for one run its name, config, shape and lr."""
-    if len(runs) == 1:
-        run, values = runs[0], runs[0].values
-        name, config, shape = _short(run.name, 40), _short(run.text("config"), 40), _short(run.text("shape"), 40)
-        parts = [
-            *([config] if config and not name.startswith(config) else []),
-            *([shape] if shape else []),
-            *([f"lr {_value(values['lr'])}"] if "lr" in values else []),
-        ]
-        return f"{name}: {', '.join(parts)}" if parts else name
-    keys = _keys(runs)
-    if not keys:
-        same = " of the same config" if all(run.config for run in runs) else ""
-        return f"Loss of {len(runs)} runs{same}"
-    if len(keys) > 4:
-        return f"Loss of {len(runs)} runs"
-    return "Loss by " + (", ".join(keys[:-1]) + " and " if keys[:-1] else "") + keys[-1]
-
-
-def labels(runs: Sequence[SavedRun]) -> list[str]:
-    """The entries of the legend: the runs' names, and the values that differ; no two are the same."""
-    keys = _distinguishing(runs)[:3]
-    found: list[str] = []
-    for run, name in zip(runs, comparison.names(runs), strict=True):
-        values = run.values
-        differ = ", ".join(f"{key} {_value(values[key])}" for key in keys if values.get(key) is not None)
-        label = whole = _short(name, 40) + (f": {differ}" if differ else "")
-        number = 2
-        while label in found:
-            label, number = f"{whole} ({number})", number + 1
-        found.append(label)
-    return found
-
-
-_title = title  # `spec` has an argument of this name
-
-
-def _keys(runs: Sequence[SavedRun]) -> list[str]:
-    """The keys that differ among the configs that can be read, those that matter most first."""
-    keys = comparison.differences([run for run in runs if run.config is not None])
-    return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
-
-
-def _distinguishing(runs: Sequence[SavedRun]) -> list[str]:
-    """The same keys, first those whose values together differ between the most runs."""
-    keys, first = _keys(runs), list[str]()
-
-    def distinct(chosen: Sequence[str]) -> int:
-        return len({tuple(formatting.shown(run.values.get(key)) for key in chosen) for run in runs})
-
-    while rest := [key for key in keys if key not in first]:
-        best = max(rest, key=lambda key: distinct([*first, key]))
-        if distinct([*first, best]) == distinct(first):
-            break
-        first.append(best)
-    return [*first, *(key for key in keys if key not in first)]
-
-
-def _value(value: Any) -> str:
-    return _short(formatting.shown(value), 24)
-
-
-def _short(text: str, most: int) -> str:
-    """The text, safe to show; a long one without its middle."""
-    text = formatting.shown(text)
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
-
-
 def _finite(run: SavedRun) -> list[float]:
     columns = (run.history.columns.get(column, ()) for column in ROLES.values())
     return [value for column in columns for value in column if math.isfinite(value)]
@@ -239,7 +170,7 @@ def _rows(runs: Sequence[SavedRun], scale: Literal["log", "linear"]) -> list[dic
     """The points, downsampled; without losses that are not finite, or on a log scale not above zero."""
     curves = [
         (label, kind, run.history.columns[column])
-        for run, label in zip(runs, labels(runs), strict=True)
+        for run, label in zip(runs, chart_labels.labels(runs), strict=True)
         for kind, column in ROLES.items()
         if column in run.history.columns
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
-from twolayer.reporting import chart, chart_theme, downsampling
+from twolayer.reporting import chart, chart_labels, chart_theme, downsampling
 from twolayer.reporting.html import page
 from twolayer.runs.saved_run import SavedRun
 
@@ -50,9 +51,8 @@ def draw(runs: Sequence[SavedRun], ending: str, scale: downsampling.Scale = "aut
 
 def _page(runs: Sequence[SavedRun], scale: downsampling.Scale) -> str:
     groups = chart.panels(runs, scale)
-    specs = [
-        chart.spec(group, scale=scale, interactive=True, width="container", height=480, title=False) for group in groups
-    ]
+    look: dict[str, Any] = {"interactive": True, "width": "container", "height": 480, "title": False}
+    specs = [chart.spec(group, scale=scale, legend=len(groups) > 1, **look) for group in groups]
     for spec in specs:
         spec["config"] = chart_theme.of_a_page(spec["config"]) | {
             "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}
@@ -62,5 +62,5 @@ def _page(runs: Sequence[SavedRun], scale: downsampling.Scale) -> str:
         data=specs,
         scripts=[vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;"), page.read("plot.js")],
         styles=[page.read("page.css")],
-        title=chart.title([run for group in groups for run in group]),
+        title=chart_labels.title([run for group in groups for run in group]),
     )

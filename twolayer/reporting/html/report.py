@@ -17,7 +17,7 @@ import numpy as np
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
 from twolayer.formatting import safe
-from twolayer.reporting import chart, chart_theme, comparison
+from twolayer.reporting import chart, chart_labels, chart_theme, comparison
 from twolayer.reporting.html import page, run_section
 from twolayer.runs.saved_run import SavedRun
 
@@ -120,7 +120,7 @@ def _chart(runs: Sequence[SavedRun]) -> tuple[dict[str, Any] | None, list[str]]:
     shown = list(dict.fromkeys(curve["run"] for curve in curves["linear"]))
     colours = {label: palette[number % len(palette)] for number, label in enumerate(shown)}
     drawn = {"specs": found, "curves": curves, "first": chart.chosen(runs, "auto"), "name": chart.DATA}
-    return drawn, [colours.get(label, "") for label in chart.labels(runs)]
+    return drawn, [colours.get(label, "") for label in chart_labels.labels(runs)]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
