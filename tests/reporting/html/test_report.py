@@ -126,7 +126,7 @@ def test_the_table_is_sorted_searched_and_paged(place: Path, chromium: Browser) 
         assert next(row for row in rows if row[0] == "500") in cells(page)
         assert cells(page) == [row for row in rows if any("500" in cell for cell in row)][:25]
         page.fill(".dt-search input", "no such")
-        assert page.inner_text("#box tbody") == "No row has that."
+        assert page.inner_text("#box tbody") == "No row matches."
 
 
 def test_the_chart_draws_every_point_on_both_scales(place: Path, chromium: Browser) -> None:
@@ -284,9 +284,9 @@ def test_configs_that_cannot_be_read_are_not_called_the_same(place: Path) -> Non
         shutil.copytree(place / "runs/default-1", place / "runs" / name)
         (place / "runs" / name / "config.yaml").unlink()
     text = report(place, "torn-1", "torn-2")[0].read_text()
-    assert "The configs cannot all be read; in what can be, nothing." in text
-    assert "the configs are the same" not in text
-    assert "the configs are the same" in report(place, "default-1", "default-1")[0].read_text()
+    assert "Nothing in the configs that can be read; not all can." in text
+    assert "the configs are equal" not in text
+    assert "the configs are equal" in report(place, "default-1", "default-1")[0].read_text()
 
 
 def test_print_has_the_chart_and_all_that_is_folded_away_on_white_paper(place: Path, chromium: Browser) -> None:
@@ -307,7 +307,7 @@ def test_print_has_the_chart_and_all_that_is_folded_away_on_white_paper(place: P
         ["pdftotext", "report.pdf", "-"], cwd=place, capture_output=True, text=True, check=True
     ).stdout
     assert text.count("initial weights, SHA-256") == 2  # details of each run
-    assert "rows a page" not in text
+    assert "rows per page" not in text
     assert "628.283935546875" in text
 
 
@@ -432,7 +432,7 @@ def test_a_run_without_a_model_shows_the_layers_alone(place: Path, chromium: Bro
             "(1): ReLU()",
             "(2): Linear(in_features=100, out_features=10, bias=True)",
         ]
-        assert "The weights are not there yet" in page.inner_text("main")
+        assert "There are no weights yet" in page.inner_text("main")
         assert f"twolayer train --resume {run}" in page.inner_text(".remark")
 
 
