@@ -245,7 +245,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
     done = twolayer("evaluate", "run", "one.csv", "--format", "jsonl")
     assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 3
     assert done.stderr == (
-        "one.csv: column colour: 1 row has a category that the model does not know; it counts for nothing\n"
+        "one.csv: column colour: 1 row has a category that the model does not know; it is treated as no category\n"
     )
 
 

@@ -254,7 +254,7 @@ def test_unknown_categories_are_counted(run: Path, twolayer: Run) -> None:
     assert len(parsed(done.stdout)) == 3
     assert done.returncode == 0
     assert done.stderr == (
-        "new.csv: column colour: 2 rows have a category that the model does not know; it counts for nothing\n"
+        "new.csv: column colour: 2 rows have a category that the model does not know; it is treated as no category\n"
     )
 
 
@@ -280,7 +280,7 @@ def test_data_keep_their_letters_in_any_locale(run: Path) -> None:
 
 REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "missing columns": ("size\n1\n", [], 1, "stdin: columns colour, weight are not there, and the model needs them"),
-    "collision": ("size,colour,weight,price_predicted\n1,red,2,3\n", [], 1, "has a column price_predicted already"),
+    "collision": ("size,colour,weight,price_predicted\n1,red,2,3\n", [], 1, "already has a column price_predicted"),
     "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),

@@ -56,7 +56,7 @@ def compare_command(
     their histories differ. csv and jsonl print a row for each item and each run after the first.
     """
     if len(run) < 2:
-        raise typer.BadParameter("two runs or more are compared; give another RUN")
+        raise typer.BadParameter("compare needs two or more runs")
     tolerance = _tolerance(expect_equal) if expect_equal is not None else None
     found = [saved_run.read(path) for path in map(find, run)]
     names, rows = comparison.names(found), comparison.compare(found)
