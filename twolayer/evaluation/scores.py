@@ -67,9 +67,7 @@ class Scores:
 
     def _add_classes(self, outputs: Sequence[Tensor], targets: Tensor) -> None:
         network, linear, constant = outputs
-        smallest = torch.finfo(
-            torch.float64
-        ).eps  # a class that is not in the training rows has a small probability, not 0
+        smallest = torch.finfo(torch.float64).eps  # not 0, for a class that the training rows did not have
         logs = (network.log_softmax(1), linear.log_softmax(1), constant.clamp(min=smallest).log())
         true = targets.argmax(1)
         for number, log in enumerate(logs):

@@ -314,8 +314,8 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a"], "error: two runs or more are compared; give another RUN"),
-        (["--expect-equal", "a"], "error: two runs or more are compared; give another RUN"),
+        (["a"], "error: compare needs two or more runs"),
+        (["--expect-equal", "a"], "error: compare needs two or more runs"),
         ([], "error: Missing argument 'RUN'."),
         (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists all runs"),
         (["a", "again", "--expect-equal=-1"], "error: --expect-equal: must be a number, 0 or more, not '-1'"),
