@@ -174,11 +174,11 @@ def _rows(runs: Sequence[SavedRun], scale: Literal["log", "linear"]) -> list[dic
         for kind, column in ROLES.items()
         if column in run.history.columns
     ]
-    most = max(200, min(MAX_POINTS, MAX_ALL_POINTS // max(1, len(curves))))
+    limit = max(200, min(MAX_POINTS, MAX_ALL_POINTS // max(1, len(curves))))
     rows: list[dict[str, Any]] = []
     for label, kind, values in curves:
         drawn = [value if value > 0 or scale == "linear" else math.nan for value in values]
-        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in downsample(drawn, most)]
+        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in downsample(drawn, limit)]
     return rows
 
 

@@ -72,7 +72,7 @@ def _value(value: Any) -> str:
     return _short(formatting.shown(value), 24)
 
 
-def _short(text: str, most: int) -> str:
+def _short(text: str, limit: int) -> str:
     """The text, safe to show; a long one without its middle."""
     text = formatting.shown(text)
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+    return text if len(text) <= limit else f"{text[: limit // 2 - 1]}…{text[-(limit // 2) :]}"

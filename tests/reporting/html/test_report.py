@@ -83,7 +83,7 @@ def lines(page: Page) -> list[list[tuple[float, float]]]:
 def told_at_the_middle(page: Page) -> str:
     """What the chart tells of the point that is nearest to its middle."""
     page.evaluate("document.querySelector('#losses').scrollIntoView()")
-    box = page.locator("#chart svg").bounding_box()
+    box = page.locator("#chart svg").first.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#vg-tooltip-element.visible")
@@ -245,15 +245,17 @@ def test_a_phone_has_no_sideways_scrolling(place: Path, chromium: Browser, schem
 @pytest.mark.parametrize("width", [375, 1200])
 def test_the_legend_has_every_run_within_the_chart(place: Path, chromium: Browser, width: int) -> None:
     with opened(chromium, report(place, *FOUR)[0], viewport={"width": width, "height": 700}) as page:
-        frame = page.locator("#chart svg").bounding_box()
-        assert frame is not None
-        entries = page.locator("#chart .role-legend-label text").all()
-        assert len(entries) == len(FOUR) + 2  # and what is training, what validation
-        for entry in entries:
-            box = entry.bounding_box()
-            assert box is not None
-            assert frame["y"] <= box["y"]
-            assert box["x"] + box["width"] <= frame["x"] + frame["width"]
+        charts = page.locator("#chart svg").all()
+        assert len(charts) == 2  # one for the sum of squares, one for the mean cross entropy
+        assert page.locator("#chart .role-legend-label text").count() == len(FOUR) + 2  # and training, validation
+        for chart in charts:
+            frame = chart.bounding_box()
+            assert frame is not None
+            for entry in chart.locator(".role-legend-label text").all():
+                box = entry.bounding_box()
+                assert box is not None
+                assert frame["y"] <= box["y"]
+                assert box["x"] + box["width"] <= frame["x"] + frame["width"]
 
 
 def test_a_link_to_a_run_unfolds_it(place: Path, chromium: Browser) -> None:
