@@ -27,7 +27,7 @@ _MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
 
 
 @dataclass(frozen=True)
-class Rows:
+class EncodedTable:
     """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know."""
 
     name: str
@@ -58,15 +58,15 @@ class Rows:
 
 
 @contextmanager
-def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[Rows]:
+def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[EncodedTable]:
     """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError."""
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
-        name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
+        name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
         source = scan(path, columns, name=name)
         require_columns(source.names, needed, name)
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
-        rows = Rows(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
+        rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
         yield rows
 
 
@@ -83,17 +83,17 @@ def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
     return scores, rows.remarks()
 
 
-def predictions(model: Predictor, rows: Rows) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
+def predictions(model: Predictor, rows: EncodedTable) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
     """The schema of the rows with their predictions, these rows in chunks, and a counter.
 
     Once the rows are read, the counter has the number of predictions that are not finite, by column. Raises DataError.
     """
-    added = _added(model.columns, rows)
+    added = _prediction_columns(model.columns, rows)
     odd = Counter[str]()
-    return pl.Schema({**rows.schema, **added}), _predicted(model, rows, added, odd), odd
+    return pl.Schema({**rows.schema, **added}), _with_predictions(model, rows, added, odd), odd
 
 
-def _spooled(folder: Path) -> Path:
+def _copy_of_stdin(folder: Path) -> Path:
     """Stdin copied to a file, because a table is read twice. NDJSON is recognised by its first character, a brace."""
     if sys.stdin is None:  # closed by the shell (<&-)
         raise DataError("stdin: is closed")
@@ -108,7 +108,7 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def _added(columns: Encoding, rows: Rows) -> dict[str, pl.DataType]:
+def _prediction_columns(columns: Encoding, rows: EncodedTable) -> dict[str, pl.DataType]:
     """The columns of the predictions. Raises DataError where the table has a column of the same name."""
     added: dict[str, pl.DataType] = {
         f"{target.column}_predicted": pl.Float64() if columns.classes is None else pl.String()
@@ -121,8 +121,8 @@ def _added(columns: Encoding, rows: Rows) -> dict[str, pl.DataType]:
     return added
 
 
-def _predicted(
-    model: Predictor, rows: Rows, added: dict[str, pl.DataType], odd: Counter[str]
+def _with_predictions(
+    model: Predictor, rows: EncodedTable, added: dict[str, pl.DataType], odd: Counter[str]
 ) -> Iterator[pl.DataFrame]:
     """The rows with their predictions, in chunks; `odd` counts the predictions that are not finite."""
     for _, frame, x in rows.chunks(model):
