@@ -42,6 +42,14 @@ def panels(runs: Sequence[SavedRun], scale: Scale = "auto") -> list[list[SavedRu
     return [group for group in drawn if group]
 
 
+def colours(panels: Sequence[Sequence[SavedRun]]) -> list[list[str]]:
+    """The colours of the runs in each panel, all different; empty for a single panel, which has its own."""
+    if len(panels) == 1:
+        return [[]]
+    palette = iter(chart_theme.palette(sum(map(len, panels))))
+    return [[next(palette) for _ in panel] for panel in panels]
+
+
 def missing(runs: Sequence[SavedRun], scale: Scale = "auto") -> list[str]:
     """The reason for each run that cannot be drawn."""
     reasons = (why_not(run, chosen(group, scale)) for group in _by_loss_kind(runs) for run in group)
@@ -62,7 +70,10 @@ def picture(runs: Sequence[SavedRun], scale: Scale = "auto") -> dict[str, Any]:
     groups = panels(runs, scale)
     if len(groups) == 1:
         return spec(groups[0], scale=scale)
-    parts = [spec(group, scale=scale, title=False, legend=True) for group in groups]
+    parts = [
+        spec(group, scale=scale, title=False, colours=its_colours)
+        for group, its_colours in zip(groups, colours(groups), strict=True)
+    ]
     schema = parts[0]["$schema"]
     config = max((part["config"] for part in parts), key=lambda config: len(config["range"]["category"]))
     datasets = {}
@@ -91,13 +102,13 @@ def spec(
     width: int | Literal["container"] = 720,
     height: int = 400,
     title: bool = True,
-    legend: bool = False,
+    colours: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One chart as a Vega-Lite spec: a line for each run, validation dashed.
 
     Its data are in `datasets` under "losses", rows of run, kind, iteration and loss; its colours in `config`. Runs
-    without a loss that can be drawn have no line. With `legend` there is one for a single run, too. Raises RunError
-    where no run can be drawn.
+    without a loss that can be drawn have no line. `colours` are those of the runs in one of several panels, where a
+    single run has a legend, too. Raises RunError where no run can be drawn.
     """
     how = chosen(runs, scale)
     rows = _rows(runs, how)
@@ -107,11 +118,13 @@ def spec(
     kinds = [kind for kind in ROLES if any(row["kind"] == kind for row in rows)]
 
     space = "width" if width == "container" else str(width)  # of Vega's expressions, in pixels
+    pairs = zip(chart_labels.labels(runs), colours, strict=True) if colours else ()
+    range_ = [colour for label, colour in pairs if label in shown] or alt.Undefined  # else that of the config
     color = alt.Color(
         "run:N",
         sort=None,
-        scale=alt.Scale(domain=shown),
-        legend=_legend(shown, space) if legend or len(shown) > 1 else None,
+        scale=alt.Scale(domain=shown, range=range_),
+        legend=_legend(shown, space) if colours or len(shown) > 1 else None,
     )
     dash = alt.StrokeDash(
         "kind:N",

@@ -52,7 +52,8 @@ def draw(runs: Sequence[SavedRun], ending: str, scale: downsampling.Scale = "aut
 def _page(runs: Sequence[SavedRun], scale: downsampling.Scale) -> str:
     groups = chart.panels(runs, scale)
     look: dict[str, Any] = {"interactive": True, "width": "container", "height": 480, "title": False}
-    specs = [chart.spec(group, scale=scale, legend=len(groups) > 1, **look) for group in groups]
+    pairs = zip(groups, chart.colours(groups), strict=True)
+    specs = [chart.spec(group, scale=scale, colours=colours, **look) for group, colours in pairs]
     for spec in specs:
         spec["config"] = chart_theme.of_a_page(spec["config"]) | {
             "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}

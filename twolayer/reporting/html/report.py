@@ -129,15 +129,15 @@ def _charts(runs: Sequence[SavedRun]) -> tuple[list[dict[str, Any]], dict[int, s
     except RunError:  # there is nothing to draw
         return [], {}
     charts, colours = [], dict[int, str]()
-    for group in groups:
+    for group, its_colours in zip(groups, chart.colours(groups), strict=True):
         specs: dict[str, Any] = {}
         for scale in SCALES:
             with suppress(RunError):
-                specs[scale] = chart.spec(group, scale=scale, legend=len(groups) > 1, **LOOK)
+                specs[scale] = chart.spec(group, scale=scale, colours=its_colours, **LOOK)
         curves = {scale: _curves(spec.pop("datasets")[chart.DATA]) for scale, spec in specs.items()}
         if curves.get("log") == curves["linear"]:
             del curves["log"]
-        palette = specs["linear"]["config"]["range"]["category"]
+        palette = its_colours or specs["linear"]["config"]["range"]["category"]
         for spec in specs.values():
             spec["config"] = chart_theme.of_a_page(spec["config"]) | {
                 "padding": {"left": 0, "top": 4, "right": 16, "bottom": 4}
