@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from twolayer.runs import saved_run
-from twolayer.runs.checksum import seal_json
+from twolayer.runs.checksum import BLANK
 from twolayer.runs.history import csv_header, csv_row
 from twolayer.runs.saved_run import SavedRun
 
@@ -42,8 +42,11 @@ def make(
 
 
 def write_info(run: Path, info: Mapping[str, Any]) -> None:
-    """Write a run's run.json, with the checksum of itself."""
-    (run / "run.json").write_bytes(seal_json({key: value for key, value in info.items() if key != "sha256"}))
+    """Write a run's run.json, with the checksum of itself; also with values that JSON does not have."""
+    blank = json.dumps({**{key: value for key, value in info.items() if key != "sha256"}, "sha256": BLANK}).encode()
+    start = blank.rindex(BLANK.encode())
+    digest = hashlib.sha256(blank).hexdigest().encode()
+    (run / "run.json").write_bytes(blank[:start] + digest + blank[start + len(BLANK) :])
 
 
 def change_info(run: Path, **fields: Any) -> None:

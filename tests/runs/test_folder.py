@@ -69,19 +69,42 @@ def test_of_two_that_make_one_folder_the_first_has_it() -> None:
 
 
 def test_what_a_kill_has_left_in_the_making_is_swept_away() -> None:
-    old, new, empty, others = (Path(f".twolayer-{digit * 16}.part") for digit in "abcd")
-    for path in (old, new, others):
+    old, new, empty, unmarked = (Path(f".twolayer-{digit * 16}.part") for digit in "abcd")
+    for path in (old, new):
         (path / "checkpoints").mkdir(parents=True)
-        (path / "history.csv").touch()
-        (path / ".twolayer").write_text(path.name if path != others else "another")
+        for name in ("history.csv", "run.json", files.temporary_name()):
+            (path / name).touch()
+        (path / ".twolayer").write_text(path.name)
     empty.mkdir()
-    for path in (old, empty, others):
+    unmarked.mkdir()
+    (unmarked / ".twolayer").touch()
+    for path in (old, empty, unmarked):
         os.utime(path, (0, 0))
     made(out=Path("mine"))
-    assert not old.exists()
-    assert not empty.exists()
+    assert not any(path.exists() for path in (old, empty, unmarked))
     assert new.exists()
-    assert (others / "history.csv").exists()
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_a_folder_that_no_kill_leaves_is_not_swept_away() -> None:
+    names = [f".twolayer-{digit * 16}.part" for digit in "abcdefg"]
+    markers = ["another", "", names[2][:-1], "", *names[4:]]
+    for name, marker in zip(names, markers, strict=True):
+        Path(name, "checkpoints").mkdir(parents=True)
+        Path(name, "history.csv").write_text("precious")
+        Path(name, ".twolayer").write_text(marker)
+    Path(names[3], "history.csv").unlink()
+    Path(names[4], "thesis.txt").touch()
+    Path(names[5], "checkpoints/8.safetensors").touch()
+    Path(names[6], "config.yaml/deep/deeper").mkdir(parents=True)
+    for name in names:
+        os.utime(name, (0, 0))
+    before = contents(Path())
+    made(out=Path("mine")).close()
+    assert contents(Path()) == sorted([*before, *contents(Path("mine")), "mine"])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +202,9 @@ def test_the_history_goes_on_where_it_was_cut() -> None:
     run.append("2,1.0\n3,0.")
     run.close()
     run = open_for_resume(run.path)
-    run.start_history(("iteration", "loss"), *mark)
+    run.open_history(*mark)
+    assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.0\n3,0."
+    run.start_history(("iteration", "loss"))
     run.append("2,1.5\n")
     assert (run.path / "history.csv").read_text() == "iteration,loss\n1,2.0\n2,1.5\n"
     assert run.position()[0] == len("iteration,loss\n1,2.0\n2,1.5\n")
@@ -194,11 +219,11 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     run.close()
     (run.path / "history.csv").write_text(damage)
     with open_for_resume(run.path) as run, pytest.raises(RunError, match="does not have the checksum"):
-        run.start_history(("iteration", "loss"), *mark)
+        run.open_history(*mark)
     assert (run.path / "history.csv").read_text() == damage
     (run.path / "history.csv").unlink()
     with open_for_resume(run.path) as run, pytest.raises(RunError, match=r"history\.csv: is missing; restore it"):
-        run.start_history(("iteration", "loss"), *mark)
+        run.open_history(*mark)
     assert not (run.path / "history.csv").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -92,15 +93,20 @@ def test_the_sweep_of_leftovers_follows_no_link(twolayer: Run, tmp_path: Path) -
     inner = tmp_path / "runs/.twolayer-bbbbbbbbbbbbbbbb.part"
     inner.mkdir()
     (inner / ".twolayer").write_text(inner.name)
-    (inner / "checkpoints").symlink_to(victim)
-    os.link(victim / "a", inner / "hard")
+    os.link(victim / "a", inner / "history.csv")
     os.utime(inner, (0, 0))
+    linked = tmp_path / "runs/.twolayer-cccccccccccccccc.part"
+    linked.mkdir()
+    (linked / ".twolayer").write_text(linked.name)
+    (linked / "checkpoints").symlink_to(victim)
+    os.utime(linked, (0, 0))
     (tmp_path / "my.yaml").write_text(BASE)
     before = contents(victim)[str(victim / "a")][4]
     assert twolayer("train", "my.yaml", "-q").returncode == 0
     assert (victim / "a").read_bytes() == before == b"precious"
     assert sorted(path.name for path in victim.iterdir()) == [".twolayer", "a"]
     assert not inner.exists()  # which was ours
+    assert linked.exists()  # which no kill leaves
 
 
 @pytest.mark.parametrize("of", ["drawn", "table", "events"])
@@ -334,16 +340,59 @@ def test_a_run_that_was_killed_before_its_first_row_is_shown(form: str, twolayer
     assert done.stdout == ({"csv": "iteration,loss\n", "jsonl": ""}[form] if form != "table" else done.stdout)
 
 
-@pytest.mark.parametrize("value", [7, {"a": 1}, [1], [None], "x", True])
-@pytest.mark.parametrize("key", ["config_sha256", "seconds", "epochs", "resumed", "checkpoint_every", "tensorboard"])
+@pytest.mark.parametrize("value", [7, {"a": 1}, [1], [None], "x", True, 10**400, -(10**400), math.nan, math.inf])
+@pytest.mark.parametrize(
+    "key", ["config_sha256", "seconds", "epochs", "resumed", "checkpoint_every", "tensorboard", "note", "lr"]
+)
 def test_run_json_may_hold_anything_and_a_continuation_says_so(key: str, value: Any, place: Path) -> None:
     change_info(place / "runs/drawn", **{key: value})
     try:
         open_for_resume(place / "runs/drawn").close()
     except RunError as error:
-        assert key in str(error) or "changed" in str(error)
+        assert key in str(error) or "changed" in str(error) or "run.json: is damaged: it holds" in str(error)
     else:
-        assert key in ("resumed", "checkpoint_every", "tensorboard") or (key, value) in (("seconds", 7), ("epochs", 7))
+        assert value != math.inf
+        assert value == value
+        assert key not in ("config_sha256", "seconds", "epochs") or (key, value) in (("seconds", 7), ("epochs", 7))
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "9" * 400, "[" * 5000 + "]" * 5000])
+@pytest.mark.parametrize("key", ["note", "lr", "seconds"])
+def test_a_value_that_cannot_be_written_again_is_found_before_the_history_is_cut(
+    key: str, text: str, twolayer: Run, old: Path
+) -> None:
+    run = old / "runs/drawn"
+    info = json.loads((run / "run.json").read_text())
+    info = {name: value for name, value in info.items() if name != key}
+    (run / "run.json").write_text(json.dumps(info)[:-1] + f', "{key}": {text}}}')
+    shutil.rmtree(run / "checkpoints")  # it would begin again
+    (run / "checkpoints").mkdir()
+    before = contents(run)
+    done = twolayer("train", "--resume", "drawn", "--epochs", "30", "-q")
+    assert "Traceback" not in done.stderr
+    if done.returncode == 0:
+        assert text.isdecimal()
+        assert key in ("note", "lr")
+    else:
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert done.stderr.startswith("error: runs/drawn/run.json: is damaged: ")
+        assert contents(run) == before
+
+
+def test_a_disk_that_fills_up_at_the_start_of_a_continuation_takes_no_rows(place: Path) -> None:
+    run = place / "runs/drawn"
+    (run / "checkpoints/5.safetensors").unlink()  # it would begin again
+    before = (run / "history.csv").read_bytes()
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16)); "
+    program += "from twolayer.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "--resume", "drawn", "--epochs", "10", "-q"],
+        cwd=place, env=clean_environment(), capture_output=True, encoding="utf-8", timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert (run / "history.csv").read_bytes() == before
+    found = saved_run.read(run)
+    assert (found.status, found.problems) == ("completed", ())
 
 
 OTHERS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {

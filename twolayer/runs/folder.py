@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime
 import errno
 import hashlib
-import math
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any, Self
 
 from twolayer.errors import RunError
 from twolayer.files import (
-    LEFTOVER,
     Folder,
     make_folders,
     named,
@@ -28,7 +25,8 @@ from twolayer.files import (
 )
 from twolayer.runs import checksum
 from twolayer.runs.history import csv_header
-from twolayer.runs.lock import hold, lock
+from twolayer.runs.leftovers import MARKER, remove_leftovers
+from twolayer.runs.lock import hold
 from twolayer.runs.run_files import (
     CHECKPOINTS,
     CONFIG,
@@ -36,6 +34,7 @@ from twolayer.runs.run_files import (
     HISTORY,
     INFO,
     MODEL,
+    check_info,
     check_inside,
     check_writable,
     read_config,
@@ -46,8 +45,6 @@ from twolayer.tables.options import TABLES
 RUNS = Path("runs")
 SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-MARKER = ".twolayer"  # holds the name of an unfinished folder: only a folder with it may be removed as a leftover
-LEFTOVER_AGE = 60  # seconds; younger ones may still be in use
 
 
 class Run:
@@ -113,8 +110,8 @@ class Run:
         self.info = info
         self.write(INFO, data)
 
-    def start_history(self, columns: Sequence[str], size: int = 0, digest: str = "") -> None:
-        """Open the history for appending, cut back to the first `size` bytes, whose SHA-256 is `digest`."""
+    def open_history(self, size: int = 0, digest: str = "") -> None:
+        """Open the history, and verify its first `size` bytes by their SHA-256. Nothing in it is changed."""
         path = self.path / HISTORY
         hint = f"restore it, or delete the files in {self.path / CHECKPOINTS} to begin again at iteration 1"
         with named(path):
@@ -122,8 +119,9 @@ class Run:
             if size and before is None:
                 raise RunError("is missing", path=path, hint=hint)
             check_writable(before, path)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._history = os.open(HISTORY, flags, 0o666, dir_fd=self.folder.descriptor)
+            if self._history < 0:
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                self._history = os.open(HISTORY, flags, 0o666, dir_fd=self.folder.descriptor)
             check_writable(os.fstat(self._history), path)
             self._size, self._hash = 0, hashlib.sha256()
             while self._size < size and (part := os.pread(self._history, min(2**20, size - self._size), self._size)):
@@ -131,6 +129,12 @@ class Run:
                 self._size += len(part)
             if digest and self._hash.hexdigest() != digest:
                 raise RunError("does not have the checksum that the checkpoint has for it", path=path, hint=hint)
+
+    def start_history(self, columns: Sequence[str]) -> None:
+        """Cut the history back to the bytes that `open_history` verified; where there are none, write its header."""
+        if self._history < 0:
+            self.open_history()
+        with named(self.path / HISTORY):
             os.ftruncate(self._history, self._size)
         if not self._size:
             self.append(csv_header(columns))
@@ -159,7 +163,7 @@ def create(out: Path | None, name: str) -> Iterator[Run]:
     """
     place = _place(out, name)
     made = make_folders(place.parent)
-    _remove_leftovers(place.parent)
+    remove_leftovers(place.parent)
     unfinished = place.parent / temporary_name()
     run = None
     try:
@@ -234,30 +238,12 @@ def _moved(run: Run, place: Path) -> bool:
     return False
 
 
-def _remove_leftovers(place: Path) -> None:
-    """Remove unfinished folders that killed processes left: our own, locked by nobody, and not just created."""
-    with suppress(OSError), Folder(place) as parent:
-        for name in filter(LEFTOVER.fullmatch, parent.names()):
-            with suppress(OSError), Folder(Path(name), inside=parent) as left:
-                status = os.fstat(left.descriptor)
-                is_old = time.time() - status.st_mtime > LEFTOVER_AGE
-                if is_old and status.st_uid == os.getuid() and lock(left.descriptor) and _is_marked(left, name):
-                    left.clear()
-                    os.rmdir(name, dir_fd=parent.descriptor)
-
-
-def _is_marked(folder: Folder, name: str) -> bool:
-    """Whether `create` made a folder under that name, or was killed before it had written the whole marker."""
-    found = folder.names()
-    return not found or (MARKER in found and name.encode().startswith(folder.read(MARKER, limit=len(name))))
-
-
 def open_for_resume(path: Path) -> Run:
     """An existing run folder, locked, to resume its training. Raises RunError where that is not possible."""
     read_info(path)  # raises where it is not a run folder
     run = Run(path)
     try:
-        run.info = _checked(read_info(path, run.folder), path / INFO)  # again, now that no other process writes there
+        run.info = check_info(read_info(path, run.folder), path / INFO)  # again, now that no other process writes there
         for name in (INFO, CONFIG, HISTORY, MODEL):
             check_writable(run.folder.status(name), path / name)
         checkpoints = run.open_checkpoints()
@@ -278,19 +264,6 @@ def open_for_resume(path: Path) -> Run:
         run.close()
         raise
     return run
-
-
-def _checked(info: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The content of `run.json`, with the types checked that a resumed training relies on. Raises RunError."""
-    digests, seconds, epochs = info.get("config_sha256"), info.get("seconds", 0.0), info.get("epochs", 0)
-    is_valid = {
-        "config_sha256": isinstance(digests, list) and all(isinstance(digest, str) for digest in digests),
-        "seconds": isinstance(seconds, (int, float)) and seconds is not True and math.isfinite(seconds),
-        "epochs": isinstance(epochs, int) and epochs is not True,
-    }
-    if wrong := [key for key, valid in is_valid.items() if not valid]:
-        raise RunError(f"is damaged: {' and '.join(wrong)}: not a valid value", path=file)
-    return info
 
 
 def find(text: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,23 @@ def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
     if (info["format"] > 1 or "sha256" in info) and not checksum.is_sealed(data, info):
         raise RunError("is damaged or was edited: its checksum does not match", path=file)
     info.pop("sha256", None)
+    return info
+
+
+def check_info(info: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The content of `run.json`, with the types checked that a resumed training relies on. Raises RunError."""
+    digests, seconds, epochs = info.get("config_sha256"), info.get("seconds", 0.0), info.get("epochs", 0)
+    is_valid = {
+        "config_sha256": isinstance(digests, list) and all(isinstance(digest, str) for digest in digests),
+        "seconds": isinstance(seconds, (int, float)) and seconds is not True and 0 <= seconds <= sys.float_info.max,
+        "epochs": isinstance(epochs, int) and epochs is not True and 0 <= epochs < 2**63,
+    }
+    if wrong := [key for key, valid in is_valid.items() if not valid]:
+        raise RunError(f"is damaged: {' and '.join(wrong)}: not a valid value", path=file)
+    try:
+        checksum.seal_json(info)  # as it will be written again: better now than after the history was cut
+    except (ValueError, RecursionError):  # a NaN or an infinity, which JSON does not have
+        raise RunError("is damaged: it holds a value that cannot be written", path=file) from None
     return info
 
 

@@ -193,7 +193,7 @@ def resume_recording(
         raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
     recorded = fit.done if run.info.get("tensorboard") is True else 0
     _check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
-    run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
+    run.open_history(*((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
@@ -211,6 +211,7 @@ def resume_recording(
         resumed=again,
     )
     run.write(CONFIG, document(config).encode())
+    run.start_history(config.columns)  # cut last: run.json no longer has the checksum of its rows
     return fit, wrong
 
 

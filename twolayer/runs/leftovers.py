@@ -1,0 +1,50 @@
+"""Unfinished run folders that killed processes left: found, and removed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from twolayer.files import LEFTOVER, Folder
+from twolayer.runs.lock import lock
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO
+
+MARKER = ".twolayer"  # holds the name of an unfinished folder: only a folder with it may be removed as a leftover
+_AGE = 60  # seconds; younger ones may still be in use
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove unfinished run folders from a folder: our own, locked by nobody, and not just created."""
+    with suppress(OSError), Folder(place) as parent:
+        for name in filter(LEFTOVER.fullmatch, parent.names()):
+            with suppress(OSError), Folder(Path(name), inside=parent) as left:
+                status = os.fstat(left.descriptor)
+                is_old = time.time() - status.st_mtime > _AGE
+                if is_old and status.st_uid == os.getuid() and lock(left.descriptor) and _is_unfinished(left, name):
+                    with suppress(FileNotFoundError):  # first: where it is not empty, all stays
+                        os.rmdir(CHECKPOINTS, dir_fd=left.descriptor)
+                    left.clear(depth=0)
+                    os.rmdir(name, dir_fd=parent.descriptor)
+
+
+def _is_unfinished(folder: Folder, name: str) -> bool:
+    """Whether the folder is what a killed process leaves: our marker, and files that a new run begins with.
+
+    Before the marker is written the folder is empty, or holds an empty marker.
+    """
+    found = {entry: folder.status(entry) for entry in folder.names()}
+    if not found:
+        return True
+    marker = folder.read(MARKER, limit=len(name))
+    if marker != name.encode():
+        return found.keys() == {MARKER} and not marker
+    ours = (MARKER, CONFIG, HISTORY, INFO, CHECKPOINTS)
+    return all(
+        (entry in ours or LEFTOVER.fullmatch(entry))
+        and status is not None
+        and (stat.S_ISDIR if entry == CHECKPOINTS else stat.S_ISREG)(status.st_mode)
+        for entry, status in found.items()
+    )
