@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -63,7 +64,8 @@ def can_fork(environment: Mapping[str, str]) -> bool:
 class Forked:
     """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
 
-    A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end.
+    A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits its
+    address space, in bytes; 0: no limit.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Forked:
         text: bool = True,
         bare: bool = False,
         new_session: bool = False,
+        memory: int = 0,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
@@ -103,6 +106,7 @@ class Forked:
             "cwd": os.fspath(cwd),
             "environment": dict(clean_environment() if environment is None else environment),
             "new_session": new_session,
+            "memory": memory,
         }
         _send(_server("bare" if bare else "torch"), request, [*theirs, end])
         for number in (*closed, end):
@@ -253,6 +257,8 @@ def _child(server: socket.socket) -> list[str]:
         os.close(status)
         if request["new_session"]:
             os.setsid()
+        if request["memory"]:
+            resource.setrlimit(resource.RLIMIT_AS, (request["memory"],) * 2)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)

@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import safetensors.torch
 import torch
 
 from tests.helpers.forking import clean_environment
+from tests.helpers.forking import run as forked
 from tests.helpers.handmade import change_info
-from tests.helpers.processes import BASE, COMMAND, Run
+from tests.helpers.processes import BASE, COMMAND, COMPUTE, Run
 from tests.helpers.trained import train
 from twolayer.errors import RunError
 from twolayer.files import Folder
@@ -29,6 +30,7 @@ from twolayer.runs.checksum import digest
 from twolayer.runs.folder import open_for_resume
 from twolayer.runs.run_files import check_files, read_info
 
+OLD = Path(__file__).parents[1] / "runs-0.1.0"
 NAMES = ("run.json", "config.yaml", "history.csv", "model.safetensors", "checkpoints", "checkpoints/5.safetensors")
 
 
@@ -209,6 +211,21 @@ def test_a_folder_whose_files_are_of_two_runs_is_not_believed(name: str, twolaye
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed", "completed"])
+def test_no_command_shows_the_weights_of_another_run(status: str, twolayer: Run, place: Path) -> None:
+    run = place / "runs/table"
+    train(place, "my.csv --target b --epochs 5 --seed 1 --out other")
+    shutil.copy(place / "other/model.safetensors", run / "model.safetensors")
+    change_info(run, status=status, model_sha256=None)
+    assert twolayer("report", "table").returncode == 0
+    text = (place / "report.html").read_text()
+    assert "data:image" not in text
+    assert ("The weights cannot be shown" if status == "completed" else "There are no weights yet") in text
+    for command in ("evaluate", "predict"):
+        done = twolayer(command, "table", "my.csv")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
 # --- Damage
 
 
@@ -283,7 +300,12 @@ def test_figures_in_run_json_that_are_not_the_historys_are_said(key: str, place:
 # --- What never ends
 
 
-def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(twolayer: Run, place: Path) -> None:
+def limited(command: Sequence[str], place: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command with an address space of 6 GiB, of which torch takes three."""
+    return forked(command, place, bare=not COMPUTE.intersection(command), memory=6 * 2**30)
+
+
+def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(place: Path) -> None:
     names = []
     for number, name in enumerate(NAMES):
         for kind in ("pipe", "zero", "sparse"):
@@ -302,28 +324,37 @@ def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(twolayer: Run, pl
                 with path.open("wb") as file:
                     file.truncate(3 * 2**30)
             names.append(run.name)
-    for done in every_command(twolayer, place, names):
+    for done in every_command(lambda *command: limited(command, place), place, names):
         assert done.returncode in (0, 1, 2)
         assert "Traceback" not in done.stderr
+        assert "memory" not in done.stderr, command
 
 
-@pytest.mark.parametrize("name", ["run.json", "config.yaml", "history.csv", "model.safetensors"])
-def test_a_sparse_file_of_gigabytes_is_not_read_into_memory(name: str, place: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_sparse_file_of_gigabytes_is_not_read_into_memory(name: str, form: int, place: Path) -> None:
+    if form == 1:
+        shutil.rmtree(place / "runs/table")
+        shutil.copytree(OLD / "table", place / "runs/table")
+        (place / "my.csv").write_text("size,floor,price\n20,low,70\n100,high,360\n")
     path = place / "runs/table" / name
+    if path.is_dir():
+        path = path / "9.safetensors"
     with path.open("r+b" if name == "history.csv" else "wb") as file:
         file.truncate(2**36)
-    program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2); "
-        "from twolayer.__main__ import main; sys.exit(main())"
-    )
-    for command in (["show", "table"], ["runs"], ["compare", "table", "drawn"]):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *command],
-            cwd=place, env=clean_environment(), capture_output=True, encoding="utf-8", timeout=100, check=False,
-        )  # fmt: skip
+    for command in (
+        ["runs"],
+        ["show", "table"],
+        ["compare", "table", "drawn"],
+        ["report", "table"],
+        ["evaluate", "table", "my.csv"],
+        ["predict", "table", "my.csv"],
+        ["train", "--resume", "table", "--epochs", "10", "-q"],
+    ):
+        done = limited(command, place)
         assert done.returncode in (0, 1)
         assert "Traceback" not in done.stderr
-        assert "memory" not in done.stderr
+        assert "memory" not in done.stderr, command
 
 
 # --- Tracebacks
@@ -447,8 +478,6 @@ def test_a_checkpoint_with_other_metadata_is_passed_over(fields: dict[str, Any],
 
 
 # --- Runs of version 0.1.0, which kept no checksums in run.json
-
-OLD = Path(__file__).parents[1] / "runs-0.1.0"
 
 
 @pytest.fixture

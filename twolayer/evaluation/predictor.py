@@ -18,7 +18,7 @@ from twolayer.evaluation.baselines import Baseline
 from twolayer.files import open_regular, unreadable
 from twolayer.runs.checkpoint import unpack
 from twolayer.runs.checksum import digest, read_tensors
-from twolayer.runs.run_files import MODEL, check_files
+from twolayer.runs.run_files import MODEL, check_files, is_own_model
 
 if TYPE_CHECKING:
     from twolayer.tables.features import Encoding
@@ -77,10 +77,8 @@ def load_model(run: Path) -> Predictor:
         raise RunError(unreadable(error), path=path) from None
     except ValueError as error:
         raise RunError(str(error), path=path) from None
-    if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):
-        if status == "running":  # killed just before run.json was written
-            raise RunError("its training has not ended", path=run, hint=again)
-        raise RunError("is not the model of this run, or was changed", path=path)
+    if not is_own_model(run, info, digest(data)):
+        raise RunError("its training has not ended", path=run, hint=again)
     if "columns" not in metadata:
         raise RunError("was trained on random data, not on a table", path=run, usage=True)
     return _model(path, tensors, metadata["columns"])

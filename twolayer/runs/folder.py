@@ -258,8 +258,10 @@ def open_for_resume(path: Path) -> Run:
         with suppress(OSError):
             run.folder.remove(MARKER)  # left by a kill just before `create` would have removed it
         if run.info["format"] == 1 and run.folder.status(MODEL) is not None:
-            with named(path / MODEL):
-                run.info["model_sha256"] = checksum.digest(run.folder.read(MODEL))
+            with named(path / MODEL), suppress(ValueError), run.folder.open(MODEL) as file:
+                checksum.header(file)  # raises where the file is not as long as its header says
+                file.seek(0)
+                run.info["model_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     except BaseException:
         run.close()
         raise

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from twolayer.errors import RunError
 from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
-from twolayer.runs.run_files import CONFIG, MODEL
+from twolayer.runs.run_files import CONFIG, MODEL, is_own_model
 from twolayer.runs.saved_run import SavedRun
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -61,8 +61,8 @@ def read(run: SavedRun) -> ModelFile | None:
         raise RunError("is not a safetensors file, or is damaged", path=path) from None
     except ValueError as error:
         raise RunError(str(error), path=path) from None
-    if "model_sha256" in run.info and run.info["model_sha256"] != digest(data):
-        raise RunError("is not the model of this run, or was changed", path=path)
+    if not is_own_model(run.path, run.info, digest(data)):
+        return None
     if missing := [name for name in TENSORS if name not in tensors]:
         raise RunError(f"has no tensor {missing[0]}", path=path)
     w1, b1, w2, b2 = (tensors[name] for name in TENSORS)

@@ -125,6 +125,20 @@ def check_files(path: Path) -> dict[str, Any]:
     return info
 
 
+def is_own_model(path: Path, info: Mapping[str, Any], digest: str) -> bool:
+    """Whether the model file, which has this SHA-256, is the one that `run.json` records.
+
+    False where the training had not ended when it was written. Raises RunError where it is another run's, or changed.
+    """
+    status, recorded = info.get("status"), info.get("model_sha256")
+    if recorded == digest or (recorded is None and info.get("format") == 1):
+        return True
+    if status == "running" or (recorded is None and status in ("interrupted", "failed")):
+        return False  # a kill came before run.json was written
+    reason = "is not the model of this run, or was changed" if info else f"cannot be verified without {INFO}"
+    raise RunError(reason, path=path / MODEL)
+
+
 def check_inside(path: Path, folder: Path) -> None:
     """Raise RunError where a run in a folder of runs is a link to a place outside it. Raises OSError."""
     if path != folder and path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
