@@ -283,6 +283,51 @@ def _plain_size(folder: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def bomb(name: str, path: Path) -> None:
+    """A small file, or a sparse one, that has one line or one header of gigabytes."""
+    if name.startswith("sparse"):
+        with path.open("wb") as file:
+            file.write(b"a,b\n1,2\n" if name == "sparse.csv" else b'{"a": 1}\n')
+            file.truncate(20 * 2**30)
+    elif name.endswith(".csv.gz"):
+        start = b"a,b\n1,2\n3," if name == "second.csv.gz" else b"a,b"
+        packed = gzip.compress(b"x" * 2**24, 1)
+        path.write_bytes(gzip.compress(start) + packed * 250)
+    elif name == "header.npy":
+        with path.open("wb") as file:
+            file.write(b"\x93NUMPY\x02\x00\xf0\xff\xff\xff")
+            file.truncate(5 * 2**30)
+    else:
+        head = b"\x93NUMPY\x03\x00" + (2**31).to_bytes(4, "little")
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("x.npy", "w", force_zip64=True) as member,
+        ):
+            member.write(head)
+            for _ in range(128):
+                member.write(b" " * 2**24)
+
+
+@pytest.mark.parametrize(
+    "name", ["first.csv.gz", "second.csv.gz", "sparse.csv", "sparse.ndjson", "header.npy", "header.npz"]
+)
+def test_one_line_or_header_of_gigabytes_is_refused_before_it_is_read(name: str, tmp_path: Path) -> None:
+    bomb(name, tmp_path / name)
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30,) * 2); "
+    program += "from twolayer.__main__ import main; code = main(); "
+    program += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "data", name],
+        cwd=tmp_path, env=clean_environment(POLARS_MAX_THREADS="1"), capture_output=True, encoding="utf-8", timeout=60,
+        check=False,
+    )  # fmt: skip
+    line = 1 if name == "first.csv.gz" else 3 if "csv" in name else 2
+    what = f"line {line} is longer than 64 MiB" if "header" not in name else "cannot be read: its header is damaged"
+    assert done.stderr == f"error: {name}: {what}\n"
+    assert done.returncode == 1
+    assert int(done.stdout) < 500_000  # KiB
+
+
 def test_the_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**40, 2**40))
     left = available_memory._process()

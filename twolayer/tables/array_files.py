@@ -20,6 +20,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _DAMAGE = (zlib.error, zipfile.BadZipFile, SafetensorError)
 _MAX_COLUMNS = 200_000  # each is made one by one
+_MAX_HEADER = 2**16  # bytes of an array's header
 _ENCRYPTED = 1  # among a zip member's flags
 
 
@@ -91,6 +92,11 @@ def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
 def _check_npy(file: IO[bytes], size: int) -> None:
     """Raise ValueError if the header gives another size than the file has: nothing is allocated for it."""
     version = np.lib.format.read_magic(file)
+    if version != (1, 0):  # numpy reads as many bytes as these four say
+        start = file.tell()
+        if int.from_bytes(file.read(4), "little") > _MAX_HEADER:
+            raise ValueError("its header is damaged")
+        file.seek(start)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file)

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 from twolayer.formatting import counted, size
 
 MAX_LINE = 64 * 2**20  # bytes; a longer line is not a row of any table, and may not fit into memory
+_PART = 2**20  # bytes that are read at a time
 
 
 class LineTooLongError(Exception):
@@ -62,6 +63,20 @@ def opened(raw: Path | bytes) -> BinaryIO:
     if isinstance(raw, bytes):
         return io.BytesIO(raw)
     return cast(BinaryIO, gzip.open(raw)) if raw.suffix.lower() == ".gz" else raw.open("rb")
+
+
+def check_lines(file: BinaryIO) -> None:
+    """Raise LineTooLongError if a line has more than MAX_LINE bytes. The rest of the file is read, but never kept."""
+    number, length = 1, 0
+    while part := file.read(_PART):
+        if (end := part.rfind(b"\n")) < 0:
+            length += len(part)
+        else:  # no line inside of a part is too long
+            length += part.index(b"\n")
+        if length > MAX_LINE:
+            raise LineTooLongError(number)
+        if end >= 0:
+            number, length = number + part.count(b"\n"), len(part) - end - 1
 
 
 def check_csv(

@@ -23,7 +23,17 @@ from twolayer.files import unreadable
 from twolayer.formatting import size
 from twolayer.tables import array_files
 from twolayer.tables.options import TABLES
-from twolayer.tables.row_errors import Lines, LineTooLongError, as_text, check_ndjson, not_utf8, opened
+from twolayer.tables.row_errors import (
+    MAX_LINE,
+    Lines,
+    LineTooLongError,
+    as_text,
+    check_lines,
+    check_ndjson,
+    not_utf8,
+    opened,
+)
+from twolayer.tables.unpacked_size import DEFLATED
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
@@ -177,11 +187,25 @@ def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, tex
     _refuse_twice(name, header)
     if decimal == "," and separator == ",":
         raise DataError(f'{name}: the separator and the decimal point cannot both be ","')
+    _check_lines(raw, name)
     frame = scan_csv(raw, separator, infer_schema=False)
     if (found := frame.collect_schema().names()) != header:
         odd = next((theirs for theirs, ours in zip(found, header, strict=False) if theirs != ours), "")
         raise DataError(f"{name}: the first line has quotes or line breaks that are ambiguous, at {odd[:40]!r}")
     return Source(name, frame, tuple(header), raw=raw, separator=separator, guessed=not text and decimal == ".")
+
+
+def _check_lines(raw: Path | bytes, name: str) -> None:
+    """Raise DataError if a line is too long: polars would read all of it, and may abort for lack of memory."""
+    is_packed = isinstance(raw, Path) and raw.suffix.lower() == ".gz"
+    length = raw.stat().st_size if isinstance(raw, Path) else len(raw)
+    if length * (DEFLATED if is_packed else 1) <= MAX_LINE:
+        return
+    try:
+        with opened(raw) as file:
+            check_lines(file)
+    except LineTooLongError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _refuse_twice(name: str, columns: Sequence[str]) -> None:
@@ -217,6 +241,7 @@ def _scan_json(path: Path, name: str) -> pl.LazyFrame:
     with path.open("rb") as file:
         if file.read(4).startswith(_PACKED):  # polars would unpack it, whatever its size
             raise DataError(f"{name}: is compressed; of the text formats only CSV may be; unpack it")
+    _check_lines(path, name)
     frame = pl.scan_ndjson(path, infer_schema_length=None)
     try:
         with reworded(name):
