@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.formatting import duration, json_number, microseconds_unit, safe, size
+from twolayer.formatting import duration, json_number, microseconds_unit, no_formula, safe, size
+from twolayer.tables import writers
 
 
 @given(st.text())
@@ -70,3 +72,26 @@ def test_what_json_has_no_number_for_is_null(value: float, number: float | None)
 )
 def test_sizes_are_written_in_the_unit_that_suits_them(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_cell_that_is_printed_and_one_that_is_written_are_formulas_alike() -> None:
+    unseen = (chr(number) for number in [*range(0xD800), *range(0xE000, 0x10000), *range(0xE0000, 0xE1001)])
+    cells = [text for letter in unseen for text in (letter, f"{letter}=1", f"  {letter}\u200b@x")]
+    cells += [
+        "",
+        " ",
+        "  =1",
+        "-1",
+        "+1.5e-3",
+        "-1,5",
+        "-",
+        "--1",
+        "-1%",
+        "=1",
+        "a=1",
+        "\t1",
+        "\u00a0\u00a0-x",
+        " \n+1",
+    ]
+    frame = pl.DataFrame({"cell": cells}).select(writers._harmless("cell"))
+    assert [no_formula(cell) for cell in cells] == frame["cell"].to_list()

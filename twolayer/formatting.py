@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import unicodedata
 from typing import Any
 
 
@@ -14,6 +16,28 @@ def safe(text: object) -> str:
     and lone surrogates: everything that Python does not call printable.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+# What a spreadsheet may take for a formula when it opens a CSV: = + - @, also in their other forms (NFKC makes them
+# one), after any blanks and invisible characters, at least one of which is not a space. `tables.writers` has the rule
+# for columns of a table.
+_SIGNS = frozenset("=+-@\u207a\u207c\u208a\u208c\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20")
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def no_formula(text: str) -> str:
+    """The text for a cell of a CSV: led by a single quote where a spreadsheet could take it for a formula."""
+    rest = text.lstrip(" ")
+    start = next((i for i, letter in enumerate(rest) if not _is_unseen(letter)), len(rest))
+    is_formula = text[:1] in {*_SIGNS, "\t", "\r", "\n"} or (start > 0 and rest[start : start + 1] in _SIGNS)
+    return f"'{text}" if is_formula and not _NUMBER.fullmatch(text) else text
+
+
+def _is_unseen(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Zs", "Zl", "Zp") or bool(_INVISIBLE.match(letter))
 
 
 def duration(seconds: float, micro: str = "µs") -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from twolayer.errors import ConfigError, TwolayerError
-from twolayer.formatting import json_number, safe
+from twolayer.formatting import json_number, no_formula, safe
 
 Format = Literal["table", "csv", "jsonl"]
 _NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
@@ -121,7 +121,7 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *,
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows(map(_cell, row) for row in values)
+        writer.writerows(map(_csv_cell, row) for row in values)
         write(buffer.getvalue())
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
@@ -201,6 +201,10 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else safe(value)  # as YAML and JSON write it
+
+
+def _csv_cell(value: Any) -> str:
+    return no_formula(_cell(value)) if isinstance(value, str) else _cell(value)
 
 
 def _json(value: Any) -> Any:

@@ -30,7 +30,9 @@ from twolayer.cli.options import (
     resolve_again,
 )
 from twolayer.cli.process import computing
+from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder
+from twolayer.runs.run_files import INFO
 
 if TYPE_CHECKING:
     from twolayer.cli.training_session import Session
@@ -125,7 +127,13 @@ def _resumed(name: str, sets: list[str], context: typer.Context, every: str | No
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(folder.find(name))
     resolved = resolve_again(run, sets, context)
-    interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
+    try:
+        interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
+    except RunError:
+        if every:
+            raise
+        reason = "is damaged: checkpoint_every: not a valid value"
+        raise RunError(reason, path=run.path / INFO, hint="add --checkpoint-every 30s") from None
     writer = _event_writer() if tensorboard or run.info.get("tensorboard") is True else None
     return _sessions().resumed(run, resolved, interval, writer)
 
