@@ -101,6 +101,10 @@ class Folder:
         except OSError:
             return False
 
+    def fate(self) -> str:
+        """What happened to a folder that is no longer at its path: "removed", or "moved or removed" if not known."""
+        return "moved or removed" if os.fstat(self.descriptor).st_nlink else "removed"
+
     def names(self) -> list[str]:
         """The names of everything in it."""
         return os.listdir(self.descriptor)  # noqa: PTH208 (pathlib knows no descriptors)

@@ -162,6 +162,21 @@ def test_a_history_with_a_second_name_is_not_written_through(twolayer: Run, plac
     assert (place / "elsewhere.csv").read_bytes() == before
 
 
+def test_a_backup_of_hard_links_hinders_no_continuation_and_is_not_changed(twolayer: Run, place: Path) -> None:
+    shutil.copytree(place / "runs/drawn", place / "backup", copy_function=os.link)
+    done = twolayer("train", "--resume", "drawn", "--epochs", "10", "-q")
+    assert done.returncode == 1
+    assert "history.csv: has another name elsewhere (a hard link)" in done.stderr
+    assert "; replace it with a copy of itself\n" in done.stderr
+    history = place / "runs/drawn/history.csv"
+    shutil.copy(history, place / "copy")
+    (place / "copy").replace(history)
+    before = {path: path.read_bytes() for path in (place / "backup").rglob("*") if path.is_file()}
+    assert twolayer("train", "--resume", "drawn", "--epochs", "10", "-q").returncode == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert saved_run.read(place / "backup").problems == ()
+
+
 def test_a_folder_in_the_place_of_a_checkpoint_is_found_at_the_start(twolayer: Run, place: Path) -> None:
     (place / "runs/drawn/checkpoints/10.safetensors").mkdir()
     done = twolayer("train", "--resume", "drawn", "--epochs", "10", "-q")
@@ -192,12 +207,33 @@ def test_a_training_goes_on_in_its_folder_wherever_that_is_moved(tmp_path: Path)
         _, stderr = process.communicate()
     assert process.returncode == 0
     assert contents(tmp_path / "A") == before
-    assert f"A: was moved or removed while the training ran; the run is in {tmp_path / 'A-moved'}" in stderr
+    assert f"A: was moved while the training ran; the run is in {tmp_path / 'A-moved'}" in stderr
     for name, rows in (("A-moved", 40000), ("A", 5)):
         run = saved_run.read(tmp_path / name)
         assert (run.status, run.problems, len(run.history)) == ("completed", (), rows)
     again: list[str | Path] = [COMMAND, "train", "--resume", "A-moved", "--epochs", "40010", "-q"]
     assert subprocess.run(again, cwd=tmp_path, env=environment, check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_training_whose_folder_was_removed_says_so_and_names_no_other_run(is_replaced: bool, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(BASE)
+    first: list[str | Path] = [COMMAND, "train", "my.yaml", "--epochs", "40000", "--checkpoint-every", "500", "-q"]
+    environment = clean_environment()
+    with subprocess.Popen(
+        [*first, "--out", "B"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        while not list((tmp_path / "B" / "checkpoints").glob("[0-9]*.safetensors")):
+            assert process.poll() is None
+        while (tmp_path / "B").exists():  # it may be writing there
+            shutil.rmtree(tmp_path / "B", ignore_errors=True)
+        if is_replaced:
+            train(tmp_path, "my.yaml --seed 7 --out B")
+        _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert stderr.startswith("B: was removed while the training ran\nerror: B/")
+    assert "resume" not in stderr
+    assert "keeps" not in stderr
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "history.csv", "config.yaml", "run.json"])
@@ -224,6 +260,19 @@ def test_no_command_shows_the_weights_of_another_run(status: str, twolayer: Run,
     for command in ("evaluate", "predict"):
         done = twolayer(command, "table", "my.csv")
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
+@pytest.mark.parametrize("kind", ["missing", "dangling"])
+@pytest.mark.parametrize("name", ["history.csv", "config.yaml"])
+def test_a_run_without_its_config_or_history_is_not_scored(name: str, kind: str, twolayer: Run, place: Path) -> None:
+    path = place / "runs/table" / name
+    path.unlink()
+    if kind == "dangling":
+        path.symlink_to("nowhere")
+    for command in ("evaluate", "predict"):
+        done = twolayer(command, "table", "my.csv")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+        assert done.stderr.startswith(f"error: runs/table/{name}: ")
 
 
 # --- Damage
@@ -327,7 +376,7 @@ def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(place: Path) -> N
     for done in every_command(lambda *command: limited(command, place), place, names):
         assert done.returncode in (0, 1, 2)
         assert "Traceback" not in done.stderr
-        assert "memory" not in done.stderr, command
+        assert "memory" not in done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -426,6 +475,26 @@ def test_a_disk_that_fills_up_at_the_start_of_a_continuation_takes_no_rows(place
     assert (found.status, found.problems) == ("completed", ())
 
 
+def test_an_interval_of_checkpoints_that_is_none_is_said_of_run_json(twolayer: Run, place: Path) -> None:
+    change_info(place / "runs/drawn", checkpoint_every="x")
+    done = twolayer("train", "--resume", "drawn", "--epochs", "10", "-q")
+    message = (
+        "error: runs/drawn/run.json: is damaged: checkpoint_every: not a valid value; add --checkpoint-every 30s\n"
+    )
+    assert (done.returncode, done.stderr) == (1, message)
+    again = ("train", "--resume", "drawn", "--epochs", "10", "-q", "--checkpoint-every", "30s")
+    assert twolayer(*again).returncode == 0
+
+
+def test_no_cell_of_a_csv_that_is_printed_is_a_formula(twolayer: Run, place: Path) -> None:
+    change_info(place / "runs/drawn", note="=cmd|' /C calc'!A0")
+    assert ",'=cmd|' /C calc'!A0," in twolayer("runs", "--format", "csv").stdout
+    (place / "odd.csv").write_text("=1+2,@x\n-1,2\n3,4\n")
+    lines = twolayer("data", "odd.csv", "--format", "csv").stdout.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["column", "'=1+2", "'@x"]
+    assert ",-1.0," in lines[1]
+
+
 OTHERS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "a name more": lambda state: state | {"more": torch.zeros(1)},
     "a name less": lambda state: dict(list(state.items())[1:]),
@@ -475,6 +544,34 @@ def test_a_checkpoint_with_other_metadata_is_passed_over(fields: dict[str, Any],
         assert found is None
         assert len(wrong) == 1
     assert saved_run.read(place / "runs/drawn").status == "completed"
+
+
+def test_where_an_earlier_checkpoint_agrees_with_the_history_the_newer_one_is_damaged(
+    twolayer: Run, place: Path
+) -> None:
+    train(place, "my.yaml --checkpoint-every 3 --out run", "my.yaml --checkpoint-every 3 --seed 1 --out other")
+    run, name = place / "run", "checkpoints/5.safetensors"
+    before = {part: (run / part).read_bytes() for part in ("history.csv", "model.safetensors")}
+    shutil.copy(place / "other" / name, run / name)
+    change_info(run, status="running")
+    message = "does not agree with checkpoints/5.safetensors after row 3: one of the two is damaged"
+    shown = twolayer("show", "run")
+    assert f"run/history.csv: {message}" in shown.stderr
+    assert "unsealed after 3" in " ".join(shown.stdout.split())
+    assert twolayer("show", "run", "--format", "csv").returncode == 1
+    done = twolayer("train", "--resume", "run", "-q")
+    assert done.returncode == 0
+    assert "run/checkpoints/5.safetensors: does not agree with history.csv\n" in done.stderr
+    assert {part: (run / part).read_bytes() for part in before} == before
+    # Where no checkpoint agrees, the history is damaged.
+    history = before["history.csv"].replace(b"\n2,", b"\n2,1")
+    (run / "history.csv").write_bytes(history)
+    change_info(run, status="running")
+    assert "history.csv: is damaged in its first 5 rows" in twolayer("show", "run").stderr
+    done = twolayer("train", "--resume", "run", "-q")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "history.csv: does not have the checksum that the checkpoint has for it" in done.stderr
+    assert (run / "history.csv").read_bytes() == history
 
 
 # --- Runs of version 0.1.0, which kept no checksums in run.json

@@ -100,7 +100,8 @@ class Session:
             return self._failed(recorder, self._explained(error))
         if recorder is not None:
             _note_move(recorder)
-            terminal.note(f"saved; {self._what_next(recorder)}")
+            if recorder.run.where() is not None:  # else the folder at its path may be another run
+                terminal.note(f"saved; {self._what_next(recorder)}")
         return 0
 
     def _introduce(self, *, aside: bool) -> None:
@@ -141,7 +142,8 @@ class Session:
         terminal.note(f"interrupted after {self.fit.done} of {self.fit.config.epochs} {self.fit.config.unit}s")
         if self.recorder is not None:
             _note_move(self.recorder)
-            terminal.note(f"resume with: {_resume(self.recorder)}")
+            if self.recorder.run.where() is not None:
+                terminal.note(f"resume with: {_resume(self.recorder)}")
         return exit_code
 
     def _explained(self, error: Exception) -> Exception:
@@ -164,7 +166,8 @@ class Session:
         if not isinstance(error, TwolayerError):
             raise error from None
         terminal.error(error)
-        terminal.note(f"run {recorder.run.where()} keeps {_kept(recorder)}")
+        if (now := recorder.run.where()) is not None:
+            terminal.note(f"run {now} keeps {_kept(recorder)}")
         return error.exit_code
 
     def _what_next(self, recorder: Recording) -> str:
@@ -175,14 +178,15 @@ class Session:
 
 def _note_move(recorder: Recording) -> None:
     run, now = recorder.run, recorder.run.where()
-    if not run.folder.is_at(run.path):
-        where = f"in {now}" if now != run.path else "in the folder that was moved"
-        terminal.note(f"{run.path}: was moved or removed while the training ran; the run is {where}")
+    if now is None:
+        terminal.note(f"{run.path}: was {run.folder.fate()} while the training ran")
+    elif now != run.path:
+        terminal.note(f"{run.path}: was moved while the training ran; the run is in {now}")
 
 
 def _name(recorder: Recording) -> str:
     """The run as a command takes it: its name in runs/, or its path."""
-    path = recorder.run.where()
+    path = recorder.run.where() or recorder.run.path
     is_named = path.parent == folder.RUNS and folder.NAME.fullmatch(path.name) and not Path(path.name).is_dir()
     return shlex.quote(path.name if is_named else str(path))
 

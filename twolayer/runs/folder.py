@@ -9,9 +9,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from twolayer.errors import RunError
 from twolayer.files import (
@@ -78,14 +79,15 @@ class Run:
             self.checkpoints.close()
         self.folder.close()
 
-    def where(self) -> Path:
-        """The folder's current path: after a move the new one, where the system (Linux) knows it."""
-        if not self.folder.is_at(self.path):
-            with suppress(OSError):  # Linux
-                now = Path(f"/proc/self/fd/{self.folder.descriptor}").readlink()
-                if self.folder.is_at(now):
-                    return now
-        return self.path
+    def where(self) -> Path | None:
+        """The folder's current path, after a move the new one; None where it was removed, or the path is not known."""
+        if self.folder.is_at(self.path):
+            return self.path
+        with suppress(OSError):  # Linux
+            now = Path(f"/proc/self/fd/{self.folder.descriptor}").readlink()
+            if self.folder.is_at(now):
+                return now
+        return None
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
         """Write a file of the folder atomically: it is whole or unchanged, also after a power cut."""
@@ -118,11 +120,11 @@ class Run:
             before = self.folder.status(HISTORY)
             if size and before is None:
                 raise RunError("is missing", path=path, hint=hint)
-            check_writable(before, path)
+            check_writable(before, path, in_place=True)
             if self._history < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 self._history = os.open(HISTORY, flags, 0o666, dir_fd=self.folder.descriptor)
-            check_writable(os.fstat(self._history), path)
+            check_writable(os.fstat(self._history), path, in_place=True)
             self._size, self._hash = 0, hashlib.sha256()
             while self._size < size and (part := os.pread(self._history, min(2**20, size - self._size), self._size)):
                 self._hash.update(part)
@@ -245,7 +247,7 @@ def open_for_resume(path: Path) -> Run:
     try:
         run.info = check_info(read_info(path, run.folder), path / INFO)  # again, now that no other process writes there
         for name in (INFO, CONFIG, HISTORY, MODEL):
-            check_writable(run.folder.status(name), path / name)
+            check_writable(run.folder.status(name), path / name, in_place=name == HISTORY)
         checkpoints = run.open_checkpoints()
         with named(path / CHECKPOINTS):
             for name in checkpoints.names():
@@ -261,7 +263,7 @@ def open_for_resume(path: Path) -> Run:
             with named(path / MODEL), suppress(ValueError), run.folder.open(MODEL) as file:
                 checksum.header(file)  # raises where the file is not as long as its header says
                 file.seek(0)
-                run.info["model_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+                run.info["model_sha256"] = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
     except BaseException:
         run.close()
         raise

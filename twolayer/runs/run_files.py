@@ -97,11 +97,17 @@ def check_history(
                 return "", seal
             return f"is damaged: its checksum is not the one in {INFO}", None
         with suppress(OSError), Folder(path) as folder, Folder(Path(CHECKPOINTS), inside=folder) as checkpoints:
+            other: tuple[str, int | None] | None = None  # the newest checkpoint that is whole, and does not agree
             for name, seal in checksum.seals(checkpoints):
                 if seal == known or seal.fits(file):
-                    return "", seal
-                if checksum.is_whole(checkpoints, name):
-                    return f"is damaged in its first {seal.rows} rows: their checksum is not the checkpoint's", None
+                    if other is None:
+                        return "", seal
+                    where = f"{CHECKPOINTS}/{other[0]}"
+                    return f"does not agree with {where} after row {seal.rows}: one of the two is damaged", seal
+                if other is None and checksum.is_whole(checkpoints, name):
+                    other = name, seal.rows
+            if other is not None:
+                return f"is damaged in its first {other[1]} rows: their checksum is not the checkpoint's", None
     return "", None
 
 
@@ -112,12 +118,13 @@ def check_files(path: Path) -> dict[str, Any]:
     """
     info = read_info(path)
     digests = info.get("config_sha256")
-    if (path / CONFIG).exists() and isinstance(digests, list) and checksum.digest(read_config(path)) not in digests:
+    config = read_config(path)
+    if isinstance(digests, list) and checksum.digest(config) not in digests:
         raise RunError("is not the config of this run, or was changed", path=path / CONFIG)
     try:
         problem, _ = check_history(path, info)
     except FileNotFoundError:
-        problem = ""
+        problem = "is missing"
     except OSError as error:
         problem = unreadable(error)
     if problem:
@@ -145,8 +152,11 @@ def check_inside(path: Path, folder: Path) -> None:
         raise RunError(f"is a link to a place outside {folder}", path=path, usage=True)
 
 
-def check_writable(status: os.stat_result | None, path: Path) -> None:
-    """Raise RunError where writing to the file would change another file, or could wait forever (a pipe, a device)."""
+def check_writable(status: os.stat_result | None, path: Path, *, in_place: bool = False) -> None:
+    """Raise RunError where writing to the file would change another file, or could wait forever (a pipe, a device).
+
+    A file that is not written `in_place` is replaced: another name of it keeps the file as it was.
+    """
     if status is None:
         return
     if stat.S_ISLNK(status.st_mode):
@@ -154,6 +164,6 @@ def check_writable(status: os.stat_result | None, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise RunError(f"is {what}", path=path, hint="remove it")
-    if status.st_nlink > 1:
+    if in_place and status.st_nlink > 1:
         reason = "has another name elsewhere (a hard link), which would be written as well"
-        raise RunError(reason, path=path, hint="copy the file")
+        raise RunError(reason, path=path, hint="replace it with a copy of itself")

@@ -193,7 +193,6 @@ def resume_recording(
         raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
     recorded = fit.done if run.info.get("tensorboard") is True else 0
     _check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
-    run.open_history(*((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
     other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
@@ -218,13 +217,27 @@ def resume_recording(
 def _restored(
     run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval
 ) -> tuple[Fit, Checkpoint | None, list[str]]:
-    """The training at the newest valid checkpoint of this training; what is wrong with newer ones."""
+    """The training at the newest valid checkpoint that agrees with the history; what is wrong with newer ones.
+
+    The history is open then. Raises RunError where no checkpoint of this training agrees with the history.
+    """
     wrong: list[str] = []
+    problem: RunError | None = None
     for found in checkpoint.verified(run.open_checkpoints(), wrong):
+        path = run.path / CHECKPOINTS / f"{found.iteration}.safetensors"
         try:
-            return Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations), found, wrong
+            fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
+            run.open_history(found.history_bytes, found.history_sha256)
         except StateError as error:
-            wrong.append(f"{run.path / CHECKPOINTS / f'{found.iteration}.safetensors'}: {error}")
+            wrong.append(f"{path}: {error}")
+        except RunError as error:
+            problem = problem or error
+            wrong.append(f"{path}: does not agree with {HISTORY}")
+        else:
+            return fit, found, wrong
+    if problem is not None:
+        raise problem
+    run.open_history()
     return Fit(model, data, config, cut_every=every.iterations), None, wrong
 
 
