@@ -194,7 +194,7 @@ def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
     assert texts["TWOLAYER_LR"] == "TWOLAYER_LR  lr: must be a positive number, or auto, not 'fast'"
     assert texts["TWOLAYER_H"].startswith("TWOLAYER_H  not YAML: ")
     assert texts["TWOLAYER_N"].startswith("TWOLAYER_N  anchors and aliases (&a)")
-    assert texts["--seed"].startswith("--seed  seed: must be a whole number")
+    assert texts["--seed"].startswith("--seed  must be a whole number")
     assert len(texts) == 4
 
 
@@ -263,3 +263,10 @@ def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
     assert len(found) == 21
     assert found[-1] == "my.yaml  and 880 more problems"
+
+
+def test_of_a_table_some_thirty_rows_are_printed_unless_log_every_is_given() -> None:
+    assert (load_config("diabetes").epochs, load_config("diabetes").log_every) == (150, 5)
+    assert load_config("diabetes", epochs=3000).log_every == 100
+    assert load_config("diabetes", epochs=3).log_every == 1
+    assert load_config("diabetes", epochs=3000, log_every=7).log_every == 7

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.config.bundled import bundled, write_starter
 
 commands = typer.Typer()
@@ -17,7 +17,12 @@ commands = typer.Typer()
 @commands.command(epilog="Example:  twolayer init my.yaml")
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("twolayer.yaml"),
-    name: Annotated[str, typer.Option("--from", metavar="NAME", help="The bundled config to copy.")] = "default",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="NAME", help="The bundled config to copy.", autocompletion=completion.bundled_configs
+        ),
+    ] = "default",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented config to start from.
