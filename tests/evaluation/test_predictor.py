@@ -132,7 +132,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "run" / "model.safetensors"
     tensors, metadata = checkpoint.unpack(path.read_bytes())
     for change, message in (
-        ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
+        ({"linear.bias": torch.zeros(2)}, "is damaged: the shapes of its tensors do not fit its columns"),
         ({"constant": None}, "has no tensor constant"),
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
@@ -245,14 +245,14 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
     done = twolayer("evaluate", "run", "one.csv", "--format", "jsonl")
     assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 3
     assert done.stderr == (
-        "one.csv: column colour: 1 row has a category that the model does not know; it counts for nothing\n"
+        "one.csv: column colour: 1 row has a category that the model does not know; it is treated as no category\n"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size,colour\n1,red\n", "columns weight, price are not there, and the model needs them"),
+        ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
         ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),
@@ -271,7 +271,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, twolaye
     (tmp_path / "data.csv").write_text(CSV.replace("green", "pink"))
     done = twolayer("evaluate", "run", "data.csv")
     assert done.returncode == 1
-    assert "'pink' is a class that the model does not know" in done.stderr
+    assert "'pink' is not a class that the model knows" in done.stderr
 
 
 def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -> None:

@@ -86,7 +86,7 @@ def test_a_form_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_loss_that_is_not_finite_is_a_divergence() -> None:
-    with pytest.raises(DivergedError, match="lr 1 is too large a step"):
+    with pytest.raises(DivergedError, match="lr 1 is too large here"):
         list(Benchmark(load_config("default", lr=1)).rounds(1))
 
 
