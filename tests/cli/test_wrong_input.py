@@ -87,7 +87,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
         (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
         (["--set", "epochs"], "--set epochs  must be KEY=VALUE"),
         (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),
-        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: goes with source: linear only"),
+        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: requires source: linear"),
         (["--epoch", "5"], "error: No such option: --epoch; did you mean --epochs?\n"),
         (["--epochs"], "error: Option '--epochs' requires an argument\n"),
         (["--format", "xml"], "error: Invalid value for '--format': 'xml'"),

@@ -252,7 +252,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size,colour\n1,red\n", "columns weight, price are not there, and the model needs them"),
+        ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
         ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),
@@ -271,7 +271,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, twolaye
     (tmp_path / "data.csv").write_text(CSV.replace("green", "pink"))
     done = twolayer("evaluate", "run", "data.csv")
     assert done.returncode == 1
-    assert "'pink' is a class that the model does not know" in done.stderr
+    assert "'pink' is not a class that the model knows" in done.stderr
 
 
 def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -> None:

@@ -146,7 +146,7 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
             after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message.partition(';')[0]}" for problem in error.problems)
+            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
             raise RunError(f"{run.path}: its table has changed since: {what}") from None
         raise
     own = dict(flat(before.config))

@@ -48,13 +48,13 @@ def data_command(
             separator=data.separator,
             decimal=data.decimal,
         )
-    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "max")
+    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
     if format_ == "table":
         rows = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
-    terminal.rows(names, rows, format_, drop=("distinct", "mean", "min", "max"))
+    terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for problem in found.problems:
         terminal.note(problem)
     if found.problems:

@@ -28,8 +28,14 @@ def init(
     """Write a commented config to start from.
 
     `default` is the network of the rTorch book, with every key and a comment on each; `diabetes` trains on a table,
-    which is written next to it.
+    which is written next to it. So is the JSON schema by which editors check a config.
     """
-    written = " and ".join(map(str, write_starter(path, name, force=force)))
+    starter = write_starter(path, name, force=force)
+    *others, last = map(str, starter.written)
+    written = f"{', '.join(others)} and {last}" if others else last
     source = f"./{path}" if str(path) in bundled() else str(path)
+    if not starter.has_schema:
+        terminal.note(f"{starter.schema} is not a schema of twolayer and was not changed: editors cannot check {path}")
+    elif starter.schema not in starter.written:
+        written += f" (its schema is {starter.schema})"
     terminal.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
