@@ -132,7 +132,7 @@ def test_a_model_that_does_not_fit_its_columns_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "run" / "model.safetensors"
     tensors, metadata = checkpoint.unpack(path.read_bytes())
     for change, message in (
-        ({"linear.bias": torch.zeros(2)}, "is damaged: its tensors do not have the shapes of its columns"),
+        ({"linear.bias": torch.zeros(2)}, "is damaged: the shapes of its tensors do not fit its columns"),
         ({"constant": None}, "has no tensor constant"),
     ):
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
@@ -246,7 +246,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
     done = twolayer("evaluate", "run", "one.csv", "--format", "jsonl")
     assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 3
     assert done.stderr == (
-        "one.csv: column colour: 1 row has a category that the model does not know; it counts for nothing\n"
+        "one.csv: column colour: 1 row has a category that the model does not know; it is treated as no category\n"
     )
 
 

@@ -12,7 +12,7 @@ import vl_convert
 
 from tests.helpers.handmade import Drawn, look, make
 from twolayer.errors import RunError
-from twolayer.reporting import chart, downsampling
+from twolayer.reporting import chart, chart_labels, downsampling
 from twolayer.runs.saved_run import SavedRun
 
 FALLING = [600 * math.exp(-i / 40) for i in range(500)]
@@ -57,6 +57,20 @@ def test_validation_is_dashed_in_the_colour_of_its_run_and_the_legend_has_both(t
     assert {"a", "b", "training", "validation"} <= set(found.texts)
 
 
+def test_losses_of_another_kind_have_a_panel_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        make(tmp_path / "a", FALLING),
+        make(tmp_path / "b", FALLING[:9], keys="reduction: mean"),
+        make(tmp_path / "c", FALLING, keys="lr: 2e-3"),
+        make(tmp_path / "empty", []),
+    ]
+    assert [[run.name for run in group] for group in chart.panels(runs)] == [["a", "c"], ["b"]]
+    assert chart.missing(runs) == [f"{tmp_path}/empty: has no losses"]
+    found = look(vl_convert.vegalite_to_svg(chart.picture(runs)))
+    assert {"loss (mse, sum)", "loss (mse, mean)", "a: lr 0.001", "b", "c: lr 0.002"} <= set(found.texts)
+    assert "loss (mse, sum)" in drawn(runs[0]).texts
+
+
 def test_a_legend_is_there_only_where_it_tells_something(tmp_path: Path) -> None:
     one = drawn(make(tmp_path / "one", FALLING))
     assert not {"one", "training", "validation"} & set(one.texts)
@@ -95,7 +109,7 @@ def test_a_loss_of_zero_is_left_out_of_a_log_scale_which_says_so(tmp_path: Path)
     found = drawn(run)
     assert len(found.lines[0].points) == 10
     assert max(x for x, _ in found.lines[0].points) < 360  # the axis goes on to the run's end
-    assert "loss (a loss of 0 is not drawn)" in found.texts
+    assert "loss (mse, sum); 0 is not drawn" in found.texts
     assert len(drawn(run, scale="linear").lines[0].points) == 20
 
 
@@ -171,7 +185,7 @@ def test_twenty_runs_have_twenty_colours_and_a_legend_that_fits(tmp_path: Path) 
     spec = chart.spec(runs)
     found = look(vl_convert.vegalite_to_svg(spec))
     assert len({line.colour for line in found.lines}) == 20
-    assert set(chart.labels(runs)) <= set(found.texts)  # none is cut
+    assert set(chart_labels.labels(runs)) <= set(found.texts)  # none is cut
     assert vl_convert.vegalite_to_svg(spec).split('width="')[1].split('"')[0] < "850"
 
 
@@ -196,23 +210,23 @@ def test_the_title_says_what_differs(tmp_path: Path) -> None:
     a = make(tmp_path / "a", [1.0], keys="lr: 1e-4\nseed: 3")
     b = make(tmp_path / "b", [1.0], keys="lr: 2e-4\nseed: 4")
     c = make(tmp_path / "c", [1.0], keys="threads: 1\nlr: 2e-4\nseed: 3\nH: 9\nN: 7\ndtype: float64")
-    assert chart.title([a]) == "a: made, 8 x 3 -> 4 -> 2, lr 0.0001"
-    assert chart.title([a, b]) == "Loss by lr and seed"
-    assert chart.title([b, c]) == "Loss by N, H, seed and 2 more"
-    assert chart.title([a, a]) == "Loss of 2 runs of the same config"
+    assert chart_labels.title([a]) == "a: made, 8 x 3 -> 4 -> 2, lr 0.0001"
+    assert chart_labels.title([a, b]) == "Loss by lr and seed"
+    assert chart_labels.title([b, c]) == "Loss of 2 runs"
+    assert chart_labels.title([a, a]) == "Loss of 2 runs of the same config"
     (tmp_path / "b" / "config.yaml").unlink()
     lost = SavedRun(b.path, b.status, {}, None, b.history, ())
-    assert chart.title([a, lost]) == "Loss of 2 runs"
-    assert chart.title([lost]) == "b"
+    assert chart_labels.title([a, lost]) == "Loss of 2 runs"
+    assert chart_labels.title([lost]) == "b"
 
 
 def test_labels_tell_the_runs_apart(tmp_path: Path) -> None:
     a = make(tmp_path / "a", [1.0], keys="lr: 1e-4\nseed: 0")
     b = make(tmp_path / "b", [1.0], keys="lr: 0.123456789\nseed: 18446744073709551615")
-    assert chart.labels([a, b]) == ["a: lr 0.0001, seed 0", "b: lr 0.123456789, seed 18446744073709551615"]
+    assert chart_labels.labels([a, b]) == ["a: lr 0.0001, seed 0", "b: lr 0.123456789, seed 18446744073709551615"]
     many = [make(tmp_path / str(i), [1.0], keys=f"H: {4 + i // 3}\nseed: {i // 3}\nlr: {i + 1}.0") for i in range(6)]
-    assert chart.labels(many)[5] == "5: lr 6.0, H 5, seed 1"  # first what tells them apart
-    once, again = chart.labels([a, a])
+    assert chart_labels.labels(many)[5] == "5: lr 6.0, H 5, seed 1"  # first what tells them apart
+    once, again = chart_labels.labels([a, a])
     assert again == f"{once} (2)"
 
 
@@ -220,9 +234,9 @@ def test_labels_and_titles_keep_a_sensible_length(tmp_path: Path) -> None:
     data = "data: " + json.dumps({"source": "linear", "weights": [[1.5] * 300] * 2})
     long = make(tmp_path / ("x" * 200), [1.0], keys=f"{data}\nD_in: 300", shape="y" * 1000)
     short = make(tmp_path / "a", [1.0])
-    assert [len(label) < 120 for label in chart.labels([long, short])] == [True, True]
-    assert len(chart.title([long])) < 120
-    assert len(chart.title([long, short])) < 120
+    assert [len(label) < 120 for label in chart_labels.labels([long, short])] == [True, True]
+    assert len(chart_labels.title([long])) < 120
+    assert len(chart_labels.title([long, short])) < 120
 
 
 def test_names_are_text_in_a_chart_whatever_they_hold(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_history_that_was_changed_is_refused(damage: str) -> None:
     [
         ("", "is damaged: it is not JSON"),
         ("[]", "it has no format number"),
-        ('{"format": 99}', "is of format 99, and this twolayer knows 2"),
+        ('{"format": 99}', "has format 99, and this version of twolayer reads 2 at most; install a newer version"),
     ],
 )
 def test_a_run_json_that_is_not_understood_is_named(text: str, message: str) -> None:

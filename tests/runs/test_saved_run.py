@@ -78,7 +78,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no run.json": (lambda run: (run / "run.json").unlink(), "broken", "run.json: is missing"),
     "no JSON": (lambda run: (run / "run.json").write_text("{"), "broken", "run.json: is damaged: it is not JSON"),
     "a list": (lambda run: (run / "run.json").write_text("[1]"), "broken", "it has no format number"),
-    "newer": (lambda run: change_info(run, format=3), "broken", "is of format 3"),
+    "newer": (lambda run: change_info(run, format=3), "broken", "has format 3"),
     "no status": (lambda run: change_info(run, status=None), "broken", "it has no valid status"),
     "other status": (lambda run: change_info(run, status=["completed"]), "broken", "it has no valid status"),
     "no history": (lambda run: (run / "history.csv").unlink(), "completed", "history.csv: is missing"),
@@ -93,7 +93,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "history.csv: has 1 row, but run.json says 5",
     ),
     "no config": (lambda run: (run / "config.yaml").unlink(), "completed", "config.yaml: is missing"),
-    "config": (lambda run: (run / "config.yaml").write_text("N: many"), "completed", "config.yaml: cannot be underst"),
+    "config": (lambda run: (run / "config.yaml").write_text("N: many"), "completed", "config.yaml: is not valid: "),
     "other config": (
         lambda run: (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("lr: 0.001", "lr: 0.1")),
         "completed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from twolayer.config.schema import flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
 from twolayer.hardware import memory
+from twolayer.reporting.downsampling import Scale
 from twolayer.runs.folder import Run
 from twolayer.runs.run_files import CONFIG, read_config
 from twolayer.tables.options import FileData, is_table
@@ -131,7 +132,7 @@ ResumeOption = Annotated[
 ]
 
 ScaleOption = Annotated[
-    Literal["auto", "log", "linear"],
+    Scale,
     typer.Option("--scale", help="Scale of the loss axis; auto uses log if the losses span a factor of 100."),
 ]
 

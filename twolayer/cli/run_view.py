@@ -1,4 +1,4 @@
-"""A saved run on the screen: in brief, its curve and its table."""
+"""A saved run on the screen: its summary, its curve and its table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from twolayer.cli.progress import LossRows
-from twolayer.cli.terminal import out
+from twolayer.cli.terminal import fit, no_room, out
 from twolayer.formatting import microseconds_unit
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
@@ -19,31 +19,31 @@ from twolayer.reporting.summary import summary_lines
 from twolayer.runs.history import Reader
 from twolayer.runs.saved_run import SavedRun
 
-_NARROW, _WIDE = 12, 15  # a column of numbers to six digits, with the space before it
-_LEAST_CURVE = 44  # columns of a curve that has the table beside it
+_NARROW, _WIDE = 12, 15  # widths of a column of numbers to six digits, with the space before it
+_MIN_CURVE_WIDTH = 44  # characters of a curve beside the table
 _AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
-_AROUND_TABLE = 4  # lines: the head, two rules, and what there is no room for
-_LOWEST, _HIGHEST = 3, 24  # of a curve
-_AT_A_PIPE = 40
-_CURVED = ("loss", "val_loss")
-_LEAST_FIRST = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns, in the order in which they make room
+_AROUND_TABLE = 4  # lines: the head, two rules, and the names of columns left out
+_MIN_HEIGHT, _MAX_HEIGHT = 3, 24  # lines of a curve
+_PIPE_HEIGHT = 40  # lines for curve and table at a pipe
+_DRAWN = ("loss", "val_loss")
+_DROP = ("lr", "val_accuracy", "accuracy", "val_loss")  # left out on a narrow screen, the first one first
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a table that there is room for: their places in a row, their widths, and what is left out."""
+    """The columns of the table that fit the screen: their indices in a row, their widths, and those left out."""
 
     places: tuple[int, ...]
     widths: list[int]
     left_out: tuple[str, ...]
 
     def rows(self, history: Reader, places: Iterable[int]) -> LossRows:
-        """The rows in such places of the history."""
+        """The rows of the history at these indices."""
         whole = (history.row(place) for place in places)
         return LossRows(((row[0], *(row[i] for i in self.places[1:])) for row in whole), self.widths)
 
     def head(self, history: Reader) -> list[Text]:
-        """What stands above the rows."""
+        """The lines above the rows."""
         names = [history.unit, *history.columns]
         cells = (f"{names[place]:>{width}}" for place, width in zip(self.places, self.widths, strict=True))
         return [Text(" " + " ".join(cells), "bold"), self.rule()]
@@ -53,22 +53,21 @@ class _Columns:
         return Text(("-" if out().options.ascii_only else "─") * (sum(self.widths) + len(self.widths)), "dim")
 
     def foot(self) -> list[Text]:
-        """What stands below the rows."""
-        missing = ", ".join(self.left_out)
-        return [self.rule(), *([Text(f"no room for {missing}", "dim")] if missing else [])]
+        """The lines below the rows."""
+        return [self.rule(), *([no_room(self.left_out)] if self.left_out else [])]
 
 
 class Frame:
-    """Lines that are painted over those before, in one write, and never erased first: nothing flickers."""
+    """Lines painted over the previous ones in one write, without erasing them first, so that nothing flickers."""
 
     def __init__(self) -> None:
         self.count, self.size = 0, out().size
 
     def paint(self, lines: list[Text], size: ConsoleDimensions) -> None:
-        """Put the lines, made for a terminal of such a size, in the place of the ones before."""
+        """Replace the previous lines by these, which were made for a terminal of this size."""
         console, surplus = out(), max(0, self.count - len(lines))
         with console:
-            if self.size != size:  # what stood there has been broken anew, and nobody knows where it begins
+            if self.size != size:  # the terminal has wrapped the old lines again, so their position is unknown
                 console.control(Control(ControlType.CLEAR, ControlType.HOME))
                 surplus = 0
             elif self.count:
@@ -85,19 +84,19 @@ class Frame:
 def view(
     run: SavedRun, scale: Scale, *, with_table: bool = True, each: float | None = None, height: int = 0
 ) -> Iterator[Text]:
-    """The lines of the whole, as many as the screen has room for; never more than a `height` that is given."""
-    lines = list(_brief(run, each))
+    """All lines, as many as fit the screen; at most `height` where that is given."""
+    lines = list(_summary(run, each))
     if count := len(run.history):
         columns = fit_columns(run.history, out().width)
         beside = out().width - sum(columns.widths) - len(columns.widths) - 2
-        is_beside = with_table and beside >= _LEAST_CURVE
-        # Below an empty line, and with one for the prompt; at a pipe there is no screen to be sparing of.
-        room = out().height - 2 - len(lines) if out().is_terminal else _AT_A_PIPE
-        size, most = _shared(room, is_beside=is_beside, with_table=with_table)
+        is_beside = with_table and beside >= _MIN_CURVE_WIDTH
+        # One line is empty, and one is for the prompt.
+        room = out().height - 2 - len(lines) if out().is_terminal else _PIPE_HEIGHT
+        size, count_shown = _heights(room, is_beside=is_beside, with_table=with_table)
         drawn = _curve(run, scale, beside if is_beside else out().width, size) if size else []
         rows = list[Text]()
-        if most:
-            some = columns.rows(run.history, evenly(count, most)).lines()
+        if count_shown:
+            some = columns.rows(run.history, evenly(count, count_shown)).lines()
             rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
         lines += [
             Text(),
@@ -106,23 +105,23 @@ def view(
     yield from lines[: height - 1] if height else lines
 
 
-def _shared(room: int, *, is_beside: bool, with_table: bool) -> tuple[int, int]:
-    """How many lines of a room are the curve's, within its frame, and how many the table's rows; 0 for neither."""
+def _heights(room: int, *, is_beside: bool, with_table: bool) -> tuple[int, int]:
+    """The number of lines, of `room`, for the curve inside its frame, and for the rows of the table; 0 for none."""
     if is_beside:
-        size = max(_LOWEST, min(room - _AROUND_CURVE, _HIGHEST))
+        size = max(_MIN_HEIGHT, min(room - _AROUND_CURVE, _MAX_HEIGHT))
         return size, size
     if not with_table:
-        return max(_LOWEST, min(room - _AROUND_CURVE, _HIGHEST // 2)), 0
+        return max(_MIN_HEIGHT, min(room - _AROUND_CURVE, _MAX_HEIGHT // 2)), 0
     free = room - _AROUND_CURVE - 1 - _AROUND_TABLE
-    if free >= _LOWEST + 2:
-        size = min(max(_LOWEST, free // 2), _HIGHEST)
+    if free >= _MIN_HEIGHT + 2:
+        size = min(max(_MIN_HEIGHT, free // 2), _MAX_HEIGHT)
         return size, free - size
-    if room >= _LOWEST + _AROUND_CURVE:
+    if room >= _MIN_HEIGHT + _AROUND_CURVE:
         return room - _AROUND_CURVE, 0
     return 0, max(2, room - _AROUND_TABLE)
 
 
-def _brief(run: SavedRun, each: float | None) -> Iterator[Text]:
+def _summary(run: SavedRun, each: float | None) -> Iterator[Text]:
     found = summary_lines(run, each, microseconds_unit(out().options.ascii_only))
     indent = max(len(name) for name, _ in found) + 2
     for name, sentence in found:
@@ -132,13 +131,13 @@ def _brief(run: SavedRun, each: float | None) -> Iterator[Text]:
 
 
 def _curve(run: SavedRun, scale: Scale, width: int, height: int) -> list[Text]:
-    """The title and the curve, or why there is none."""
-    curves = {name: run.history.columns[name] for name in _CURVED if name in run.history.columns}
+    """The title and the curve, or the reason why there is none."""
+    curves = {name: run.history.columns[name] for name in _DRAWN if name in run.history.columns}
     ascii_only, colour = out().options.ascii_only, out().color_system is not None and not out().no_color
     log = scale == "log" or (scale == "auto" and spans_decades(v for values in curves.values() for v in values))
     drawn = text_chart.draw(curves, width, height, log=log, colour=colour, ascii_only=ascii_only)
     if not drawn:
-        what = "above zero: there is nothing to draw on a log scale" if log else "a finite number: there is no curve"
+        what = "above zero, so there is nothing to draw on a log scale" if log else "finite, so there is no curve"
         return [Text(f"no loss is {what}")]
     marks = text_chart.ASCII_MARKS if ascii_only else ("━", "━") if colour else text_chart.MARKS
     names = [
@@ -152,20 +151,16 @@ def _curve(run: SavedRun, scale: Scale, width: int, height: int) -> list[Text]:
 
 
 def fit_columns(history: Reader, width: int) -> _Columns:
-    """The columns of the history's table that such a width has room for."""
+    """The columns of the history's table that fit into `width` characters."""
     names = [history.unit, *history.columns]
     first = max(len(history.unit), len(str(len(history))))
     widths = {name: max(_NARROW, len(name) + 1) for name in names[1:]}
     if first + 1 + len(widths) * _WIDE <= width:
         widths = dict.fromkeys(widths, _WIDE)
-    for name in _LEAST_FIRST:
-        if first + 1 + sum(widths.values()) > width:
-            widths.pop(name, None)
-    return _Columns(
-        tuple(i for i, name in enumerate(names) if not i or name in widths),
-        [first, *(item - 1 for item in widths.values())],
-        tuple(name for name in names[1:] if name not in widths),
-    )
+    found = [first + 1, *widths.values()]
+    places = fit(found, width, [names.index(name) for name in _DROP if name in widths], gap=0)
+    left_out = tuple(name for i, name in enumerate(names) if i not in places)
+    return _Columns(tuple(places), [found[i] - 1 for i in places], left_out)
 
 
 def _beside(left: list[Text], right: list[Text]) -> list[Text]:

@@ -8,6 +8,7 @@ import io
 import json
 import locale
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +24,8 @@ from twolayer.errors import ConfigError, TwolayerError
 from twolayer.formatting import json_number, safe
 
 Format = Literal["table", "csv", "jsonl"]
-_LONGEST_WORD = 24  # characters, as many as a float can have; longer words, such as paths, may be broken
+_NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
+_MAX_NAME, _MAX_WORD = 24, 12  # characters; longer names of columns, and longer words, such as paths, may be broken
 
 
 class OutputClosed(Exception):  # noqa: N818 it is not an error: the reader wants no more
@@ -124,7 +126,7 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *,
     elif form == "jsonl":
         write("".join(json.dumps(dict(zip(names, map(_json, row), strict=True))) + "\n" for row in values))
     else:
-        _print_table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
+        table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
 
 
 def fit(widths: Sequence[int], room: int, drop: Iterable[int], gap: int = 2) -> list[int]:
@@ -146,8 +148,8 @@ def no_room(names: Sequence[str]) -> Text:
     return Text(f"no room for {', '.join(names)}", "dim")
 
 
-def _print_table(lines: Sequence[Sequence[str]], drop: Sequence[str]) -> None:
-    """Print aligned columns; the first line has their names."""
+def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = ()) -> None:
+    """Print cells of safe text in aligned columns, fitted to the screen as in `rows`; the first line has the names."""
     names, room = lines[0], out().width
     columns = list(zip(*lines, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
@@ -171,7 +173,7 @@ def _wrapped_widths(
 ) -> list[int]:
     """Widths that fit into `room`, as far as wrapping text between words can make columns narrower."""
     smallest = [
-        max(cell_len(name), *(min(cell_len(word), _LONGEST_WORD) for cell in cells for word in cell.split()), 0)
+        max(min(cell_len(name), _MAX_NAME), *(_smallest(word) for cell in cells for word in cell.split()), 0)
         for name, *cells in columns
     ]
     found, excess = list(widths), sum(widths[i] for i in kept) + 2 * (len(kept) - 1) - room
@@ -181,6 +183,11 @@ def _wrapped_widths(
             break
         found[max(wide, key=found.__getitem__)] -= 1
     return found
+
+
+def _smallest(word: str) -> int:
+    """The characters in a line that a word needs."""
+    return cell_len(word) if _NUMBER.fullmatch(word) else min(cell_len(word), _MAX_WORD)
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

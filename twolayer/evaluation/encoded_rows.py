@@ -23,12 +23,12 @@ from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
 from twolayer.tables.sources import Source
 
-_MOST_ROWS, _MOST_NUMBERS = 8192, 2**23  # in memory at a time
+_MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A table's columns, to be read a chunk at a time; what a model does not know of it is counted in `unknown`."""
+class EncodedTable:
+    """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know."""
 
     name: str
     source: Source
@@ -36,9 +36,9 @@ class Rows:
     unknown: Counter[str]
 
     def chunks(self, model: Predictor) -> Iterator[tuple[int, pl.DataFrame, Array]]:
-        """The number of the first row (from 1), the rows as they are, and their x."""
+        """For each chunk the number of its first row (from 1), its rows as they are, and x (n, D_in) standardised."""
         widest = max(len(self.schema), *model.w1.shape)
-        size = max(256, min(_MOST_ROWS, _MOST_NUMBERS // widest))
+        size = max(256, min(_MAX_ROWS, _MAX_NUMBERS // widest))
         first = 1
         for frame in readers.batches(self.source, list(self.schema), size):
             if frame.height:
@@ -48,30 +48,30 @@ class Rows:
                 first += frame.height
 
     def remarks(self) -> list[str]:
-        """What the model does not know of the rows that were read, a line for each column."""
+        """The unknown categories of the rows read so far, a line for each column."""
         found = []
         for column, count in self.unknown.items():
             cells = "1 row has" if count == 1 else f"{count} rows have"
             what = f"column {shown(column)}: {cells} a category that the model does not know"
-            found.append(f"{self.name}: {what}; it counts for nothing")
+            found.append(f"{self.name}: {what}; it is treated as no category")
         return found
 
 
 @contextmanager
-def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[Rows]:
-    """The columns of a file, or with "-" of what comes on stdin: all, or those that are needed. Raises DataError."""
+def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[EncodedTable]:
+    """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError."""
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
-        name, path = (data, Path(data)) if data != "-" else ("stdin", _spooled(Path(folder)))
+        name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
         source = scan(path, columns, name=name)
         require_columns(source.names, needed, name)
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
-        rows = Rows(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
+        rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
         yield rows
 
 
 def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
-    """How good a run's model is on a table, and what the model does not know of that, a line for each column."""
+    """The scores of a run's model on a table, and a line for each column with unknown categories. Raises DataError."""
     model = load_model(run)
     columns, scores = model.columns, Scores(model)
     targets = tuple(target.column for target in columns.targets)
@@ -83,18 +83,18 @@ def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
     return scores, rows.remarks()
 
 
-def predictions(model: Predictor, rows: Rows) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
-    """The rows with their predictions, a chunk at a time, and the schema of those.
+def predictions(model: Predictor, rows: EncodedTable) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:
+    """The schema of the rows with their predictions, these rows in chunks, and a counter.
 
-    The counter has, once they are read, how many predictions of a column are no finite numbers. Raises DataError.
+    Once the rows are read, the counter has the number of predictions that are not finite, by column. Raises DataError.
     """
-    added = _added(model.columns, rows)
+    added = _prediction_columns(model.columns, rows)
     odd = Counter[str]()
-    return pl.Schema({**rows.schema, **added}), _predicted(model, rows, added, odd), odd
+    return pl.Schema({**rows.schema, **added}), _with_predictions(model, rows, added, odd), odd
 
 
-def _spooled(folder: Path) -> Path:
-    """What comes on stdin, as a file: a table is looked at before it is read. NDJSON begins with a brace."""
+def _copy_of_stdin(folder: Path) -> Path:
+    """Stdin copied to a file, because a table is read twice. NDJSON is recognised by its first character, a brace."""
     if sys.stdin is None:  # closed by the shell (<&-)
         raise DataError("stdin: is closed")
     try:
@@ -108,8 +108,8 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def _added(columns: Encoding, rows: Rows) -> dict[str, pl.DataType]:
-    """The columns of the predictions. Raises DataError where the table has one of that name."""
+def _prediction_columns(columns: Encoding, rows: EncodedTable) -> dict[str, pl.DataType]:
+    """The columns of the predictions. Raises DataError where the table has a column of the same name."""
     added: dict[str, pl.DataType] = {
         f"{target.column}_predicted": pl.Float64() if columns.classes is None else pl.String()
         for target in columns.targets
@@ -117,14 +117,14 @@ def _added(columns: Encoding, rows: Rows) -> dict[str, pl.DataType]:
     for name in columns.classes or ():
         added[f"{columns.targets[0].column}_p_{name}"] = pl.Float64()
     if taken := [name for name in added if name in rows.schema]:
-        raise DataError(f"{rows.name}: has a column {taken[0]} already, which is to hold predictions; rename it")
+        raise DataError(f"{rows.name}: already has a column {taken[0]}, the name of a column of predictions; rename it")
     return added
 
 
-def _predicted(
-    model: Predictor, rows: Rows, added: dict[str, pl.DataType], odd: Counter[str]
+def _with_predictions(
+    model: Predictor, rows: EncodedTable, added: dict[str, pl.DataType], odd: Counter[str]
 ) -> Iterator[pl.DataFrame]:
-    """The rows with their predictions, a chunk at a time; `odd` counts those that are no finite numbers."""
+    """The rows with their predictions, in chunks; `odd` counts the predictions that are not finite."""
     for _, frame, x in rows.chunks(model):
         found = predict(model, x).numpy()  # (n, D_out)
         values = list(found.T)

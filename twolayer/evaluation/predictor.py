@@ -1,4 +1,4 @@
-"""A trained network: what its file holds, and what it predicts."""
+"""A trained network, read from its model file, and its predictions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network trained on a table: its weights, the table's columns, and the baselines to hold it against.
+    """A network trained on a table: its weights, the encoding of the table's columns, and its baseline.
 
-    w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,) are in the training's dtype, all else is float64.
+    w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,) have the training's dtype, everything else is float64.
     """
 
     columns: Encoding
@@ -45,7 +45,7 @@ class Predictor:
 
 
 def bundle(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> dict[str, Tensor]:
-    """The tensors of the model file of a network that was trained on a table; `columns` go into its metadata."""
+    """The tensors in the model file of a network trained on a table; `columns` are in its metadata."""
     classes = len(columns.classes or ())
     targets = columns.targets if columns.classes is None else ()
     numbers = {
@@ -78,7 +78,7 @@ def load_model(run: Path) -> Predictor:
     except ValueError as error:
         raise RunError(str(error), path=path) from None
     if info.get("model_sha256", digest(data) if info["format"] == 1 else None) != digest(data):
-        if status == "running":  # killed in the instant before run.json was written
+        if status == "running":  # killed just before run.json was written
             raise RunError("its training has not ended", path=run, hint=again)
         raise RunError("is not the model of this run, or was changed", path=path)
     if "columns" not in metadata:
@@ -107,18 +107,18 @@ def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Predicto
 
 
 def forward(model: Predictor, x: Array) -> Tensor:
-    """What the network gives for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
+    """The network's output for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
     hidden = functional.linear(torch.from_numpy(x).to(model.w1.dtype), model.w1, model.b1).relu()  # (n, H)
     return functional.linear(hidden, model.w2, model.b2).double()
 
 
 def predict(model: Predictor, x: Array) -> Tensor:
-    """The targets in their own units, or the probabilities of the classes, of rows x (n, D_in): (n, D_out) float64."""
-    return finished(model, forward(model, x))
+    """Predictions for standardised x (n, D_in): targets in their own units or probabilities, (n, D_out) float64."""
+    return to_predictions(model, forward(model, x))
 
 
-def finished(model: Predictor, output: Tensor) -> Tensor:
-    """What the outputs of a network mean: targets in their own units, or the probabilities of the classes."""
+def to_predictions(model: Predictor, output: Tensor) -> Tensor:
+    """A network's outputs (n, D_out) as targets in their own units, or as probabilities of the classes."""
     if model.columns.classes is not None:
         return output.softmax(1)
     return output * model.target_deviation + model.target_mean

@@ -1,4 +1,4 @@
-"""The curve of the losses: one definition, a Vega-Lite spec, for files, pages and reports."""
+"""Charts of losses as Vega-Lite specs, for pictures, pages and reports."""
 
 from __future__ import annotations
 
@@ -7,29 +7,91 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twolayer import formatting
 from twolayer.errors import RunError, extra
-from twolayer.reporting import chart_theme, comparison
+from twolayer.reporting import chart_labels, chart_theme
 from twolayer.reporting.downsampling import Scale, downsample, spans_decades
 from twolayer.runs.saved_run import SavedRun
 
 with extra("altair", "report"):
     import altair as alt
 
-KINDS = {"training": "loss", "validation": "val_loss"}  # and the columns of the history that hold them
+ROLES = {"training": "loss", "validation": "val_loss"}  # the curves of a run, and their columns in the history
 DATA = "losses"
 
-# Labels of ticks, as Vega's expressions; a log scale leaves most of its own empty.
+# Labels of ticks, as Vega expressions; on a log scale most of Vega's own labels are empty.
 NUMBER = (
     "!datum.value ? '0' : datum.label && (abs(datum.value) < 1e-4 || abs(datum.value) >= 1e6)"
     " ? format(datum.value, '.12~e') : datum.label"
 )
 WHOLE = "datum.value % 1 ? '' : format(datum.value, ',d')"
 
-MOST, MOST_IN_ALL = 2000, 24_000  # points of a curve, and of all curves
-FEW = 20  # a curve of at most so many points shows them as dots
-GREATEST = sys.float_info.max
-LAST = ("device", "engine", "form", "threads", "precision", "cuda_graph", "log_every")  # they hardly move the losses
+MAX_POINTS, MAX_ALL_POINTS = 2000, 24_000  # of a curve, and of all curves
+FEW = 20  # a curve of at most this many points shows them as dots
+LARGEST = sys.float_info.max
+
+
+def panels(runs: Sequence[SavedRun], scale: Scale = "auto") -> list[list[SavedRun]]:
+    """The runs that can be drawn, one group for each kind of loss: numbers of different kinds cannot be compared.
+
+    Raises RunError where no run can be drawn.
+    """
+    groups = _by_loss_kind(runs)
+    drawn = [[run for run in group if not why_not(run, chosen(group, scale))] for group in groups]
+    if not any(drawn):
+        raise RunError("; ".join(missing(runs, scale)) or "there is no run to draw")
+    return [group for group in drawn if group]
+
+
+def colours(panels: Sequence[Sequence[SavedRun]]) -> list[list[str]]:
+    """The colours of the runs in each panel, all different; empty for a single panel, which has its own."""
+    if len(panels) == 1:
+        return [[]]
+    palette = iter(chart_theme.palette(sum(map(len, panels))))
+    return [[next(palette) for _ in panel] for panel in panels]
+
+
+def missing(runs: Sequence[SavedRun], scale: Scale = "auto") -> list[str]:
+    """The reason for each run that cannot be drawn."""
+    reasons = (why_not(run, chosen(group, scale)) for group in _by_loss_kind(runs) for run in group)
+    return [reason for reason in reasons if reason]
+
+
+def _by_loss_kind(runs: Sequence[SavedRun]) -> list[list[SavedRun]]:
+    """The runs in groups of one kind of loss each; a run whose kind is unknown is in the first group."""
+    first_kind = next((run.loss_kind for run in runs if run.loss_kind), "")
+    found: dict[str, list[SavedRun]] = {}
+    for run in runs:
+        found.setdefault(run.loss_kind or first_kind, []).append(run)
+    return list(found.values())
+
+
+def picture(runs: Sequence[SavedRun], scale: Scale = "auto") -> dict[str, Any]:
+    """The chart of a picture file: a panel for each kind of loss. Raises RunError as `panels` does."""
+    groups = panels(runs, scale)
+    if len(groups) == 1:
+        return spec(groups[0], scale=scale)
+    parts = [
+        spec(group, scale=scale, title=False, colours=its_colours)
+        for group, its_colours in zip(groups, colours(groups), strict=True)
+    ]
+    schema = parts[0]["$schema"]
+    config = max((part["config"] for part in parts), key=lambda config: len(config["range"]["category"]))
+    datasets = {}
+    for number, part in enumerate(parts):
+        datasets[f"{DATA}-{number}"] = part.pop("datasets")[DATA]
+        part["data"] = {"name": f"{DATA}-{number}"}
+        for layer in part["layer"]:
+            layer.pop("data", None)
+        for key in ("config", "$schema"):
+            part.pop(key)
+    return {
+        "$schema": schema,
+        "config": config,
+        "title": chart_labels.title([run for group in groups for run in group]),
+        "vconcat": parts,
+        "datasets": datasets,
+        "resolve": {"scale": {"color": "independent", "strokeDash": "independent"}},
+    }
 
 
 def spec(
@@ -40,32 +102,37 @@ def spec(
     width: int | Literal["container"] = 720,
     height: int = 400,
     title: bool = True,
+    colours: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The chart as a Vega-Lite spec: a line a run, validation dashed.
+    """One chart as a Vega-Lite spec: a line for each run, validation dashed.
 
-    Its data stand in `datasets` under "losses", rows of run, kind, iteration and loss; its colours in `config`. Runs
-    without a loss that can be drawn have no line. Raises RunError where that is so of all.
+    Its data are in `datasets` under "losses", rows of run, kind, iteration and loss; its colours in `config`. Runs
+    without a loss that can be drawn have no line. `colours` are those of the runs in one of several panels, where a
+    single run has a legend, too. Raises RunError where no run can be drawn.
     """
     how = chosen(runs, scale)
     rows = _rows(runs, how)
     if not rows:
         raise RunError("; ".join(why_not(run, how) for run in runs) or "there is no run to draw")
     shown = list(dict.fromkeys(row["run"] for row in rows))
-    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
+    kinds = [kind for kind in ROLES if any(row["kind"] == kind for row in rows)]
 
+    space = "width" if width == "container" else str(width)  # of Vega's expressions, in pixels
+    pairs = zip(chart_labels.labels(runs), colours, strict=True) if colours else ()
+    range_ = [colour for label, colour in pairs if label in shown] or alt.Undefined  # else that of the config
     color = alt.Color(
         "run:N",
         sort=None,
-        scale=alt.Scale(domain=shown),
-        legend=_legend(shown) if len(shown) > 1 else None,
+        scale=alt.Scale(domain=shown, range=range_),
+        legend=_legend(shown, space) if colours or len(shown) > 1 else None,
     )
     dash = alt.StrokeDash(
         "kind:N",
         sort=None,
         scale=alt.Scale(domain=kinds, range=[[5, 3] if kind == "validation" else [1, 0] for kind in kinds]),
-        legend=_legend(kinds) if len(kinds) > 1 else None,
+        legend=_legend(kinds, space) if len(kinds) > 1 else None,
     )
-    base = alt.Chart(alt.NamedData(DATA)).encode(x=_across(runs), y=_up(runs, rows, how), color=color)
+    base = alt.Chart(alt.NamedData(DATA)).encode(x=_x(runs, space), y=_y(runs, rows, how), color=color)
     line = base.mark_line(strokeWidth=1.75, strokeJoin="round", clip=interactive)
     layers = [line.encode(strokeDash=dash, detail="kind:N")]
     if any(len(values) <= FEW for values in _curves(rows).values()):
@@ -74,19 +141,19 @@ def spec(
     if interactive:
         layers[0] = layers[0].add_params(alt.selection_interval(name="zoom", bind="scales"))
         layers.append(_nearest(base, runs))
-    chart = alt.layer(*layers).properties(width=width, height=height, description=_title(runs))
+    chart = alt.layer(*layers).properties(width=width, height=height, description=chart_labels.title(runs))
     if title:
-        chart = chart.properties(title=_title(runs))
+        chart = chart.properties(title=chart_labels.title(runs))
     made: dict[str, Any] = chart.to_dict()
-    made["config"] = chart_theme.config(len(shown))
+    made["config"] = chart_theme.config(len(shown), space)
     made["datasets"] = {DATA: rows}
-    if interactive:  # zooming makes the labels longer, and must not push the title out
+    if interactive:  # zooming makes the labels longer: keep room for them
         made["config"]["axisY"]["minExtent"] = 52
     return made
 
 
 def chosen(runs: Sequence[SavedRun], scale: Scale) -> Literal["log", "linear"]:
-    """The scale that is meant: `auto` takes log where the losses span a factor of 100, and each run has some > 0."""
+    """The scale: with `auto`, log where the losses span a factor of 100 and each run has losses above 0."""
     if scale != "auto":
         return scale
     finite = [losses for losses in map(_finite, runs) if losses]
@@ -107,93 +174,24 @@ def why_not(run: SavedRun, scale: Literal["log", "linear"]) -> str:
     return ""
 
 
-def title(runs: Sequence[SavedRun]) -> str:
-    """What tells the runs apart; of one run its name, config, shape and step."""
-    if len(runs) == 1:
-        run, values = runs[0], runs[0].values
-        name, config, shape = _short(run.name, 40), _short(run.text("config"), 40), _short(run.text("shape"), 40)
-        parts = [
-            *([config] if config and not name.startswith(config) else []),
-            *([shape] if shape else []),
-            *([f"lr {_value(values['lr'])}"] if "lr" in values else []),
-        ]
-        return f"{name}: {', '.join(parts)}" if parts else name
-    keys = _keys(runs)
-    if not keys:
-        same = " of the same config" if all(run.config for run in runs) else ""
-        return f"Loss of {len(runs)} runs{same}"
-    if len(keys) > 4:
-        keys[3:] = [f"{len(keys) - 3} more"]
-    return "Loss by " + (", ".join(keys[:-1]) + " and " if keys[:-1] else "") + keys[-1]
-
-
-def labels(runs: Sequence[SavedRun]) -> list[str]:
-    """What the legend calls the runs: their names, and the values that differ; no two are the same."""
-    keys = _telling(runs)[:3]
-    found: list[str] = []
-    for run, name in zip(runs, comparison.names(runs), strict=True):
-        values = run.values
-        told = ", ".join(f"{key} {_value(values[key])}" for key in keys if values.get(key) is not None)
-        label = whole = _short(name, 40) + (f": {told}" if told else "")
-        number = 2
-        while label in found:
-            label, number = f"{whole} ({number})", number + 1
-        found.append(label)
-    return found
-
-
-_title = title  # which is an argument of `spec`
-
-
-def _keys(runs: Sequence[SavedRun]) -> list[str]:
-    """The keys that differ among the configs that can be read, those that matter most first."""
-    keys = comparison.differences([run for run in runs if run.config is not None])
-    return sorted((_short(key, 24) for key in keys), key=lambda key: key in LAST)
-
-
-def _telling(runs: Sequence[SavedRun]) -> list[str]:
-    """The same keys, first those that together tell the most runs apart."""
-    keys, first = _keys(runs), list[str]()
-
-    def apart(chosen: Sequence[str]) -> int:
-        return len({tuple(formatting.shown(run.values.get(key)) for key in chosen) for run in runs})
-
-    while rest := [key for key in keys if key not in first]:
-        best = max(rest, key=lambda key: apart([*first, key]))
-        if apart([*first, best]) == apart(first):
-            break
-        first.append(best)
-    return [*first, *(key for key in keys if key not in first)]
-
-
-def _value(value: Any) -> str:
-    return _short(formatting.shown(value), 24)
-
-
-def _short(text: str, most: int) -> str:
-    """The text, safe to show, without its middle where it is long."""
-    text = formatting.shown(text)
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
-
-
 def _finite(run: SavedRun) -> list[float]:
-    columns = (run.history.columns.get(column, ()) for column in KINDS.values())
+    columns = (run.history.columns.get(column, ()) for column in ROLES.values())
     return [value for column in columns for value in column if math.isfinite(value)]
 
 
 def _rows(runs: Sequence[SavedRun], scale: Literal["log", "linear"]) -> list[dict[str, Any]]:
-    """The points, thinned; without losses that are not finite, nor, on a log scale, above zero."""
+    """The points, downsampled; without losses that are not finite, or on a log scale not above zero."""
     curves = [
         (label, kind, run.history.columns[column])
-        for run, label in zip(runs, labels(runs), strict=True)
-        for kind, column in KINDS.items()
+        for run, label in zip(runs, chart_labels.labels(runs), strict=True)
+        for kind, column in ROLES.items()
         if column in run.history.columns
     ]
-    most = max(200, min(MOST, MOST_IN_ALL // max(1, len(curves))))
+    limit = max(200, min(MAX_POINTS, MAX_ALL_POINTS // max(1, len(curves))))
     rows: list[dict[str, Any]] = []
     for label, kind, values in curves:
         drawn = [value if value > 0 or scale == "linear" else math.nan for value in values]
-        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in downsample(drawn, most)]
+        rows += [{"run": label, "kind": kind, "iteration": i + 1, "loss": drawn[i]} for i in downsample(drawn, limit)]
     return rows
 
 
@@ -208,10 +206,10 @@ def _unit(runs: Sequence[SavedRun]) -> str:
     return " or ".join(dict.fromkeys(run.history.unit for run in runs if len(run.history)))
 
 
-def _across(runs: Sequence[SavedRun]) -> Any:
+def _x(runs: Sequence[SavedRun], space: str) -> Any:
     last = max(len(run.history) for run in runs)
     domain = [1, last] if last > 1 else [0.5, 1.5]
-    ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": alt.expr("ceil(width / 70)")}
+    ticks = {"values": list(range(1, last + 1))} if last <= 10 else {"tickCount": alt.expr(f"ceil({space} / 70)")}
     return alt.X(
         "iteration:Q",
         title=_unit(runs),
@@ -220,20 +218,21 @@ def _across(runs: Sequence[SavedRun]) -> Any:
     )
 
 
-def _up(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
+def _y(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
     losses = [row["loss"] for row in rows]
     domain = _domain(min(losses), max(losses), scale)
     look: dict[str, Any] = {"tickCount": 6}
-    name = "loss"
+    kind = runs[0].loss_kind
+    name = f"loss ({kind})" if kind and all(run.loss_kind == kind for run in runs) else "loss"
     if scale == "log":
         decades = int(math.log10(domain[1]) - math.log10(domain[0]))
         look = {
-            "tickCount": 6 if decades < 3 else min(6, decades),  # more than there are decades would be lines in them
+            "tickCount": 6 if decades < 3 else min(6, decades),  # one for each decade, at most
             "format": ",~g",
             "gridOpacity": {"condition": {"test": "datum.label", "value": 1}, "value": 0.5},
         }
         if any(value <= 0 for run in runs for value in _finite(run)):
-            name = "loss (a loss of 0 is not drawn)"
+            name += "; 0 is not drawn"
     return alt.Y(
         "loss:Q",
         title=name,
@@ -242,35 +241,35 @@ def _up(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal
     )
 
 
-def _domain(least: float, most: float, scale: Literal["log", "linear"]) -> list[float]:
-    """What the axis covers: a little more than the losses, and from zero where that is not far off.
+def _domain(low: float, high: float, scale: Literal["log", "linear"]) -> list[float]:
+    """The range of the axis: a little more than the losses, from zero where that is near.
 
-    Never so narrow, so near to zero or so wide that there are no ticks to be had in float64.
+    Never so narrow, so near to zero or so wide that float64 has no ticks in it.
     """
     if scale == "log":
-        room = max(math.exp((math.log(most) - math.log(least)) * 0.02), 1.05)
-        return [max(least / room, 5e-324), max(min(most * room, GREATEST), 1e-300)]
+        room = max(math.exp((math.log(high) - math.log(low)) * 0.02), 1.05)
+        return [max(low / room, 5e-324), max(min(high * room, LARGEST), 1e-300)]
     floor = 0.0
-    if least < 0 or most / 2 < least < most:
-        floor = max(least - max((most - least) * 0.05, abs(most) * 1e-12), -GREATEST / 2)
-    top = min(most + max((most / 2 - floor / 2) * 0.05, 1e-300), GREATEST if floor >= 0 else GREATEST / 2)
-    return [floor, top if most else max(top, 1)]
+    if low < 0 or high / 2 < low < high:
+        floor = max(low - max((high - low) * 0.05, abs(high) * 1e-12), -LARGEST / 2)
+    top = min(high + max((high / 2 - floor / 2) * 0.05, 1e-300), LARGEST if floor >= 0 else LARGEST / 2)
+    return [floor, top if high else max(top, 1)]
 
 
-def _legend(entries: Sequence[str]) -> Any:
-    longest = 6 * max(map(len, entries)) + 54  # in pixels, or so
-    return alt.Legend(title=None, columns=alt.expr(f"max(1, floor(width / {longest}))"), symbolType="stroke")
+def _legend(entries: Sequence[str], space: str) -> Any:
+    longest = 6 * max(map(len, entries)) + 54  # pixels, approximately
+    return alt.Legend(title=None, columns=alt.expr(f"max(1, floor({space} / {longest}))"), symbolType="stroke")
 
 
 def _nearest(base: Any, runs: Sequence[SavedRun]) -> Any:
-    """A dot at the point that is nearest to the pointer, and what there is to tell of it."""
+    """A dot at the point nearest to the pointer, with a tooltip."""
     nearest = alt.selection_point(name="nearest", nearest=True, on="pointerover", clear="pointerout", empty=False)
     return (
         base.mark_point(filled=True, size=60, aria=False)
         .encode(
             opacity=alt.condition(nearest, alt.value(1), alt.value(0)),
             tooltip=[
-                # By their names alone, Vega-Lite 6 looks for texts on the wrong datum where points are the nearest.
+                # With names alone, Vega-Lite 6 looks up the texts in the wrong datum for a nearest point.
                 alt.Tooltip("run:N", formatType="toString", format=""),
                 alt.Tooltip("kind:N", formatType="toString", format=""),
                 alt.Tooltip("iteration:Q", title=_unit(runs), format=",d"),

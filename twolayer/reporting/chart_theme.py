@@ -1,17 +1,17 @@
-"""The look of the chart: its colours, its type, its grid."""
+"""The style of charts: colours, fonts and grid."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Okabe and Ito's colours, less those that white or black swallows, and two more: to be told apart by all eyes.
+# The Okabe-Ito palette without its black and yellow, and two more colours: safe for colour-blind readers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6652", "#7f7f7f")
-# For more runs than that: one ramp, so that neighbours in the legend are neighbours in colour.
+# For more runs: one ramp, so that neighbours in the legend have similar colours.
 RAMP = ("#3b3fa8", "#0072b2", "#00918f", "#35a853", "#b5a300", "#e58b00", "#d55e00", "#b8336a", "#7d3c98")
 INK, FAINT, GRID, PAPER = "#3d4248", "#71777d", "#e6e8ea", "#ffffff"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
-# What they are on a page: its stylesheet, `page.css`, has others in the dark.
+# Their counterparts on a page, whose stylesheet, `page.css`, also has a dark mode.
 OF_A_PAGE = {
     INK: "var(--ink)",
     FAINT: "var(--muted)",
@@ -21,8 +21,8 @@ OF_A_PAGE = {
 }
 
 
-def config(lines: int) -> dict[str, Any]:
-    """Vega-Lite's `config` for a chart of so many lines."""
+def config(lines: int, width: str) -> dict[str, Any]:
+    """Vega-Lite's `config` for a chart of `lines` lines; `width` is a Vega expression, in pixels."""
     return {
         "font": FONT,
         "background": PAPER,
@@ -37,7 +37,7 @@ def config(lines: int) -> dict[str, Any]:
             "anchor": "start",
             "frame": "group",
             "offset": 14,
-            "limit": {"expr": "width"},
+            "limit": {"expr": width},
         },
         "axis": {
             "labelColor": FAINT,
@@ -56,7 +56,7 @@ def config(lines: int) -> dict[str, Any]:
             "orient": "top",
             "labelColor": INK,
             "labelFontSize": 12,
-            "labelLimit": {"expr": "width - 40"},
+            "labelLimit": {"expr": f"{width} - 40"},
             "symbolStrokeWidth": 2,
             "symbolSize": 300,
             "columnPadding": 24,
@@ -66,7 +66,7 @@ def config(lines: int) -> dict[str, Any]:
 
 
 def palette(count: int) -> list[str]:
-    """So many colours, or a few more."""
+    """At least `count` colours."""
     if count <= len(COLOURS):
         return list(COLOURS)
     stops = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in RAMP]
@@ -80,7 +80,7 @@ def palette(count: int) -> list[str]:
 
 
 def of_a_page(value: Any) -> Any:
-    """A `config`, or a part of it, with the page's own colours and type in the place of the chart's."""
+    """A `config`, or a part of it, with the page's colours and font in place of the chart's."""
     if isinstance(value, dict):
         return {key: of_a_page(item) for key, item in value.items()}
     return OF_A_PAGE.get(value, value) if isinstance(value, str) else value

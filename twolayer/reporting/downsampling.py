@@ -1,4 +1,4 @@
-"""What a screen can show of a hundred thousand losses: fewer points of the same shape, on the scale that suits them."""
+"""Fewer points of a curve with the same shape, and the choice between a linear and a log scale."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Literal
 Scale = Literal["auto", "log", "linear"]
 
 
-def downsample(values: Sequence[float], most: int) -> list[int]:
-    """The places of at most `most` of the values (4 or more), in order: all finite ones where there are no more.
+def downsample(values: Sequence[float], limit: int) -> list[int]:
+    """The indices of at most `limit` (4 or more) of the finite values, in order.
 
-    Otherwise the first, the last, and the least and the greatest of every stretch of equally many.
+    Where there are more: the first, the last, and the smallest and largest of every stretch of equal length.
     """
     places = [i for i, value in enumerate(values) if math.isfinite(value)]
-    if len(places) <= most:
+    if len(places) <= limit:
         return places
-    stretch = math.ceil((len(places) - 2) / ((most - 2) // 2))
+    stretch = math.ceil((len(places) - 2) / ((limit - 2) // 2))
     kept = {places[0], places[-1]}
     for start in range(1, len(places) - 1, stretch):
         part = places[start : min(start + stretch, len(places) - 1)]
@@ -26,14 +26,14 @@ def downsample(values: Sequence[float], most: int) -> list[int]:
     return sorted(kept)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most `most` (2 or more) of the places 0 .. count - 1, evenly: the first and the last among them."""
-    if count <= most:
+def evenly(count: int, limit: int) -> list[int]:
+    """At most `limit` (2 or more) of the indices 0 .. count - 1, evenly spaced, with the first and the last."""
+    if count <= limit:
         return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether the range asks for a log scale: the greatest of the positive values is over 100 times the least."""
+    """Whether a log scale suits the values: the largest positive one is over 100 times the smallest."""
     positive = [value for value in values if 0 < value < math.inf]
     return bool(positive) and max(positive) / 100 > min(positive)

@@ -1,13 +1,14 @@
-"""The chart of runs as a file: a picture for paper or screen, or a page to move about in."""
+"""Writes the loss chart of runs to a file: a picture, or an interactive page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twolayer.errors import RunError, extra
 from twolayer.files import replacing
-from twolayer.reporting import chart, chart_theme, downsampling
+from twolayer.reporting import chart, chart_labels, chart_theme, downsampling
 from twolayer.reporting.html import page
 from twolayer.runs.saved_run import SavedRun
 
@@ -18,49 +19,49 @@ ENDINGS = (".png", ".svg", ".pdf", ".html")
 
 
 def check_name(path: Path) -> None:
-    """Raise RunError for a file that is none of what is drawn."""
+    """Raise RunError where the name's suffix is not one of ENDINGS."""
     if path.suffix.lower() not in ENDINGS:
         raise RunError(f"its name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}", path=path, usage=True)
 
 
 def write(runs: Sequence[SavedRun], path: Path, scale: downsampling.Scale = "auto") -> list[str]:
-    """Draw the runs' losses to a file; a line for each run that is not in it, which says why.
+    """Draw the runs' losses to a file; returns a line for each run that is not in it, with the reason.
 
-    Raises RunError where none has a loss to draw, or the file cannot be written.
+    Raises RunError where no run has a loss to draw, or the file cannot be written.
     """
     check_name(path)
-    how = chart.chosen(runs, scale)
-    missing = [reason for run in runs if (reason := chart.why_not(run, how))]
-    drawn = [run for run in runs if not chart.why_not(run, how)]
-    if not drawn:
-        raise RunError("; ".join(missing))
-    data = draw(drawn, path.suffix.lower(), how)
+    missing = chart.missing(runs, scale)
+    data = draw(runs, path.suffix.lower(), scale)
     with replacing(path) as file:
         file.write(data)
     return missing
 
 
 def draw(runs: Sequence[SavedRun], ending: str, scale: downsampling.Scale = "auto") -> bytes:
-    """The chart as a file with one of ENDINGS holds it."""
+    """The content of a file with one of ENDINGS. Raises RunError where there is nothing to draw."""
     if ending == ".html":
         return _page(runs, scale).encode()
-    spec = chart.spec(runs, scale=scale)
+    spec = chart.picture(runs, scale)
     if ending == ".png":
-        return vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])  # as many pixels as screens have today
+        return vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])  # for high-resolution screens
     if ending == ".svg":
         return vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]).encode()
     return vl_convert.vegalite_to_pdf(spec, allowed_base_urls=[])
 
 
 def _page(runs: Sequence[SavedRun], scale: downsampling.Scale) -> str:
-    spec = chart.spec(runs, scale=scale, interactive=True, width="container", height=480, title=False)
-    spec["config"] = chart_theme.of_a_page(spec["config"]) | {
-        "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}
-    }
+    groups = chart.panels(runs, scale)
+    look: dict[str, Any] = {"interactive": True, "width": "container", "height": 480, "title": False}
+    pairs = zip(groups, chart.colours(groups), strict=True)
+    specs = [chart.spec(group, scale=scale, colours=colours, **look) for group, colours in pairs]
+    for spec in specs:
+        spec["config"] = chart_theme.of_a_page(spec["config"]) | {
+            "padding": {"left": 4, "top": 4, "right": 12, "bottom": 6}
+        }
     return page.render(
         "plot.html",
-        data=spec,
+        data=specs,
         scripts=[vl_convert.javascript_bundle("globalThis.vegaEmbed = vegaEmbed;"), page.read("plot.js")],
         styles=[page.read("page.css")],
-        title=chart.title(runs),
+        title=chart_labels.title([run for group in groups for run in group]),
     )

@@ -1,4 +1,4 @@
-"""A run in a few lines: what was trained, how far it came, how good it is. Reads run folders only."""
+"""A run in a few lines: what was trained, how far, and with what result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from twolayer.runs.saved_run import SavedRun
 
 @dataclass(frozen=True)
 class Metric:
-    """What a column of the history came to, over its finite values; `final` is the weights' that are kept.
+    """The first, best and last finite value of a column of the history; `final` is that of the weights that are kept.
 
-    The best is the least loss or the greatest accuracy, `best_at` the first row that has it; `last_at` is the row
-    of the last: of a run that diverged not its last row.
+    The best is the smallest loss or the largest accuracy, first reached at row `best_at`; `last_at` is the row of the
+    last, which in a diverged run is not the last row.
     """
 
     first: float | None
@@ -28,11 +28,11 @@ class Metric:
 
 
 def metrics(run: SavedRun) -> dict[str, Metric]:
-    """The run's measures by the names in its history: loss, accuracy, val_loss, val_accuracy, lr."""
-    return {name: _measure(run, name) for name in run.history.columns}
+    """The run's metrics by their names in its history: loss, accuracy, val_loss, val_accuracy, lr."""
+    return {name: _metric(run, name) for name in run.history.columns}
 
 
-def _measure(run: SavedRun, name: str) -> Metric:
+def _metric(run: SavedRun, name: str) -> Metric:
     values = run.history.columns[name]
     places = [i for i, value in enumerate(values) if math.isfinite(value)]
     final = run.number(f"final_{name}")
@@ -43,23 +43,23 @@ def _measure(run: SavedRun, name: str) -> Metric:
 
 
 def summary_lines(run: SavedRun, each: float | None = None, micro: str = "µs") -> list[tuple[str, str]]:
-    """The lines, each with its name; `each` is seconds an iteration where the run itself cannot know."""
+    """The lines, each with its name; `each` is the seconds per iteration of a run that is still running."""
     lines = [("run", f"{safe(run.name)}, {_status(run)}"), ("config", _config(run)), ("engine", _engine(run))]
     lines += [("note", run.text("note"))]
-    for name, measure in metrics(run).items():
-        what = {"first": measure.first, f"best (at {measure.best_at})": measure.best, "last": measure.last}
+    for name, metric in metrics(run).items():
+        what = {"first": metric.first, f"best (at {metric.best_at})": metric.best, "last": metric.last}
         if name == "lr":
-            what = {"first": measure.first, "last": measure.last}
-        elif measure.best_at == measure.last_at:
-            what = {"first": measure.first, "best and last": measure.last}
-        said = [f"{key} {value:.6g}" for key, value in (what | {"final": measure.final}).items() if value is not None]
-        lines.append((name, ", ".join(said)))
+            what = {"first": metric.first, "last": metric.last}
+        elif metric.best_at == metric.last_at:
+            what = {"first": metric.first, "best and last": metric.last}
+        texts = [f"{key} {value:.6g}" for key, value in (what | {"final": metric.final}).items() if value is not None]
+        lines.append((name, ", ".join(texts)))
     lines.append(("time", _time(run, each, micro)))
     return [(name, line) for name, line in lines if line]
 
 
 def _status(run: SavedRun) -> str:
-    """The status, since when, and how far."""
+    """The status, its time, and how many iterations are done."""
     done, planned = len(run.history), run.config.epochs if run.config is not None else None
     unit = run.history.unit + "s" * (done != 1)
     count = f"{done} of {planned} {unit}" if planned is not None and planned != done else f"{done} {unit}"
@@ -72,7 +72,7 @@ def _status(run: SavedRun) -> str:
             when = ""
     said = [f"{run.status} {'since ' if run.status == 'running' else ''}{when}".strip(), count]
     if run.info.get("stopped_early") is True and (kept := run.number("kept")) is not None:
-        said.append(f"stopped early: the weights after {kept:.0f} are kept")
+        said.append(f"stopped early: best {run.history.unit} {kept:.0f} kept")
     if run.status == "diverged" and (at := run.number("diverged_at")) is not None:
         said.append(f"the loss at {at:.0f} is not finite")
     if run.status == "failed":
@@ -83,7 +83,7 @@ def _status(run: SavedRun) -> str:
 
 
 def _local(stamp: object) -> str:
-    """A time in run.json, as the clock on the wall shows it."""
+    """A time in run.json as local time."""
     try:
         return datetime.datetime.fromisoformat(str(stamp)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
@@ -109,8 +109,8 @@ def _engine(run: SavedRun) -> str:
 def _time(run: SavedRun, each: float | None, micro: str) -> str:
     unit = run.history.unit
     if run.each is not None:
-        return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} an {unit}"
+        return f"{duration(run.seconds or 0.0, micro)}, {duration(run.each, micro)} per {unit}"
     if each is None:
         return ""
     left = max(0, (run.config.epochs if run.config is not None else 0) - len(run.history)) * each
-    return f"{duration(each, micro)} an {unit}" + (f", {duration(left, micro)} left" if left else "")
+    return f"{duration(each, micro)} per {unit}" + (f", {duration(left, micro)} left" if left else "")

@@ -1,4 +1,4 @@
-"""A curve drawn in characters, as a terminal can show it. Imports numpy, by way of uniplot."""
+"""A chart of characters, for terminals. Imports numpy through uniplot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uniplot
 
 from twolayer.reporting.downsampling import downsample
 
-MARKS, ASCII_MARKS = ("•", "∘"), ("*", "o")  # of curves that no colour tells apart
+MARKS, ASCII_MARKS = ("•", "∘"), ("*", "o")  # of two curves without colour
 COLOURS = ("blue", "yellow")
 _ASCII = str.maketrans("┌┐└┘─│┤┬", "++++-|++")
 
@@ -19,8 +19,8 @@ def draw(
 ) -> list[str]:
     """The curves, at most two, over 1, 2, ... in a frame with ticks: `height` + 3 lines of at most `width` characters.
 
-    Values that are not finite, or with `log` not positive, are left out. Colours are ANSI's. An empty list where there
-    is nothing to draw.
+    Values that are not finite, or with `log` not positive, are left out. Colours are ANSI codes. Empty where there is
+    nothing to draw.
     """
     points = {name: _points(values, log, 4 * width) for name, values in curves.items()}
     points = {name: found for name, found in points.items() if found[0]}
@@ -34,7 +34,7 @@ def draw(
     gutter = max(map(len, labels.values()), default=0)
     inner, last = width - gutter - 2, max(2, *(xs[-1] for xs, _ in points.values()))
     lines = uniplot.plot_to_string(
-        # Shares of the height: what numbers there are, none of them is too large or too small for this.
+        # As fractions of the height, so that no number is too large or too small.
         [[_share(y, low, high) for y in ys] for _, ys in points.values()],
         [xs for xs, _ in points.values()],
         lines=True,
@@ -61,29 +61,29 @@ def draw(
     return [line.translate(_ASCII) for line in drawn] if ascii_only else drawn
 
 
-def _points(values: Sequence[float], log: bool, most: int) -> tuple[list[int], list[float]]:
-    """The places (from 1) and heights of what is drawn, thinned."""
+def _points(values: Sequence[float], log: bool, limit: int) -> tuple[list[int], list[float]]:
+    """The positions (from 1) and heights of the points that are drawn, downsampled."""
     usable = [value if value > 0 else math.nan for value in values] if log else values
-    places = downsample(usable, most)
+    places = downsample(usable, limit)
     return [place + 1 for place in places], [math.log10(values[i]) if log else values[i] for i in places]
 
 
 def _share(value: float, low: float, high: float) -> float:
-    """Where a value stands between the least and the greatest: 0 to 1."""
+    """The position of a value between `low` and `high`: 0 to 1."""
     span = high / 2 - low / 2  # halves, so that it is finite
     return (value / 2 - low / 2) / span if span else 0.5
 
 
-def _ticks(low: float, high: float, most: int, *, log: bool) -> list[tuple[float, str]]:
-    """Round numbers from low to high, with their labels; on a log scale the numbers are exponents of ten."""
+def _ticks(low: float, high: float, limit: int, *, log: bool) -> list[tuple[float, str]]:
+    """About `limit` round numbers from low to high, with their labels; on a log scale, exponents of ten."""
     if log and math.floor(high) > math.ceil(low):
         first, last = math.ceil(low), math.floor(high)
-        every = math.ceil((last - first + 1) / most)
+        every = math.ceil((last - first + 1) / limit)
         return [(float(k), f"{10.0**k:g}") for k in range(first, last + 1) if k % every == 0]
     if log:
-        ends = 10.0**low, 10.0 ** min(high, 308.25)  # more is too large for a number
-        return [(math.log10(value), label) for value, label in _ticks(*ends, most, log=False) if value > 0]
-    span = high / most - low / most
+        ends = 10.0**low, 10.0 ** min(high, 308.25)  # more would overflow
+        return [(math.log10(value), label) for value, label in _ticks(*ends, limit, log=False) if value > 0]
+    span = high / limit - low / limit
     power = 10.0 ** math.floor(math.log10(span)) if span else 0.0
     if not power or not math.isfinite(high / power):
         return [(high, f"{high:.6g}")]
@@ -95,7 +95,7 @@ def _ticks(low: float, high: float, most: int, *, log: bool) -> list[tuple[float
 
 
 def _foot(width: int, last: int) -> list[str]:
-    """The lower side of the frame, with ticks at round numbers of 1 .. last, and these below it."""
+    """The lower side of the frame, with ticks at round numbers of 1 .. last, and the line of numbers below it."""
     side, below = ["─"] * width, [" "] * (width + 2)
     for value, _ in _ticks(1, last, max(3, width // (2 * len(str(last)) + 4)), log=False):
         label, place = str(round(value)), round((value - 1) / (last - 1) * (width - 1))

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that carry the checksum of themselves. No pickle is ever written or read."""
+"""Checkpoints: safetensors files that contain their own checksum. No pickle is ever written or read."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of an engine after so many iterations, and the history up to there: its bytes and their SHA-256."""
+    """The state of an engine after `iteration` iterations; the size and SHA-256 of the history up to there."""
 
     iteration: int
     state: dict[str, Tensor]
-    seconds: float  # that the training had taken
+    seconds: float  # of training so far
     history_bytes: int
     history_sha256: str
 
@@ -46,23 +46,23 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
     with named(folder.path / name):
         folder.write(name, *pack(state, metadata))
     names = _names(folder)
-    later = names.index(name)  # those were damaged, or the run would have gone on there
+    later = names.index(name)  # newer ones were damaged, else the run would have resumed from them
     for old in [*names[:later], *names[later + KEPT :]]:
-        with suppress(OSError):  # it does no harm
+        with suppress(OSError):  # an old checkpoint left behind does no harm
             folder.remove(old)
 
 
-def newest(folder: Folder, most: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a folder that verifies, of `most` iterations; and what is wrong with newer ones."""
+def newest(folder: Folder, limit: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest undamaged checkpoint of at most `limit` iterations; and what is wrong with newer ones."""
     wrong: list[str] = []
-    return next(verified(folder, wrong, most), None), wrong
+    return next(verified(folder, wrong, limit), None), wrong
 
 
-def verified(folder: Folder, wrong: list[str], most: int | None = None) -> Iterator[Checkpoint]:
-    """The good checkpoints, newest first, of `most` iterations; what is wrong with others is added to `wrong`."""
+def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iterator[Checkpoint]:
+    """The undamaged checkpoints of at most `limit` iterations, newest first; messages on others go to `wrong`."""
     for name in _names(folder):
         path = folder.path / name
-        if most is not None and int(path.stem) > most:
+        if limit is not None and int(path.stem) > limit:
             continue
         try:
             with folder.open(name) as file:
@@ -94,16 +94,16 @@ def _names(folder: Folder) -> list[str]:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:
-    """A safetensors file in parts, with its SHA-256 (where that of 64 zeros stands for it) in its metadata: JSON."""
+    """A safetensors file, in parts. Its metadata, JSON, has the SHA-256 of the file with 64 zeros in that place."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One entry for all: safetensors writes several in another order each time, and equal runs should be equal files.
+    # A single entry: safetensors writes several in a random order, and equal runs should give equal files.
     blank = safetensors.torch.save(plain, {"twolayer": json.dumps({**metadata, "sha256": BLANK})})
-    start, whole = blank.index(BLANK.encode()), memoryview(blank)  # in parts, because a copy is as large as the state
+    start, whole = blank.index(BLANK.encode()), memoryview(blank)  # in parts, to avoid a copy as large as the state
     return [whole[:start], hashlib.sha256(blank).hexdigest().encode(), whole[start + len(BLANK) :]]
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata of what `pack` made. Raises ValueError where a byte is another."""
+    """The tensors and the metadata of a file that `pack` made. Raises ValueError where it was changed."""
     metadata = unseal(data)
     try:
         return safetensors.torch.load(data), metadata

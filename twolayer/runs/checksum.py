@@ -1,4 +1,4 @@
-"""Checksums: what a safetensors file, run.json and a history must be, byte for byte. Never imports torch."""
+"""Checksums of safetensors files, run.json and histories, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from twolayer.files import Folder
 
-BLANK = "0" * 64  # stands for the checksum in what the checksum is of
+BLANK = "0" * 64  # in place of the checksum while it is computed
 MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
 _NO_TENSORS = "is not a safetensors file, or is damaged"
 _OTHER = "is damaged: its checksum does not match"
@@ -25,7 +25,7 @@ def digest(data: bytes) -> str:
 
 
 def blanked(data: bytes, digest: str) -> str:
-    """The SHA-256 of the data with BLANK in place of the last `digest` in it; empty where that is not there."""
+    """The SHA-256 of the data with BLANK in place of the last `digest` in it; empty where that does not occur."""
     start = data.rfind(digest.encode()) if len(digest) == len(BLANK) else -1
     if start < 0:
         return ""
@@ -39,9 +39,9 @@ def blanked(data: bytes, digest: str) -> str:
 
 
 def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The metadata that `checkpoint.pack` wrote, and the size of the whole file: from its header, not verified.
+    """The metadata that `checkpoint.pack` wrote, and the size of the file: from its header, not verified.
 
-    Raises ValueError where the file is not as long as that, or is none of `checkpoint.pack`.
+    Raises ValueError where the file has another size, or `checkpoint.pack` did not write it.
     """
     try:
         size = os.fstat(file.fileno()).st_size
@@ -50,7 +50,7 @@ def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
             raise ValueError
         found = json.loads(file.read(length))
         metadata = json.loads(found["__metadata__"]["twolayer"])
-        metadata["sha256"]  # raises KeyError, or TypeError where this is no mapping
+        metadata["sha256"]  # raises KeyError, or TypeError where this is not a mapping
         ends = [int(one["data_offsets"][1]) for name, one in found.items() if name != "__metadata__"]
     except _DAMAGE:
         raise ValueError(_NO_TENSORS) from None
@@ -60,19 +60,19 @@ def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
 
 
 def read_tensors(file: BinaryIO) -> bytes:
-    """The whole safetensors file, once its header agrees with its size. Raises ValueError, and OSError."""
+    """The bytes of a safetensors file. Raises ValueError where its size is not the one in its header, and OSError."""
     header(file)
     file.seek(0)
     return file.read()
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """The metadata of a safetensors file that `checkpoint.pack` made. Raises ValueError where a byte is another."""
+    """The metadata of a safetensors file that `checkpoint.pack` made. Raises ValueError where it was changed."""
     try:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
         digest = metadata["sha256"]
-        # The first place: the tensors behind the header may hold any bytes.
+        # The first occurrence: the tensors after the header may contain any bytes.
         start = data.index(digest.encode()) if len(digest) == len(BLANK) else -1
     except _DAMAGE:
         raise ValueError(_NO_TENSORS) from None
@@ -87,14 +87,14 @@ def unseal(data: bytes) -> dict[str, Any]:
 
 
 def seal_json(info: Mapping[str, Any]) -> bytes:
-    """The mapping as JSON, with the SHA-256 of the whole (where that of 64 zeros stands for it) as its last value."""
+    """The mapping as JSON; its last value is the SHA-256 of the JSON with 64 zeros in that place."""
     blank = json.dumps({**info, "sha256": BLANK}, indent=2, allow_nan=False) + "\n"
     start = blank.rindex(BLANK)
     return (blank[:start] + hashlib.sha256(blank.encode()).hexdigest() + blank[start + len(BLANK) :]).encode()
 
 
 def is_sealed(data: bytes, info: Mapping[str, Any]) -> bool:
-    """Whether `data`, which holds the mapping, is what `seal_json` wrote."""
+    """Whether `data`, the JSON of `info`, is unchanged since `seal_json` wrote it."""
     digest = info.get("sha256")
     return isinstance(digest, str) and blanked(data, digest) == digest
 
@@ -104,14 +104,14 @@ def is_sealed(data: bytes, info: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Seal:
-    """The checksum of the first `size` bytes of a history, with so many `rows`; None where nothing says how many."""
+    """The checksum of the first `size` bytes of a history; `rows` is the number of rows in them, None if unknown."""
 
     size: int
     sha256: str
     rows: int | None = None
 
     def fits(self, file: BinaryIO) -> bool:
-        """Whether a history begins with these bytes."""
+        """Whether a history starts with these bytes."""
         found, left = hashlib.sha256(), self.size
         file.seek(0)
         while left > 0 and (part := file.read(min(left, 2**20))):
@@ -121,7 +121,7 @@ class Seal:
 
 
 def seals(checkpoints: Folder) -> Iterator[tuple[str, Seal]]:
-    """The names of the checkpoints, newest first, and what each says of the history, which is not verified."""
+    """The names of the checkpoints, newest first, and the seal of the history in each; neither is verified."""
     for name in checkpoint_names(checkpoints):
         try:
             with checkpoints.open(name) as file:
@@ -130,12 +130,12 @@ def seals(checkpoints: Folder) -> Iterator[tuple[str, Seal]]:
                 name,
                 Seal(int(metadata["history_bytes"]), str(metadata["history_sha256"]), int(metadata["iteration"])),
             )
-        except (OSError, *_DAMAGE):  # gone since, or damaged
+        except (OSError, *_DAMAGE):  # removed meanwhile, or damaged
             continue
 
 
 def is_whole(checkpoints: Folder, name: str) -> bool:
-    """Whether a checkpoint is what it was written as."""
+    """Whether a checkpoint is unchanged since it was written."""
     try:
         with checkpoints.open(name) as file:
             unseal(read_tensors(file))

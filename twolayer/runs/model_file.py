@@ -1,4 +1,4 @@
-"""The layers of a saved network. Never imports torch."""
+"""The weights of a saved network as numpy arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Layer:
     """A linear layer: weight (outputs, inputs) and bias (outputs,), in the training's dtype.
 
-    `inputs` and `outputs` are what a table calls them, empty where it does not.
+    `inputs` and `outputs` are their names in the table, empty without a table.
     """
 
     weight: Array
@@ -36,7 +36,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The two linear layers of a network after so many `iterations`, or epochs; -1 where its file does not say."""
+    """The two linear layers of a network after `iterations` iterations or epochs, -1 where the file does not say."""
 
     first: Layer
     second: Layer
@@ -44,7 +44,7 @@ class ModelFile:
 
 
 def read(run: SavedRun) -> ModelFile | None:
-    """The model of a run; None where it has none yet. Raises RunError where that is missing, damaged or another's."""
+    """The model of a run, None where it has none yet. Raises RunError where it is missing, damaged or another run's."""
     path = run.path / MODEL
     try:
         with open_regular(path) as file:
@@ -57,7 +57,7 @@ def read(run: SavedRun) -> ModelFile | None:
         return None
     except OSError as error:
         raise RunError(unreadable(error), path=path) from None
-    except (SafetensorError, KeyError):  # the latter of a dtype that numpy does not have
+    except (SafetensorError, KeyError):  # KeyError: a dtype that numpy does not have
         raise RunError("is not a safetensors file, or is damaged", path=path) from None
     except ValueError as error:
         raise RunError(str(error), path=path) from None
@@ -83,7 +83,7 @@ def read(run: SavedRun) -> ModelFile | None:
 
 
 def _names(columns: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the inputs and of the outputs, as far as a model's columns tell them."""
+    """The names of inputs and outputs in a model's `columns`, as far as they are there."""
     if not isinstance(columns, Mapping):
         return (), ()
     classes = columns.get("classes")
@@ -96,7 +96,7 @@ def _each(items: Any, key: str) -> tuple[str, ...]:
 
 
 def figures(array: Array) -> tuple[float, float, float, float]:
-    """Least, most, mean and standard deviation, in float64."""
+    """Minimum, maximum, mean and standard deviation, in float64."""
     with np.errstate(all="ignore"):  # weights may be inf, or near the end of the range
         values = array.astype(np.float64)
         return float(values.min()), float(values.max()), float(values.mean()), float(values.std())

@@ -1,7 +1,4 @@
-"""A run as its folder tells of it, for looking at: also one that is running, was killed, or is broken.
-
-Nothing is written or held, and torch is never imported.
-"""
+"""A run read back from its folder, even if it is running, was killed, or is broken. Nothing is written or locked."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from twolayer.errors import ConfigError, NotARunError, RunError
 from twolayer.files import reading, unreadable
 from twolayer.formatting import counted, safe
 from twolayer.runs.checksum import Seal, digest
-from twolayer.runs.history import Figures, Reader
+from twolayer.runs.history import Reader
 from twolayer.runs.lock import is_held
 from twolayer.runs.run_files import CONFIG, HISTORY, INFO, MODEL, check_history, read_config, read_info
 
@@ -28,13 +25,12 @@ _UNFINISHED = ("running", "killed", "broken")  # run.json has no end yet
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a run folder holds.
+    """The content of a run folder.
 
-    `status` is one of STATES: "killed" where run.json says "running" and no process is there, "broken" where run.json
-    cannot be read. `info` is what run.json says (of a format that is known, but its values are whatever stands there),
-    `config` is None where config.yaml cannot be read. `problems` says what is wrong with the folder, a line each,
-    led by the file it is about. `seal` is the checksum that the history was found to agree with, from its first row on;
-    None where nothing is known of any.
+    `status` is one of STATES: "killed" where run.json says "running" but no process holds the lock, "broken" where
+    run.json cannot be read. `info` is the content of run.json; its values are not validated. `config` is None where
+    config.yaml cannot be read. `problems` says what is wrong with the folder: a line for each problem, led by the
+    file. `seal` is the checksum that the history matches; None where there is no checksum of it.
     """
 
     path: Path
@@ -51,46 +47,54 @@ class SavedRun:
         return self.path.name or self.path.resolve().name
 
     def number(self, key: str) -> float | None:
-        """A number in run.json, where it is one."""
+        """A number in run.json; None where the value is not a finite number."""
         value = self.info.get(key)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
             return None
         return float(value)
 
     def text(self, key: str) -> str:
-        """A text in run.json, where it is one, without what a terminal could act on."""
+        """A text in run.json, safe to print; empty where the value is not text."""
         value = self.info.get(key)
         return safe(value) if isinstance(value, str) else ""
 
     def texts(self, key: str) -> str:
-        """A text in run.json, as `word`, and what it was in the run's continuations, where that was other."""
+        """A text in run.json, and its different values in resumed trainings: `cpu, then cuda`."""
         again = self.info.get("resumed")
-        all_told = [self.info, *(again if isinstance(again, list) else [])]
-        words = [one.get(key) for one in all_told if isinstance(one, dict)]
-        return ", then ".join(dict.fromkeys(safe(word) for word in words if isinstance(word, str)))
+        entries = [self.info, *(again if isinstance(again, list) else [])]
+        texts = [entry.get(key) for entry in entries if isinstance(entry, dict)]
+        return ", then ".join(dict.fromkeys(safe(text) for text in texts if isinstance(text, str)))
 
     @property
     def is_history_damaged(self) -> bool:
-        """Whether something is wrong with the rows."""
+        """Whether something is wrong with the history."""
         return any(problem.startswith(safe(f"{self.path / HISTORY}: ")) for problem in self.problems)
 
     @property
     def unsealed(self) -> int:
-        """The rows at the end of the history whose checksum stands nowhere: since the newest checkpoint."""
+        """The number of rows at the end of the history that no checksum covers: those after the newest checkpoint."""
         if self.status not in ("running", "killed"):
             return 0
         return len(self.history) - min(len(self.history), (self.seal.rows or 0) if self.seal is not None else 0)
 
     @property
     def each(self) -> float | None:
-        """Seconds an iteration, or an epoch, where it is known: run.json is told at the end."""
-        seconds, rows = self.seconds, self.number("iterations")  # of the whole, also where rows are gone
+        """Seconds per iteration or epoch; None before the end, when run.json does not have it."""
+        seconds, rows = self.seconds, self.number("iterations")  # of the whole training, also where rows are missing
         return seconds / rows if seconds and rows else None
 
     @property
     def seconds(self) -> float | None:
-        """How long the training took, where it is known: until the end, run.json has that of a checkpoint before."""
+        """How long the training took; None before the end, when run.json has only the time until a checkpoint."""
         return self.number("seconds") if self.status not in _UNFINISHED else None
+
+    @property
+    def loss_kind(self) -> str:
+        """What kind of loss the history has, such as `mse, sum`; empty where the config cannot be read.
+
+        Numbers of losses of different kinds cannot be compared.
+        """
+        return f"{self.config.loss}, {self.config.reduction}" if self.config is not None else ""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -99,9 +103,9 @@ class SavedRun:
 
 
 def read(path: Path, before: SavedRun | None = None) -> SavedRun:
-    """The run in a folder; where it was read `before`, with only what has come since.
+    """The run in a folder; where it was read `before`, only what is new is read.
 
-    Raises RunError where the folder is none of a run: it has none of a run's files.
+    Raises RunError where the folder has none of a run's files.
     """
     with reading(path, RunError):
         if not any(os.path.lexists(path / name) for name in (INFO, CONFIG, HISTORY)):
@@ -110,7 +114,7 @@ def read(path: Path, before: SavedRun | None = None) -> SavedRun:
     for _ in range(3):
         if not found.problems or found.status == "broken" or read_status(path)[0] == found.info:
             break
-        found = _read(path, None)  # it was being written
+        found = _read(path, None)  # the run was just being written
     return found
 
 
@@ -132,7 +136,7 @@ def _read(path: Path, before: SavedRun | None) -> SavedRun:
         config = before.config
     else:
         try:
-            config = _config(path, digests)
+            config = load_config(path, digests)
         except RunError as error:
             problems.append(str(error))
     history = before.history if before is not None else Reader(path / HISTORY)
@@ -156,7 +160,7 @@ def _read(path: Path, before: SavedRun | None) -> SavedRun:
 
 
 def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None) -> tuple[str, Seal | None]:
-    """What is wrong with the history, and the seal of what is known to be right."""
+    """As `run_files.check_history`, with an OSError as a message."""
     try:
         return check_history(path, info, before.seal if before is not None else None)
     except OSError as error:
@@ -164,25 +168,23 @@ def _check_history(path: Path, info: Mapping[str, Any], before: SavedRun | None)
 
 
 def _other_losses(info: Mapping[str, Any], history: Reader) -> list[str]:
-    """The losses in run.json, by their names, that are not those of the history."""
-    figures = Figures()
-    figures.add(history.columns["loss"])
-    return [key for key, loss in figures.named().items() if key in info and info[key] != loss]
+    """The keys of the losses in run.json that are not those of the history."""
+    return [key for key, loss in history.figures().named().items() if key in info and info[key] != loss]
 
 
 def read_status(path: Path) -> tuple[dict[str, Any], str]:
-    """What run.json says, and the run's status. Raises RunError."""
+    """The content of run.json, and the run's status. Raises RunError."""
     info = read_info(path)
     if info.get("status") == "running" and not is_held(path):
-        info = read_info(path)  # it may just have come to its end
+        info = read_info(path)  # it may just have ended
         if info.get("status") == "running":
             return info, "killed"
     status = info.get("status")
     return info, status if status in STATES else "broken"
 
 
-def _config(path: Path, digests: object) -> Config:
-    """The config, whose file's SHA-256 is to be one of these, where they are known. Raises RunError."""
+def load_config(path: Path, digests: object) -> Config:
+    """A run's config; `digests` is run.json's `config_sha256`, which must have the file's SHA-256. Raises RunError."""
     file = path / CONFIG
     raw = read_config(path)
     try:

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: what a training does, a block at a time, in its run folder. Never imports torch."""
+"""TensorBoard's event files, written into the run folder block by block."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ with extra("tensorboard", "tensorboard"):
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-# By the names of the history. TensorBoard puts those with the same first part together, in the order of the alphabet,
-# and opens the first two groups: let the loss be in one of them.
+# The tags of the history's columns. TensorBoard groups tags by their first part, in alphabetical order, and opens the
+# first two groups: the loss must be in one of them.
 TAGS = {
     "loss": "loss/train",
     "val_loss": "loss/validation",
@@ -29,43 +29,43 @@ TAGS = {
     "val_accuracy": "accuracy/validation",
     "lr": "training/learning_rate",
 }
-# TensorBoard reads the files of a folder in the order of their names. The usual ones are of the second and the host:
-# two within a second, or a clock that was put back, would come in the wrong order.
+# TensorBoard reads the files of a folder in the order of their names. Its usual names contain the second and the host:
+# two files within a second, or after the clock was set back, would be in the wrong order.
 NAME = "events.out.tfevents.{:06d}"
-ROWS = 1000  # of a history, to be written at a time
+ROWS = 1000  # of a history, written at a time
 NUMBERED = re.compile(r"events\.out\.tfevents\.([0-9]{6,9})")
 
 
 class Writer:
-    """Writes the blocks of a training from iteration `done` + 1 on, to an event file of their own.
+    """Writes the blocks of a training, from iteration `done` + 1 on, to a new event file.
 
-    Where the run folder has none yet, the rows that the history has already come first. What the files before hold of
-    later iterations, TensorBoard forgets. The file is begun with the first block or `sync`. Every method raises
+    Where the run folder has no event file yet, the existing rows of the history are written first. TensorBoard discards
+    what older files have about later iterations. The file is created by the first block or `sync`. Every method raises
     RunError where something cannot be written.
     """
 
     def __init__(self, run: Run, config: Config, done: int) -> None:
         self.run, self.config, self.done = run, config, done
-        self._file, self._told = -1, 0.0
+        self._file, self._latest = -1, 0.0
 
     def add(self, block: Block) -> None:
         """Write a block's scalars."""
         self._begin()
-        # The clock may be put back, and TensorBoard draws time as it is told of it.
-        end = max(time.time(), self._told)
-        start = max(end - block.seconds, self._told)
+        # The clock may be set back, but the times in an event file must not decrease.
+        end = max(time.time(), self._latest)
+        start = max(end - block.seconds, self._latest)
         with named(self._path):
             write_all(self._file, _framed(_events(block, scalars(block, self.config), start, end)))
-        self._told = end
+        self._latest = end
 
     def sync(self) -> None:
-        """Take all to the disk."""
+        """Flush the file to the disk."""
         self._begin()
         with named(self._path):
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
@@ -88,7 +88,7 @@ class Writer:
             folder.sync()
 
     def _catch_up(self, number: int) -> None:
-        """Write a file of the history so far, whole: a kill must not leave a part that the next start takes for all."""
+        """Write the history so far as one file, atomically: a part left by a kill would be taken for all of it."""
         history = Reader(self.run.path / HISTORY, self.run.folder)
         history.read()
         end = time.time()
@@ -106,10 +106,10 @@ class Writer:
 
 
 def scalars(block: Block, config: Config) -> dict[str, Sequence[float]]:
-    """What TensorBoard is told of every iteration of a block (with batches, of every epoch), by its tags.
+    """The values of every iteration of a block (with batches, of every epoch), by TensorBoard's tags.
 
-    The time is that of the block, in equal parts; it is not known of rows that are read from a history, and of a block
-    that was cut off where the loss is not finite.
+    The time per iteration is the block's, divided evenly. It is unknown for rows read from a history, and for a block
+    that was cut off because the loss is not finite.
     """
     count = len(block.losses)
     columns = {"loss": block.losses, **block.more}
@@ -122,7 +122,7 @@ def scalars(block: Block, config: Config) -> dict[str, Sequence[float]]:
 
 
 def _framed(events: Iterable[Event]) -> bytes:
-    """The events as a file of TensorBoard's has them: each with its length, and checksums of both."""
+    """The bytes of events in an event file: each with its length, and checksums of both."""
     file = io.BytesIO()
     writer = RecordWriter(file)
     for event in events:
@@ -131,19 +131,19 @@ def _framed(events: Iterable[Event]) -> bytes:
 
 
 def _head(first: int) -> bytes:
-    """How a file begins that tells of iteration `first` and what comes after it, whatever was told of them before."""
+    """The start of an event file whose values replace all older ones from iteration `first` on."""
     start = SessionLog(status=SessionLog.START)
     version = Event(wall_time=time.time(), file_version="brain.Event:2")
     return _framed([version, Event(wall_time=time.time(), step=first, session_log=start)])
 
 
 def _events(block: Block, values: Mapping[str, Sequence[float]], start: float, end: float) -> Iterator[Event]:
-    """An event for each of the block's rows, as if they had come evenly from `start` to `end`."""
-    event = Event()  # one for all: making them takes three times as long as filling them in
+    """An event for each of the block's rows, with times spread evenly from `start` to `end`."""
+    event = Event()  # reused: creating one takes three times as long as filling it
     slots = [event.summary.value.add(tag=tag) for tag in values]
     each = (end - start) / len(block.losses)
     for i, row in enumerate(zip(*values.values(), strict=True)):
         event.wall_time, event.step = start + (i + 1) * each, block.first + i
         for slot, value in zip(slots, row, strict=True):
-            slot.simple_value = value  # float32: what is beyond it becomes infinite
+            slot.simple_value = value  # a float32: larger numbers become infinite
         yield event

@@ -32,7 +32,7 @@ FIGURES = ("loss", "iterations", "seconds")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs with another seed, engine, step, more iterations; one of a table; one that diverged."""
+    """Runs with another seed, engine, step, more iterations, mean loss; two of a table; one that diverged."""
     path = tmp_path_factory.mktemp("compare")
     (path / "my.yaml").write_text(BASE)
     (path / "my.csv").write_text("a,b\n" + "".join(f"{i},{i * 7 % 5}\n" for i in range(40)))
@@ -49,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{fused} --epochs 15 --out runs/short",
         f"{fused} --lr 1e9 --out runs/diverged",
         "my.csv --target b --epochs 5 --out runs/table",
+        "my.csv --target b --epochs 8 --out runs/longer",
+        f"{fused} --set reduction=mean --out runs/mean",
     )
     return path
 
@@ -102,7 +104,7 @@ def test_the_figures_are_those_of_the_histories(folder: Path) -> None:
     shares = [abs(y - x) / x for x, y in zip(a, b, strict=True)]
     most = shares.index(max(shares)) + 1
     for what, x, y in (
-        ("iterations", 40, 40),
+        ("iterations done", 40, 40),
         ("first loss", a[0], b[0]),
         ("best loss", min(a), min(b)),
         ("last loss", a[-1], b[-1]),
@@ -176,7 +178,7 @@ def test_the_table_has_a_column_a_run_and_what_is_alike_is_called_the_same(folde
     assert lines[0] == ["a", "again", "difference"]
     rows = {name: cells for name, *cells in lines[1:]}
     a = losses(folder / "runs/a")
-    assert rows["iterations"] == ["40", "40", "same"]
+    assert rows["iterations done"] == ["40", "40", "same"]
     assert rows["first loss"] == [f"{a[0]:.6g}", f"{a[0]:.6g}", "same"]
     assert rows["loss differs from"] == ["nowhere"]
     assert "loss differs most at" not in rows
@@ -239,6 +241,30 @@ def test_hostile_text_reaches_the_terminal_as_text(folder: Path, tmp_path: Path)
         assert r"\x1b]0;x\x07[red]\u202e\n\x9b31m" in done.stdout
 
 
+def test_histories_of_other_lengths_agree_as_far_as_both_go(folder: Path) -> None:
+    lines = without_torch("compare", "table", "longer", cwd=folder).stdout.splitlines()
+    cells = {re.split(" {2,}", line)[0]: re.split(" {2,}", line)[1:] for line in lines}
+    assert [line.split()[0] for line in lines[1:]].count("epochs") == 2
+    assert cells["epochs"] == ["5", "8"]
+    assert cells["epochs done"] == ["5", "8", "+3 (+60.00%)"]
+    assert cells["loss differs from"] == ["nowhere in 5"]
+
+
+def test_losses_of_another_kind_are_shown_and_not_compared(folder: Path) -> None:
+    lines = without_torch("compare", "a", "mean", cwd=folder).stdout.splitlines()
+    cells = {re.split(" {2,}", line)[0]: re.split(" {2,}", line)[1:] for line in lines}
+    assert cells["reduction"] == ["sum", "mean"]
+    for name in ("first loss", "best loss", "last loss", "final loss"):
+        assert cells[name][2] == "other loss"
+    assert "loss differs from" not in cells
+    rows = {row["what"]: row for row in told(folder, "a", "mean")}
+    assert rows["last loss"]["value"] == losses(folder / "runs/mean")[-1]
+    assert rows["last loss"]["difference"] is None
+    assert rows["loss differs from"]["value"] is None
+    code, errors = agree(folder, "--expect-equal=1", "a", "mean")
+    assert (code, errors) == (1, ["error: mean: its loss is mse, mean, not mse, sum"])
+
+
 # --- Runs in any state
 
 
@@ -274,7 +300,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
         "damaged": "completed",
         "unset": "completed",
     }
-    assert {row["what"] for row in rows if row["run"] == "unset"} >= {"status", "iterations", "loss differs from"}
+    assert {row["what"] for row in rows if row["run"] == "unset"} >= {"status", "iterations done", "loss differs from"}
     assert not any(row["what"] in ("lr", "seed") for row in rows)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
@@ -288,8 +314,8 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a"], "error: two runs or more are compared; give another RUN"),
-        (["--expect-equal", "a"], "error: two runs or more are compared; give another RUN"),
+        (["a"], "error: compare needs two or more runs"),
+        (["--expect-equal", "a"], "error: compare needs two or more runs"),
         ([], "error: Missing argument 'RUN'."),
         (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists all runs"),
         (["a", "again", "--expect-equal=-1"], "error: --expect-equal: must be a number, 0 or more, not '-1'"),
@@ -333,10 +359,10 @@ def test_a_run_and_its_resumed_twin_agree_and_others_do_not(folder: Path) -> Non
     code, lines = agree(folder, "--expect-equal", "a", "twin", "seed", "step", "short", "table")
     assert code == 1
     assert len(lines) == 4
-    assert lines[0].startswith(f"error: seed: loss at iteration 1 is {seed[0]!r}, and not {a[0]!r}: ")
-    assert lines[1].startswith(f"error: step: loss at iteration 2 is {step[1]!r}, and not {a[1]!r}: ")
-    assert lines[2] == "error: short: has 15 iterations, and not 40"
-    assert lines[3].startswith("error: table: its history has epoch, loss, val_loss")
+    assert lines[0].startswith(f"error: seed: loss at iteration 1 is {seed[0]!r}, not {a[0]!r}: ")
+    assert lines[1].startswith(f"error: step: loss at iteration 2 is {step[1]!r}, not {a[1]!r}: ")
+    assert lines[2] == "error: short: has 15 iterations, not 40"
+    assert lines[3] == "error: table: its loss is mse, mean, not mse, sum"
 
 
 def test_histories_without_a_row_agree_with_none(folder: Path, tmp_path: Path) -> None:
@@ -350,7 +376,7 @@ def test_histories_without_a_row_agree_with_none(folder: Path, tmp_path: Path) -
             status="interrupted",
             iterations=0,
         )
-    assert agree(tmp_path, "--expect-equal", "a", "b") == (1, ["error: b: neither has iterations that could agree"])
+    assert agree(tmp_path, "--expect-equal", "a", "b") == (1, ["error: b: neither has any iterations to compare"])
 
 
 def test_engines_agree_to_a_tolerance_and_not_exactly(folder: Path) -> None:
@@ -375,7 +401,7 @@ def test_a_run_that_a_signal_stopped_and_its_whole_twin_agree(tmp_path: Path) ->
         assert process.wait(30) == 130
     done = without_torch("compare", "--expect-equal", "whole", "cut", cwd=tmp_path)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: cut: has \d+ iterations, and not 3000\n", done.stderr)
+    assert re.fullmatch(r"error: cut: has \d+ iterations, not 3000\n", done.stderr)
     assert re.search(r"^status +completed +interrupted$", done.stdout, re.MULTILINE)
     train(tmp_path, "--resume cut --quiet")
     assert agree(tmp_path, "--expect-equal", "whole", "cut") == (0, [])
@@ -389,6 +415,7 @@ class Numbers:
 
     def __init__(self, values: list[float]) -> None:
         self.problems: tuple[str, ...] = ()
+        self.loss_kind = ""
         self.history = Reader(Path("history.csv"))
         self.history.columns["loss"].extend(values)
 
@@ -401,7 +428,7 @@ def held(a: list[float], b: list[float], tolerance: float) -> str:
 
 @given(HISTORY, st.floats(0, 1e10))
 def test_a_history_agrees_with_itself_whatever_it_holds(values: list[float], tolerance: float) -> None:
-    assert held(values, list(values), tolerance) == ("" if values else "neither has iterations that could agree")
+    assert held(values, list(values), tolerance) == ("" if values else "neither has any iterations to compare")
 
 
 @given(HISTORY, HISTORY, st.sampled_from([0.0, 1e-6, 0.5, 1e10]))
@@ -416,12 +443,12 @@ def test_the_first_place_that_does_not_agree_is_named(a: list[float], b: list[fl
     place = next((t for t, (x, y) in enumerate(zip(a, b, strict=False), 1) if not agrees(x, y)), None)
     found = held(a, b, tolerance)
     if place is not None:
-        expected = f"loss at iteration {place} is {b[place - 1]!r}, and not {a[place - 1]!r}"
+        expected = f"loss at iteration {place} is {b[place - 1]!r}, not {a[place - 1]!r}"
         assert found.partition(": ")[0] == expected
     elif len(a) != len(b):
-        assert found == f"has {len(b)} iterations, and not {len(a)}"
+        assert found == f"has {len(b)} iterations, not {len(a)}"
     else:
-        assert found == ("" if a else "neither has iterations that could agree")
+        assert found == ("" if a else "neither has any iterations to compare")
 
 
 DAMAGES: list[Callable[[Path], Any]] = [

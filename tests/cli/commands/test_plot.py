@@ -269,7 +269,7 @@ def test_a_run_that_is_named_twice_is_drawn_once(place: Path) -> None:
         ("-o x.png", 2, "Missing argument 'RUN'."),
         ("default-1 -o x.jpg", 2, "x.jpg: its name must end in .png, .svg, .pdf or .html"),
         ("default-1 -o x", 2, "x: its name must end in .png, .svg, .pdf or .html"),
-        ("default-1 -o runs/default-1/run.json", 2, "name it .png, .svg, .pdf or .html"),
+        ("default-1 -o runs/default-1/run.json", 2, "must end in .png, .svg, .pdf or .html"),
         ("default-1 -o folder.png", 1, "folder.png: cannot be written: Is a directory"),
         ("default-1 -o no/x.png", 1, "no/x.png: cannot be written: No such file or directory"),
         ("default-1 -o x.png --scale sqrt", 2, "'sqrt' is not one of 'auto', 'log', 'linear'"),

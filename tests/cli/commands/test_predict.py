@@ -254,7 +254,7 @@ def test_unknown_categories_are_counted(run: Path, twolayer: Run) -> None:
     assert len(parsed(done.stdout)) == 3
     assert done.returncode == 0
     assert done.stderr == (
-        "new.csv: column colour: 2 rows have a category that the model does not know; it counts for nothing\n"
+        "new.csv: column colour: 2 rows have a category that the model does not know; it is treated as no category\n"
     )
 
 
@@ -280,7 +280,7 @@ def test_data_keep_their_letters_in_any_locale(run: Path) -> None:
 
 REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "missing columns": ("size\n1\n", [], 1, "stdin: columns colour, weight are missing, and the model needs them"),
-    "collision": ("size,colour,weight,price_predicted\n1,red,2,3\n", [], 1, "has a column price_predicted already"),
+    "collision": ("size,colour,weight,price_predicted\n1,red,2,3\n", [], 1, "already has a column price_predicted"),
     "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),
@@ -382,8 +382,7 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
         (
             "stopped",
             1,
-            "stopped: has no model yet, as its training was interrupted; "
-            "resume it with: twolayer train --resume stopped",
+            "stopped: has no model yet: its training was interrupted; resume it with: twolayer train --resume stopped",
         ),
         ("run", 1, "run/model.safetensors: is damaged: its checksum does not match"),
     ):

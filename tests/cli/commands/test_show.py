@@ -84,7 +84,7 @@ def test_a_run_is_shown_in_brief_with_its_curve_and_its_table(folder: Path) -> N
     assert brief["note"] == "[bold]fine[/]"
     first, best, final = (f"{info[key]:.6g}" for key in ("first_loss", "best_loss", "final_loss"))
     assert brief["loss"] == f"first {first}, best and last {best}, final {final}"
-    assert brief["time"].endswith("s an iteration")
+    assert brief["time"].endswith("s per iteration")
     assert "loss by iteration, log scale" in done.stdout
     assert len(re.findall("[\u2801-\u28ff]", done.stdout)) > 40
     table = [(int(row), float(loss)) for row, loss in rows(lines)]
@@ -243,7 +243,7 @@ def test_a_run_without_rows_and_one_without_a_finite_loss_have_no_curve(run: Pat
     write_history(run, "iteration,loss\n1,nan\n")
     done = without_torch("show", "my-3", cwd=run.parents[1])
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no loss is a finite number: there is no curve" in done.stdout
+    assert "no loss is finite, so there is no curve" in done.stdout
     assert re.search(r"^ +1 +nan$", done.stdout, re.MULTILINE)
     (run / "history.csv").write_text("iteration,loss\n1,0.0\n")
     assert "nothing to draw on a log" in without_torch("show", "my-3", "--scale", "log", cwd=run.parents[1]).stdout
@@ -498,7 +498,7 @@ def test_ctrl_c_at_a_pipe_ends_it_with_130(tmp_path: Path) -> None:
     assert (following.returncode, error) == (130, "")
 
 
-TAKEN_BACK = "runs/my-3: rows after 2 were taken back; those that take their place follow"
+TAKEN_BACK = "runs/my-3: rows after 2 were removed; the new ones follow"
 
 
 def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
@@ -523,7 +523,7 @@ def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
 def test_all_and_follow_do_not_go_together(folder: Path) -> None:
     done = without_torch("show", "default-1", "--all", "--follow", cwd=folder)
     assert done.returncode == 2
-    assert "does not go with --all" in done.stderr
+    assert "--follow cannot be used with --all" in done.stderr
 
 
 def test_a_run_that_is_over_is_shown_once(folder: Path) -> None:

@@ -83,7 +83,7 @@ def lines(page: Page) -> list[list[tuple[float, float]]]:
 def told_at_the_middle(page: Page) -> str:
     """What the chart tells of the point that is nearest to its middle."""
     page.evaluate("document.querySelector('#losses').scrollIntoView()")
-    box = page.locator("#chart svg").bounding_box()
+    box = page.locator("#chart svg").first.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#vg-tooltip-element.visible")
@@ -126,7 +126,7 @@ def test_the_table_is_sorted_searched_and_paged(place: Path, chromium: Browser) 
         assert next(row for row in rows if row[0] == "500") in cells(page)
         assert cells(page) == [row for row in rows if any("500" in cell for cell in row)][:25]
         page.fill(".dt-search input", "no such")
-        assert page.inner_text("#box tbody") == "No row has that."
+        assert page.inner_text("#box tbody") == "No row matches."
 
 
 def test_the_chart_draws_every_point_on_both_scales(place: Path, chromium: Browser) -> None:
@@ -245,15 +245,17 @@ def test_a_phone_has_no_sideways_scrolling(place: Path, chromium: Browser, schem
 @pytest.mark.parametrize("width", [375, 1200])
 def test_the_legend_has_every_run_within_the_chart(place: Path, chromium: Browser, width: int) -> None:
     with opened(chromium, report(place, *FOUR)[0], viewport={"width": width, "height": 700}) as page:
-        frame = page.locator("#chart svg").bounding_box()
-        assert frame is not None
-        entries = page.locator("#chart .role-legend-label text").all()
-        assert len(entries) == len(FOUR) + 2  # and what is training, what validation
-        for entry in entries:
-            box = entry.bounding_box()
-            assert box is not None
-            assert frame["y"] <= box["y"]
-            assert box["x"] + box["width"] <= frame["x"] + frame["width"]
+        charts = page.locator("#chart svg").all()
+        assert len(charts) == 2  # one for the sum of squares, one for the mean cross entropy
+        assert page.locator("#chart .role-legend-label text").count() == len(FOUR) + 2  # and training, validation
+        for chart in charts:
+            frame = chart.bounding_box()
+            assert frame is not None
+            for entry in chart.locator(".role-legend-label text").all():
+                box = entry.bounding_box()
+                assert box is not None
+                assert frame["y"] <= box["y"]
+                assert box["x"] + box["width"] <= frame["x"] + frame["width"]
 
 
 def test_a_link_to_a_run_unfolds_it(place: Path, chromium: Browser) -> None:
@@ -284,9 +286,9 @@ def test_configs_that_cannot_be_read_are_not_called_the_same(place: Path) -> Non
         shutil.copytree(place / "runs/default-1", place / "runs" / name)
         (place / "runs" / name / "config.yaml").unlink()
     text = report(place, "torn-1", "torn-2")[0].read_text()
-    assert "The configs cannot all be read; in what can be, nothing." in text
-    assert "the configs are the same" not in text
-    assert "the configs are the same" in report(place, "default-1", "default-1")[0].read_text()
+    assert "Nothing in the configs that can be read; not all can." in text
+    assert "the configs are equal" not in text
+    assert "the configs are equal" in report(place, "default-1", "default-1")[0].read_text()
 
 
 def test_print_has_the_chart_and_all_that_is_folded_away_on_white_paper(place: Path, chromium: Browser) -> None:
@@ -307,7 +309,7 @@ def test_print_has_the_chart_and_all_that_is_folded_away_on_white_paper(place: P
         ["pdftotext", "report.pdf", "-"], cwd=place, capture_output=True, text=True, check=True
     ).stdout
     assert text.count("initial weights, SHA-256") == 2  # details of each run
-    assert "rows a page" not in text
+    assert "rows per page" not in text
     assert "628.283935546875" in text
 
 
@@ -432,7 +434,7 @@ def test_a_run_without_a_model_shows_the_layers_alone(place: Path, chromium: Bro
             "(1): ReLU()",
             "(2): Linear(in_features=100, out_features=10, bias=True)",
         ]
-        assert "The weights are not there yet" in page.inner_text("main")
+        assert "There are no weights yet" in page.inner_text("main")
         assert f"twolayer train --resume {run}" in page.inner_text(".remark")
 
 

@@ -56,21 +56,21 @@ def test_a_picture_is_a_png_whose_opacity_is_the_weight() -> None:
 def test_the_longer_side_goes_across_and_the_bias_beside_its_outputs(outputs: int, inputs: int) -> None:
     weight, bias = np.zeros((outputs, inputs), np.float32), np.zeros(outputs, np.float32)
     weight[1, 0], bias[1] = 1, -1
-    made = weight_images.picture(model_file.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
-    image, strip = decoded(made["image"]), decoded(made["bias"])
+    made = weight_images.weight_image(model_file.Layer(weight, bias, ("a", "b")[:inputs], ("c", "d")[:outputs]))
+    image, strip = decoded(made.image), decoded(made.bias)
     assert image.shape[:2] == (2, 9)
     (row, column), (place,) = np.argwhere(image[..., 3])[0], np.flatnonzero(strip[..., 3])
     assert place == 1
     if outputs > inputs:
-        assert (strip.shape[:2], row, column, made["names"]) == ((1, 9), 0, 1, ["a", "b"])
-        assert made["caption"] == "9 outputs across, 2 inputs down"
+        assert (strip.shape[:2], row, column, made.names) == ((1, 9), 0, 1, ["a", "b"])
+        assert made.caption == "9 outputs across, 2 inputs down"
     else:
-        assert (strip.shape[:2], row, column, made["names"]) == ((2, 1), 1, 0, ["c", "d"])
-        assert made["caption"] == "9 inputs across, 2 outputs down"
-    assert made["figures"] == [("weight", ["0", "1", "0.0556", "0.229"]), ("bias", ["-1", "0", *_of_bias(outputs)])]
+        assert (strip.shape[:2], row, column, made.names) == ((2, 1), 1, 0, ["c", "d"])
+        assert made.caption == "9 inputs across, 2 outputs down"
+    assert made.statistics == [("weight", ["0", "1", "0.0556", "0.229"]), ("bias", ["-1", "0", *_of_bias(outputs)])]
 
 
 def _of_bias(outputs: int) -> list[str]:
-    """Mean and deviation of a single -1 among zeros."""
+    """Mean and standard deviation of a single -1 among zeros."""
     mean = -1 / outputs
     return [f"{mean:.3g}", f"{(-mean * (1 + mean)) ** 0.5:.3g}"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.measure import Measurement
-from rich.text import Text
+from rich.cells import cell_len
 from typer.core import TyperCommand
 
 from twolayer.cli import completion, terminal
@@ -20,9 +19,6 @@ from twolayer.reporting import comparison
 from twolayer.reporting.comparison import Row
 from twolayer.runs import saved_run
 from twolayer.runs.folder import find
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 commands = typer.Typer()
 
@@ -65,24 +61,24 @@ def compare_command(
     their histories differ. csv and jsonl print a row for each item and each run after the first.
     """
     if len(run) < 2:
-        raise typer.BadParameter("two runs or more are compared; give another RUN")
+        raise typer.BadParameter("compare needs two or more runs")
     tolerance = _tolerance(expect_equal) if expect_equal is not None else None
     found = [saved_run.read(path) for path in map(find, run)]
-    names, things = comparison.names(found), comparison.compared(found)
+    names, rows = comparison.names(found), comparison.compare(found)
     if format_ == "table":
-        _print(things, names)
+        _print(rows, names)
     else:
-        rows = comparison.rows(things, names)
-        plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in rows]
-        terminal.rows(comparison.COLUMNS, plain if format_ == "csv" else rows, format_)
+        tidy = comparison.tidy(rows, names)
+        plain = [[shown(cell) if isinstance(cell, list) else cell for cell in row] for row in tidy]
+        terminal.rows(comparison.COLUMNS, plain if format_ == "csv" else tidy, format_)
     for problem in dict.fromkeys(problem for one in found for problem in one.problems):
         terminal.note(problem)
     if tolerance is not None:
-        unlike = [comparison.disagreement(found[0], one, tolerance) for one in found[1:]]
-        for name, what in zip(names[1:], unlike, strict=True):
+        wrong = [comparison.disagreement(found[0], one, tolerance) for one in found[1:]]
+        for name, what in zip(names[1:], wrong, strict=True):
             if what:
                 terminal.error(f"{name}: {what}")
-        if any(unlike):
+        if any(wrong):
             raise typer.Exit(1)
 
 
@@ -94,79 +90,76 @@ def _tolerance(text: str) -> float:
     raise typer.BadParameter(f"--expect-equal: must be a number, 0 or more, not {text!r}")
 
 
-def _print(things: Sequence[Row], names: Sequence[str]) -> None:
-    """Print the things as rows and the runs as columns: at a time as many beside the first as there is room for."""
+def _print(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Print the runs as columns: beside the first as many as there is room for, the others below."""
     start = 1
     while start < len(names):
         end = start + 1
-        while end < len(names) and _width(_table(things, names, start, end + 1)) <= out().width:
+        while end < len(names) and _width(_lines(rows, names, start, end + 1)) <= out().width:
             end += 1
         if start > 1:
             out().print()
-        table = _table(things, names, start, end)
-        # On a terminal what is too long for its column goes on below; elsewhere a line stays a line.
-        width = out().width if out().is_terminal else max(1, _width(table))
-        for line in out().render_lines(table, out().options.update(width=width), pad=False):
-            text = Text.assemble(*((part.text, part.style or "") for part in line))
-            text.rstrip()
-            out().print(text, no_wrap=True, crop=False)
+        terminal.table(_lines(rows, names, start, end))
         start = end
 
 
-def _width(table: Table) -> int:
-    return Measurement.get(out(), out().options.update(width=10**6), table).maximum
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(cell_len, column)) + 2 for column in zip(*lines, strict=True)) - 2
 
 
-def _table(things: Sequence[Row], names: Sequence[str], start: int, end: int) -> Table:
-    """The first run, and those from `start` to `end`."""
-    from rich.table import Table  # which no other command needs
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(Text(""), overflow="fold")
-    for place in (0, *range(start, end)):
-        table.add_column(Text(names[place]), overflow="fold")
-        if place:
-            table.add_column(Text("difference"), overflow="fold")
-    counts = next(thing.values for thing in things if thing.what in ("iterations", "epochs", "rows"))
-    for thing in things:
-        places = (0, *range(start, end))
-        if all(thing.values[place] is None for place in places) and not any(thing.gaps[place] for place in places):
+def _lines(rows: Sequence[Row], names: Sequence[str], start: int, end: int) -> list[list[str]]:
+    """The cells of the first run, and of those from `start` to `end`; the first line has the names."""
+    others = range(start, end)
+    counts = next(row.values for row in rows if row.kind == "rows")
+    lines = [["", names[0], *(cell for place in others for cell in (names[place], "difference"))]]
+    for row in rows:
+        if _is_empty(row, (0, *others)):
             continue
-        if not thing.is_measured and len({repr(thing.values[place]) for place in places}) == 1:
-            continue
-        if thing.what.endswith("differs most at") and all(thing.values[place] is None for place in places):
-            continue
-        cells = [_value(thing, 0)]
-        for place in places[1:]:
-            cells += [_value(thing, place), _gap(thing, place)]
-            if cells[-2] == NOWHERE and len({counts[0], counts[place]}) > 1:
-                cells[-2] = f"{NOWHERE} in {min(counts[0], counts[place])}"
-        what = thing.what.replace("seconds per", "time per")
-        table.add_row(*map(Text, (shown(what), *cells)))
-    return table
+        name = row.name.replace("seconds", "time") if row.kind == "time" else row.name
+        cells = [shown(name), _value(row, 0)]
+        for place in others:
+            value = _value(row, place)
+            if value == NOWHERE and counts[0] != counts[place]:
+                value = f"{NOWHERE} in {min(counts[0], counts[place])}"
+            cells += [value, _difference(row, place)]
+        lines.append(cells)
+    return lines
 
 
-def _value(thing: Row, place: int) -> str:
-    value = thing.values[place]
-    if thing.what.endswith("_sha256"):
-        return shown(value)[:12] if value is not None else ""
-    if not thing.is_measured:
+def _is_empty(row: Row, places: Sequence[int]) -> bool:
+    """Whether a row has nothing to show for these runs: no values, or equal settings."""
+    values = [row.values[place] for place in places]
+    if row.kind in ("setting", "checksum"):
+        return len(set(map(repr, values))) == 1
+    has_differences = row.kind != "largest_difference" and any(row.differences[place] for place in places)
+    return all(value is None for value in values) and not has_differences
+
+
+def _value(row: Row, place: int) -> str:
+    value = row.values[place]
+    if row.kind == "setting":
         return shown(value)
+    if row.kind == "first_difference" and value is None:
+        return NOWHERE if row.differences[place] is not None else ""
     if value is None:
-        return NOWHERE if thing.gaps[place] is not None else ""
-    if thing.what.startswith("seconds"):
+        return ""
+    if row.kind == "checksum":
+        return shown(value)[:12]
+    if row.kind == "time":
         return duration(value, microseconds_unit(out().options.ascii_only))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _gap(thing: Row, place: int) -> str:
-    gap = thing.gaps[place]
-    if gap is None or thing.values[place] is None:
+def _difference(row: Row, place: int) -> str:
+    if row.values[place] is None:
         return ""
-    difference, relative = gap
+    change = row.differences[place]
+    if change is None:
+        return row.not_compared[place]
+    difference, relative = change
     if not difference:
         return "same"
-    if thing.what.startswith("seconds") and relative is not None:
+    if row.kind == "time" and relative is not None:
         return f"x {1 + relative:.3g}"
     return f"{difference:+.3g}" + (f" ({_share(relative)})" if relative is not None else "")
 

@@ -37,4 +37,4 @@ def report(
         terminal.note(problem)
     terminal.note(f"wrote {out}")
     if open_ and not webbrowser.open(out.absolute().as_uri()):
-        terminal.note("no browser was found to open it with")
+        terminal.note("no browser was found to open the page")

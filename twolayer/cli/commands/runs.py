@@ -10,11 +10,15 @@ import typer
 
 from twolayer.cli import terminal
 from twolayer.cli.options import FormatOption
+from twolayer.formatting import duration, microseconds_unit
 from twolayer.runs import listing
 from twolayer.runs.folder import RUNS
-from twolayer.runs.listing import COLUMNS
+from twolayer.runs.listing import RunRow
 
 commands = typer.Typer()
+
+# The columns that may be left out where the screen is too narrow, the first one first.
+DROP = ("device", "time", "first", "shape", "best", "seed", "note", "loss", "done", "lr", "target", "val_loss", "last")
 
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
@@ -23,37 +27,54 @@ def runs_command(
     format_: FormatOption = "table",
 ) -> None:
     """List the runs, newest first."""
-    rows, broken = listing.listed(folder)
-    columns: tuple[str, ...] = listing.COLUMNS
-    if format_ == "table":  # in eighty columns; the other formats have every column and every digit
-        columns, rows = brief(rows)
-    terminal.rows(columns, rows, format_)
-    for message in broken:
-        terminal.note(message)
+    rows, problems = listing.list_runs(folder)
+    if format_ == "table":
+        _print(rows)
+    else:
+        terminal.rows(listing.COLUMNS, [row.values() for row in rows], format_)
+    for problem in problems:
+        terminal.note(problem)
 
 
-def brief(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The columns and rows that a terminal has room for: without the step, and without notes where there are none."""
-    has_notes = any(row[-1] for row in rows)
-    columns = (
-        "run",
-        "status",
-        "shape",
-        "done",
-        "first",
-        "best",
-        "last",
-        "time",
-        "device",
-        *(["note"] if has_notes else []),
-    )
-    short = []
+def _print(rows: Sequence[RunRow]) -> None:
+    """Print a table for the screen: rounded numbers, and no column in which no run has a value."""
+    micro = microseconds_unit(terminal.out().options.ascii_only)
+    columns = {
+        "run": [row.run for row in rows],
+        "status": [row.status for row in rows],
+        "target": [row.target for row in rows],
+        "loss": _loss_kinds(rows),
+        "shape": [str(row.shape or "").replace(" ", "") for row in rows],
+        "lr": [_number(row.lr) for row in rows],
+        "seed": [_number(row.seed) for row in rows],
+        "done": [_number(row.iterations) for row in rows],
+        "first": [_number(row.first_loss) for row in rows],
+        "best": [_number(row.best_loss) for row in rows],
+        "last": [_number(row.last_loss) for row in rows],
+        "val_loss": [_number(row.val_loss) for row in rows],
+        "time": [duration(row.seconds, micro) if isinstance(row.seconds, float) else "" for row in rows],
+        "device": [str(row.device or "") for row in rows],
+        "note": [str(row.note or "") for row in rows],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells) or not rows}
+    # The columns in which all runs are equal make room first: what tells two runs apart stays.
+    drop = sorted(DROP, key=lambda name: len(set(columns[name])) > 1)
+    terminal.rows(tuple(shown), list(zip(*shown.values(), strict=True)), "table", drop=drop)
+
+
+def _loss_kinds(rows: Sequence[RunRow]) -> list[str]:
+    """The kind of each run's loss, without its reduction where all runs with that loss have the same one."""
+    kinds = {row.loss for row in rows}
+    names = [kind.partition(", ")[0] for kind in kinds]
+    found = []
     for row in rows:
-        value = dict(zip(COLUMNS, row, strict=True))
-        digits = [f"{number:.3g}" if isinstance(number, float) else "" for number in row[8:12]]
-        time = f"{digits.pop()} s" if digits[-1] else digits.pop()
-        shape, notes = str(value["shape"]).replace(" ", ""), [value["note"]] if has_notes else []
-        short.append(
-            (value["run"], value["status"], shape, value["iterations"], *digits, time, value["device"], *notes)
-        )
-    return columns, short
+        name = row.loss.partition(", ")[0]
+        found.append(name if names.count(name) == 1 else row.loss)
+    return found
+
+
+def _number(value: Any) -> str:
+    """A number to four digits; text as it is."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,7 @@ from twolayer.runs.saved_run import SavedRun
 
 commands = typer.Typer()
 
-PAUSE = 0.25  # seconds between two looks at a run that is going on
+PAUSE = 0.25  # seconds between two reads of a running training
 
 
 @commands.command(epilog="Example:  twolayer show default-1 --follow")
@@ -41,7 +41,7 @@ def show(
     """
     if follow and everything:
         raise typer.BadParameter(
-            "--follow redraws the screen, and at a pipe prints all rows; it does not go with --all"
+            "--follow cannot be used with --all: it redraws the screen, and prints all rows into a pipe"
         )
     found = saved_run.read(find(run))
     if follow and (found.status == "running" or not can_redraw(format_)):
@@ -51,13 +51,13 @@ def show(
         _print_run(found, format_, scale, everything=everything)
     for problem in found.problems:
         terminal.note(problem)
-    if not is_there or (format_ != "table" and found.is_history_damaged):  # a script would believe the rows
+    if not is_there or (format_ != "table" and found.is_history_damaged):  # a script must not take the rows for good
         raise typer.Exit(1)
 
 
 def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = False) -> None:
-    """Print a run: in brief, the curve, and the table, all of it or a part; as csv and jsonl nothing but all rows."""
-    from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
+    """Print a run: summary, curve and table, or as csv and jsonl only its rows."""
+    from twolayer.cli import run_view  # takes a tenth of a second, mostly for numpy
 
     if form != "table":
         with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
@@ -81,9 +81,9 @@ def can_redraw(form: Format) -> bool:
 
 
 def _follow(run: SavedRun, form: Format, scale: Scale) -> int:
-    """Show a run while it goes on, until it ends: on a terminal redrawn in place, elsewhere every row as it comes.
+    """Show a run until its training ends: redrawn in place on a terminal, elsewhere every new row.
 
-    The exit code: 0, or a signal's. Messages say how it has ended where the screen does not.
+    Returns the exit code: 0, or a signal's.
     """
     with process.Stop() as stop:
         run = _watch(run, scale, stop) if can_redraw(form) else _tail(run, form, stop)
@@ -99,7 +99,7 @@ def _tail(run: SavedRun, form: Format, stop: process.Stop) -> SavedRun:
         while True:
             if len(run.history) < shown:
                 shown = len(run.history)
-                note(f"{run.path}: rows after {shown} were taken back; those that take their place follow")
+                note(f"{run.path}: rows after {shown} were removed; the new ones follow")
             if len(run.history) > shown:
                 view.show(_block(run.history, shown))
                 shown = len(run.history)
@@ -118,8 +118,8 @@ def _block(history: Reader, start: int) -> Block:
 
 
 def _watch(run: SavedRun, scale: Scale, stop: process.Stop) -> SavedRun:
-    """Redraw the run where it stands. Neither the cursor nor the screen is changed in a way that a kill would leave."""
-    from twolayer.cli import run_view  # a tenth of a second, nearly all of it numpy
+    """Redraw the run in place. The terminal is never in a state that a kill would leave behind, such as no cursor."""
+    from twolayer.cli import run_view  # takes a tenth of a second, mostly for numpy
 
     frame = run_view.Frame()
     began, count = time.monotonic(), len(run.history)
@@ -131,7 +131,7 @@ def _watch(run: SavedRun, scale: Scale, stop: process.Stop) -> SavedRun:
         frame.paint(list(run_view.view(run, scale, each=each, height=size.height)), size)
         if run.status != "running" or stop.exit_code:
             break
-        # A tenth of a core, or with a million rows a little more: a signal is heeded within the second.
+        # Takes a tenth of a core, with a million rows a little more; a signal takes effect within a second.
         time.sleep(max(PAUSE, min(1.0, 9 * (time.monotonic() - start))))
         run = saved_run.read(run.path, run)
     if stop.exit_code:  # the terminal has echoed ^C

@@ -1,4 +1,4 @@
-"""A page that is one file and asks the network for nothing: its scripts, styles and data stand in it."""
+"""Renders an HTML page that is a single file: scripts, styles and data are inside, and it needs no network."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ with extra("jinja2", "report"):
 
 
 def read(name: str) -> str:
-    """A file of `templates`, as it is."""
+    """The text of a file in `templates`."""
     return (files("twolayer.reporting.html") / "templates" / name).read_text(encoding="utf-8")
 
 
 def render(template: str, *, data: Any, scripts: Sequence[str], styles: Sequence[str], **values: Any) -> str:
     """A page from a template, which extends `page.html`.
 
-    `data` is anything JSON has; the scripts are modules, run in their order, and find it as `DATA`. `values` are the
-    template's: text in them is shown as text, whatever it holds. The page's policy lets no other script run, and
-    nothing be asked of the network.
+    The scripts are modules, run in order; they find `data`, any JSON, as `DATA`. `values` go to the template: text in
+    them is always shown as text, never as HTML. The page's policy lets no other script run, and no request be made.
     """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(read),
@@ -40,27 +39,27 @@ def render(template: str, *, data: Any, scripts: Sequence[str], styles: Sequence
     data_script = f"globalThis.DATA = JSON.parse({_literal(json.dumps(data, allow_nan=False))});"
     whole = [_closed(script) for script in (data_script, *scripts)]
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in whole)
-    # Vega compiles the expressions of a chart; those are ours, the data are never among them.
+    # Vega compiles the expressions of a chart; they are ours, and never contain data.
     policy = f"default-src 'none'; script-src {hashes} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
     return environment.get_template(template).render(
         values,
         version=__version__,
         policy=policy + "; base-uri 'none'; form-action 'none'",
-        scripts=[Markup(script) for script in whole],  # noqa: S704 they are ours; the data are escaped above
+        scripts=[Markup(script) for script in whole],  # noqa: S704 ours; the data are escaped above
         styles=[Markup(style.replace("</", "<\\/")) for style in styles],  # noqa: S704
     )
 
 
 def published(module: str, name: str) -> str:
-    """A module whose default export becomes a global: one that stands in the page cannot be imported.
+    """A module with its default export made a global, because a module inside the page cannot be imported.
 
-    Raises ValueError where it has none.
+    Raises ValueError where it has no default export.
     """
-    *_, exports = [None, *re.finditer(r"\bexport\s*\{([^{}]*)\}\s*;?", module)]
-    default = exports and re.search(r"([\w$]+)\s+as\s+default\b", exports[1])
-    if not exports or not default:
-        raise ValueError(f"the module has no default export to be {name}")
-    return f"{module[: exports.start()]}globalThis.{name} = {default[1]};{module[exports.end() :]}"
+    exports = list(re.finditer(r"\bexport\s*\{([^{}]*)\}\s*;?", module))
+    default = re.search(r"([\w$]+)\s+as\s+default\b", exports[-1][1]) if exports else None
+    if default is None:
+        raise ValueError(f"the module has no default export for {name}")
+    return f"{module[: exports[-1].start()]}globalThis.{name} = {default[1]};{module[exports[-1].end() :]}"
 
 
 def _literal(text: str) -> str:
@@ -69,7 +68,7 @@ def _literal(text: str) -> str:
 
 
 def _closed(script: str) -> str:
-    """A script that does not end before its end, and whose line ends are those that a browser hashes."""
+    """A script without anything that would end its element early, and with the line ends that browsers hash."""
     return script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "\\x3c!--")
 
 

@@ -1,4 +1,4 @@
-"""What a report tells of a run, in words and numbers: plain data, every text safe to show."""
+"""The report's section on one run: its texts, every one safe to show."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import datetime
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
 from twolayer.reporting import comparison
-from twolayer.reporting.comparison import computed
 from twolayer.reporting.html import weight_images
+from twolayer.reporting.html.weight_images import LayerSection
 from twolayer.reporting.summary import metrics
 from twolayer.runs import model_file
 from twolayer.runs.saved_run import SavedRun
@@ -21,8 +22,8 @@ from twolayer.runs.saved_run import SavedRun
 LONGEST = 4000  # characters of a value that are shown
 SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10
 
-# The order in which run.json's keys are told, and what they are called; those not known here come after.
-CALLED = {
+# The keys of run.json in the order of the page, and their names there; other keys come after these.
+LABELS = {
     "started": "started",
     "ended": "ended",
     "seconds": "training time",
@@ -43,7 +44,7 @@ CALLED = {
     "validation_sha256": "validation data, SHA-256",
     "initial_sha256": "initial weights, SHA-256",
 }
-ELSEWHERE = {  # on the page
+SHOWN_ELSEWHERE = {  # on the page
     *("format", "status", "note", "resumed", "iterations", "epochs", "shape", "lr", "seed", "kept", "stopped_early"),
     *("first_loss", "best_loss", "last_loss", "diverged_at", "error"),
     *("final_loss", "final_accuracy", "final_val_loss", "final_val_accuracy"),
@@ -51,49 +52,96 @@ ELSEWHERE = {  # on the page
 }
 
 
-def run_section(run: SavedRun, name: str) -> dict[str, Any]:
-    """All there is to tell of a run, but its curve and its table."""
+@dataclass(frozen=True)
+class Figure:
+    """One number of the summary: its name, its value, and a remark."""
+
+    name: str
+    value: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class ConfigKey:
+    """A key of the config, its value, and what it means."""
+
+    key: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """When a run was resumed, after how many iterations, and what was different from the start."""
+
+    at: str
+    after: str
+    changes: str
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """All that the page shows of a run, except its rows; `colour` is that of its curve, empty without one."""
+
+    name: str
+    status: str
+    colour: str
+    note: str
+    facts: list[str]
+    ending: str
+    problems: list[str]
+    figures: list[Figure]
+    layers: list[LayerSection]
+    weights: str  # what the images of the weights show, or why there are none
+    config: list[ConfigKey]
+    provenance: list[tuple[str, str]]
+    resumed: list[Resumed]
+
+
+def run_section(run: SavedRun, name: str, colour: str) -> RunSection:
+    """The section on a run, which has this name and colour on the page."""
     problems, model = list(run.problems), None
-    when = "The weights are not there yet: the model is written when the training has come to its end."
+    weights = "There are no weights yet: the model is written when the training ends."
     try:
         model = model_file.read(run)
         if model is not None:
-            when = f"The weights after {counted(model.iterations, run.history.unit)}." if model.iterations >= 0 else ""
+            after = f"The weights after {counted(model.iterations, run.history.unit)}."
+            weights = after if model.iterations >= 0 else ""
     except RunError as error:
-        when = "The weights cannot be shown."
+        weights = "The weights cannot be shown."
         if (problem := safe(error)) not in problems:
             problems.append(problem)
-    return {
-        "name": name,
-        "status": run.status,
-        "note": run.text("note"),
-        "facts": _facts(run),
-        "ending": _ending(run),
-        "problems": problems,
-        "figures": _figures(run),
-        "layers": weight_images.layers(run, model),
-        "when": when,
-        "config": _config(run),
-        "provenance": [
-            *_provenance({k: v for k, v in run.info.items() if k != "seconds" or run.seconds is not None}),
-            *([("checksums", _checksums(run, problems))] if run.info else []),
-        ],
-        "resumed": _resumed(run.info.get("resumed")),
-    }
+    known = {key: value for key, value in run.info.items() if key != "seconds" or run.seconds is not None}
+    return RunSection(
+        name=name,
+        status=run.status,
+        colour=colour,
+        note=run.text("note"),
+        facts=_facts(run),
+        ending=_ending(run),
+        problems=problems,
+        figures=_figures(run),
+        layers=weight_images.layers(run, model),
+        weights=weights,
+        config=_config(run),
+        provenance=[*_provenance(known), *([("checksums", _checksums(run, problems))] if run.info else [])],
+        resumed=_resumed(run.info.get("resumed")),
+    )
 
 
 def differences(runs: Sequence[SavedRun]) -> list[tuple[str, list[str]]]:
-    """What is not the same in all runs, of the configs and of what computed: a name, and a value a run.
+    """What differs in configs and environments: a name, and a value for each run.
 
-    "?" stands where a run does not tell, and nothing where it does not have the key.
+    The value is "?" where it is unknown, and empty where the run does not have the key.
     """
-    known, differ = [run.values for run in runs], comparison.differences(runs)
-    found = [
-        (safe(key), [_value(values[key]) if key in values else "" if values else "?" for values in known])
-        for key in differ
-    ]
-    other = [(CALLED[key], [_value(value or "?") for value in values]) for key, values in computed(runs, set(differ))]
-    return found + other
+    all_values, differ = [run.values for run in runs], comparison.differences(runs)
+    found = []
+    for key in differ:
+        cells = [_value(values[key]) if key in values else "" if values else "?" for values in all_values]
+        found.append((safe(key), cells))
+    for key, texts in comparison.environment(runs, set(differ)):
+        found.append((LABELS[key], [_value(text or "?") for text in texts]))
+    return found
 
 
 def moment(time: datetime.datetime) -> str:
@@ -126,7 +174,7 @@ def _words(column: str) -> str:
 
 
 def _facts(run: SavedRun) -> list[str]:
-    """What the run is, in a line: config, sizes, engine, device, when, and how long."""
+    """The line below the name: config, shape, engine, device, start and duration."""
     form, seconds = run.text("form"), run.seconds
     return [
         _value(fact)
@@ -143,7 +191,7 @@ def _facts(run: SavedRun) -> list[str]:
 
 
 def _ending(run: SavedRun) -> str:
-    """How the run has ended, where there is more to say than that it came to its end."""
+    """How the run ended, where it did not simply complete."""
     unit, epochs = run.history.unit, run.number("epochs")
     done = counted(len(run.history), unit) + (f" of {epochs:,.0f}" if epochs else "")
     again = f"twolayer train --resume {safe(shlex.quote(str(run.path)))}"
@@ -153,17 +201,17 @@ def _ending(run: SavedRun) -> str:
             f"Stopped early, after {done}: the weights of the best validation loss, after epoch {kept:,.0f}, are kept."
         )
     return {
-        "running": f"Was still going on when this report was written, after {done}.",
-        "killed": f"Was killed after {done}. Go on with it by: {again}",
-        "interrupted": f"Was interrupted after {done}. Go on with it by: {again}",
-        "diverged": f"The loss was no finite number any more{f' in {unit} {at:,.0f}' if at else ''}. "
-        "The model holds the last weights that gave a finite one.",
+        "running": f"Was still running when this report was written, after {done}.",
+        "killed": f"Was killed after {done}. Resume it with: {again}",
+        "interrupted": f"Was interrupted after {done}. Resume it with: {again}",
+        "diverged": f"The loss was not finite{f' in {unit} {at:,.0f}' if at else ''}. "
+        "The model holds the last weights that gave a finite loss.",
         "failed": f"Failed after {done}: {run.text('error') or 'run.json does not say why'}",
     }.get(run.status, "")
 
 
-def _figures(run: SavedRun) -> list[dict[str, str]]:
-    """The figures in brief: what each is called, its value, and a word on it."""
+def _figures(run: SavedRun) -> list[Figure]:
+    """The numbers of the summary."""
     unit, rows = run.history.unit, len(run.history)
     epochs, kept = run.number("epochs"), run.number("kept")
     found = [(f"{unit}s", f"{rows:,}", f"of {epochs:,.0f}" if epochs else "")]
@@ -185,40 +233,39 @@ def _figures(run: SavedRun) -> list[dict[str, str]]:
         if (value := run.number(f"final_{column}")) is not None:
             found.append((f"final {_words(column)}", number(value), where))
     if each := run.each:
-        found.append((f"time an {unit}", duration(each), ""))
-    return [{"name": name, "value": value, "more": more} for name, value, more in found]
+        found.append((f"time per {unit}", duration(each), ""))
+    return [Figure(*figure) for figure in found]
 
 
-def _config(run: SavedRun) -> list[tuple[str, str, str]]:
-    """Every key of the config, its value, and what it means."""
+def _config(run: SavedRun) -> list[ConfigKey]:
+    """Every key of the config."""
     source = SOURCES.get(str(run.values.get("data.source")))
-    return [
-        (
-            safe(key),
-            _value(value),
-            (fields[name].description or "").replace("`", "") if (name := key.removeprefix("data.")) in fields else "",
-        )
-        for key, value in run.values.items()
-        for fields in [source.model_fields if source and key.startswith("data.") else Config.model_fields]
-    ]
+    found = []
+    for key, value in run.values.items():
+        fields = source.model_fields if source and key.startswith("data.") else Config.model_fields
+        field = fields.get(key.removeprefix("data."))
+        meaning = (field.description or "").replace("`", "") if field is not None else ""
+        found.append(ConfigKey(safe(key), _value(value), meaning))
+    return found
 
 
 def _provenance(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What run.json says that stands nowhere else on the page."""
-    keys = [key for key in CALLED if key in info] + [key for key in info if key not in CALLED and key not in ELSEWHERE]
-    return [(CALLED.get(key, _value(key)), _entry(key, info[key])) for key in keys]
+    """The entries of run.json that the page does not show elsewhere."""
+    keys = [key for key in LABELS if key in info]
+    keys += [key for key in info if key not in LABELS and key not in SHOWN_ELSEWHERE]
+    return [(LABELS.get(key, _value(key)), _entry(key, info[key])) for key in keys]
 
 
 def _checksums(run: SavedRun, problems: Sequence[str]) -> str:
-    """Which of the run's files are known to be as they were written."""
+    """What is known of the checksums of the run's files."""
     if problems:
         return "see the messages above"
     if run.info.get("format") == 1:
         return "unsealed: this version of twolayer kept no checksums of run.json, history.csv and model.safetensors"
     if not run.unsealed:
-        return "every file is as it was written"
+        return "all files match"
     rows = f"row {len(run.history) - run.unsealed + 1}" if run.unsealed < len(run.history) else "the first row"
-    return f"the history is unsealed from {rows} on: no checkpoint holds a checksum of it yet"
+    return f"the history is unsealed from {rows} on: no checkpoint has a checksum of it yet"
 
 
 def _entry(key: str, value: Any) -> str:
@@ -231,15 +278,12 @@ def _entry(key: str, value: Any) -> str:
     return _value(value)
 
 
-def _resumed(entries: Any) -> list[tuple[str, str, str]]:
-    """The continuations: when, after how many iterations, and what was other than at the start."""
-    if not isinstance(entries, list):
-        return []
+def _resumed(entries: Any) -> list[Resumed]:
+    """The entries of `resumed` in run.json."""
     found = []
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):
-            other = ", ".join(
-                f"{CALLED.get(k, _value(k))} {_value(v)}" for k, v in entry.items() if k not in ("at", "iteration")
-            )
-            found.append((_time(entry.get("at")), _value(entry.get("iteration")), other))
+            changes = [(key, value) for key, value in entry.items() if key not in ("at", "iteration")]
+            text = ", ".join(f"{LABELS.get(key, _value(key))} {_value(value)}" for key, value in changes)
+            found.append(Resumed(_time(entry.get("at")), _value(entry.get("iteration")), text))
     return found

@@ -1,38 +1,44 @@
-// The chart, and the table of all rows, of the DATA that report.py packed. All else is in the page already.
+// The charts, and the table of all rows, from the DATA of report.py. Everything else is in the page already.
 
-const { chart, tables } = DATA;
+const { charts, tables } = DATA;
 const find = (selector) => document.querySelector(selector);
 
-// --- the chart: drawn anew on the other scale
+// --- the charts, one for each kind of loss, drawn again for another scale
 
-function points(scale) {
+function points(chart, scale) {
   const curves = chart.curves[scale] ?? chart.curves.linear;
   return curves.flatMap(({ run, kind, iteration, loss }) =>
     iteration.map((number, place) => ({ run, kind, iteration: number, loss: loss[place] })),
   );
 }
 
-let drawn = null;
+const options = { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } };
+const boxes = charts.map(() => find("#chart").appendChild(document.createElement("div")));
+const drawn = [];
 
 // The legend has more lines where there is less room, and Vega sees that too late for the first drawing.
-const fit = () => drawn?.view.resize().runAsync();
+const fit = () => Promise.all(drawn.map(({ view }) => view.resize().runAsync()));
 
 async function draw(scale) {
-  const spec = { ...chart.specs[scale], datasets: { [chart.name]: points(scale) } };
-  drawn?.finalize();
-  drawn = await vegaEmbed("#chart", spec, { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } });
+  for (const [number, chart] of charts.entries()) {
+    const wanted = scale ?? chart.first;
+    const shown = wanted in chart.specs ? wanted : "linear";
+    drawn[number]?.finalize();
+    const spec = { ...chart.specs[shown], datasets: { [chart.name]: points(chart, shown) } };
+    drawn[number] = await vegaEmbed(boxes[number], spec, options);
+  }
   await fit();
   for (const button of document.querySelectorAll("#scales button")) {
-    button.ariaPressed = String(button.value === scale);
+    button.ariaPressed = String(button.value === (scale ?? charts[0].first));
   }
 }
 
-if (chart) {
-  await draw(chart.first);
+if (charts.length) {
+  await draw();
   find("#hint").hidden = false;
-  find("#scales").hidden = Object.keys(chart.specs).length < 2;
+  find("#scales").hidden = charts.every(({ specs }) => Object.keys(specs).length < 2);
   addEventListener("resize", () => requestAnimationFrame(fit));
-  // A wheel moves the page, which is long; with Ctrl, or a pinch, it zooms.
+  // A wheel scrolls the page, which is long; with Ctrl, or a pinch, it zooms.
   const rolled = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
   find("#chart").addEventListener("wheel", rolled, { capture: true });
   find("#scales").addEventListener("click", ({ target }) => target.value && draw(target.value));
@@ -40,7 +46,7 @@ if (chart) {
 
 // --- the table
 
-// A number as Python and history.csv write it: the shortest digits that read back as the very number.
+// A number as Python and history.csv write it: the shortest digits that read back as the same number.
 function digits(number) {
   if (Number.isNaN(number)) return "nan";
   if (!Number.isFinite(number)) return number > 0 ? "inf" : "-inf";
@@ -67,11 +73,11 @@ async function unpack({ size, data }) {
 
 const wording = {
   search: "Find",
-  lengthMenu: "_MENU_ rows a page",
+  lengthMenu: "_MENU_ rows per page",
   info: "_START_ to _END_ of _TOTAL_ rows",
   infoFiltered: "(of _MAX_)",
   infoEmpty: "no rows",
-  zeroRecords: "No row has that.",
+  zeroRecords: "No row matches.",
 };
 
 let shown = null;
@@ -126,7 +132,7 @@ if (which) {
 }
 await tabulate(tables[0]);
 
-// --- print: what is folded away is a part of the report
+// --- print: closed sections are printed as well
 
 let folded = [];
 addEventListener("beforeprint", () => {
