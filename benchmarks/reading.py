@@ -35,8 +35,8 @@ def write(path: Path, rows: int) -> None:
 
 def prepare(path: Path) -> Any:
     """The table as training takes it, a tenth held out."""
-    data = FileData(source="file", path=path.name, target=[f"c{COLUMNS - 1}"])
-    return read(data, path.parent, validation=0.1, seed=0, loss=None)
+    data = FileData(source="file", path=str(path), target=[f"c{COLUMNS - 1}"])
+    return read(data, validation=0.1, seed=0, loss=None)
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -1,6 +1,7 @@
 """Writes the generated parts of the docs and configs; with --check it only names those that are stale.
 
-`docs/cli.md` from `--help`; the tables of keys in `docs/config.md` and `README.md`; the JSON Schema in `configs/`.
+The commands in `README.md` and `docs/cli.md` from `--help`; the table of keys in `docs/config.md`; the JSON Schema in
+`configs/`.
 """
 
 from __future__ import annotations
@@ -30,13 +31,26 @@ def help_text(command: str) -> str:
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
 
 
+EXIT_CODES = """## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | success |
+| 1 | failure: no such device, unusable data, a file or an output that cannot be written; \
+`bench` found an engine that computes other numbers, or `compare --expect-equal` histories that differ |
+| 2 | wrong usage: the command line or the config is wrong, or the run cannot be resumed |
+| 3 | the loss diverged |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM or SIGHUP |
+"""
+
+
 def cli() -> str:
     """The page of the command line."""
     lines = ["# The command line", "", "Made from `--help` by `make docs`; do not edit.", ""]
     for command in COMMANDS:
         title = f"twolayer {command}".rstrip()
         lines += [f"## {title}", "", "```text", help_text(command), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, EXIT_CODES])
 
 
 def table() -> str:
@@ -48,6 +62,8 @@ def table() -> str:
             default += ", except with a file"
         elif key == "patience":
             default += f"; for a file `{PATIENCE}` if `epochs` is not set"
+        elif key == "log_every":
+            default += "; for a file a thirtieth of `epochs`"
         elif key in FILE_DEFAULTS:
             default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")
@@ -79,17 +95,26 @@ def _plain(value: object) -> str:
     return show(value).replace("'", "")
 
 
-def with_table(page: str) -> str:
-    """The page, with a new table between its two marks."""
-    marks = re.compile(r"(<!-- keys -->\n).*?(<!-- /keys -->)", re.S)
+def commands() -> str:
+    """The commands in their groups, as the help lists them."""
+    text = help_text("")
+    return f"```text\n{text[text.index('Train:') : text.index('  Example:')].rstrip()}\n```"
+
+
+def inserted(path: Path, mark: str, text: str) -> str:
+    """The page with this text between the two marks."""
+    marks = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.S)
+    page = path.read_text()
     assert len(marks.findall(page)) == 1
-    return marks.sub(lambda found: found[1] + table() + "\n" + found[2], page)
+    return marks.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, and its content."""
-    pages = {path: with_table(path.read_text()) for path in (ROOT / "README.md", ROOT / "docs" / "config.md")}
-    return pages | {
+    readme, keys = ROOT / "README.md", ROOT / "docs" / "config.md"
+    return {
+        readme: inserted(readme, "commands", commands()),
+        keys: inserted(keys, "keys", table()),
         ROOT / "docs" / "cli.md": cli(),
         ROOT / "configs" / "twolayer.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     }

@@ -22,15 +22,16 @@ def made(text: str) -> list[TwolayerError]:
     """An error of each class, with the text wherever one may stand."""
     return [
         TwolayerError(text),
-        RunError("is missing", path=Path(text), hint=text),
-        errors.NotARunError(f"{text}: is not a run folder"),
+        RunError(text, path=Path(text), hint=text),
+        errors.NotARunError(text),
+        errors.TableError(text, [text, text]),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
         errors.StateError(text),
         errors.DeviceError(text),
         OutputError(OSError(5, text)),
         errors.DisagreementError([text, text]),
         errors.DivergedError(3, float("inf"), 0.1, unit=text),
-        ConfigError([Problem(Origin(text, 2, 5), text, text), Problem(Origin("b"), "", text)]),
+        ConfigError([Problem(Origin(text, 2, 5), text, text, text), Problem(Origin("b"), "", text)]),
     ]
 
 

@@ -1,7 +1,7 @@
 """twolayer trains the two-layer network, Linear -> ReLU -> Linear, by plain gradient descent.
 
-The public names are imported when they are first used, so `import twolayer` costs nothing, and only what
-computes imports torch.
+The public names are imported when they are first used: `import twolayer` is fast, and torch is imported only by what
+computes with it.
 """
 
 from __future__ import annotations

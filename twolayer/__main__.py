@@ -1,4 +1,4 @@
-"""The way in: `twolayer` and `python -m twolayer`."""
+"""The entry point: `twolayer` and `python -m twolayer`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    # Until a training runs there is nothing to close and nothing to lose, and an exception raised inside an
-    # import can surface as anything: Ctrl-C leaves at once. (Ignored signals, as under nohup, stay ignored.)
-    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if heeded:
+    # Until a training runs there is nothing to close and nothing to lose, and an exception inside an import can turn
+    # into any other: Ctrl-C exits at once. (Ignored signals, as under nohup, stay ignored.)
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
         signal.signal(signal.SIGINT, _leave)
 
-    gc.disable()  # imports make no garbage, and looking for it costs a tenth of them
-    # Looking for pydantic's plugins, of which we use none, reads the metadata of every package that is installed.
+    gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
+    # pydantic looks for plugins, of which we use none, in the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from twolayer.cli.main import run
 
     code = run()
-    if heeded:  # nothing is left to stop, and Python's exit would put the default back in a handler's place
+    if handled:  # nothing is left to stop, and Python's exit would restore the default handler
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()  # else the interpreter's last collection walks all of torch: 0.4 s
+    gc.freeze()  # else the interpreter's last collection goes through all of torch: 0.4 s
     return code
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process can still take."""
+"""The memory that this process can still allocate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def available() -> int | None:
-    """The bytes this process can still take, by the system, its container and its own limit; None where none says."""
+    """The bytes that the system, the container and the limit of this process leave; None if none of them is known."""
     limits = [limit for limit in (_system(), _container(), _process()) if limit is not None]
     return min(limits, default=None)
 
@@ -17,14 +17,14 @@ def _system() -> int | None:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    except OSError:  # not Linux: the physical memory is all that the standard library knows
+    except OSError:  # not Linux: the standard library only knows the physical memory
         if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
 def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the control group leaves: its limit less what is in use and is no cache that would give way."""
+    """What the control group leaves: its limit less the memory in use, not counting cache that can be freed."""
     for limit, usage, cache, statistics in (
         (root / "memory.max", root / "memory.current", "inactive_file", root / "memory.stat"),
         (
@@ -35,9 +35,9 @@ def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         ),
     ):
         try:
-            most, used = int(limit.read_text()), int(usage.read_text())  # the limit may be the word "max"
+            maximum, used = int(limit.read_text()), int(usage.read_text())  # the limit may be the word "max"
             lines = dict(line.split() for line in statistics.read_text().splitlines())
-            return max(0, most - used + int(lines.get(cache, 0)))
+            return max(0, maximum - used + int(lines.get(cache, 0)))
         except (OSError, ValueError):
             continue
     return None
@@ -52,5 +52,5 @@ def _process() -> int | None:
         if limit == resource.RLIM_INFINITY:
             return None
         return max(0, limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
-    except (ImportError, OSError):  # no Linux
+    except (ImportError, OSError):  # not Linux
         return None

@@ -1,4 +1,17 @@
-"""What twolayer raises: every expected failure is a `TwolayerError` that knows its exit code."""
+"""Every exception of twolayer. Each expected failure is a `TwolayerError` with its exit code:
+
+TwolayerError           1
+    ConfigError         2
+    RunError            1, or 2 for a wrong command line
+        NotARunError
+    DataError           1
+        TableError
+        StateError
+    DeviceError         1
+    OutputError         1
+    DisagreementError   1
+    DivergedError       3
+"""
 
 from __future__ import annotations
 
@@ -8,13 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from twolayer.formatting import safe
+from twolayer.formatting import counted, safe
 
 
 class TwolayerError(Exception):
-    """Something that could not be done; the message says what, why, and what to do next.
+    """Something could not be done; the message says what, why, and what to do next.
 
-    It may name files, columns and cells: as text, every character that a terminal could act on is an escape.
+    It may contain names of files, columns and cells: `str` escapes every character that a terminal could act on.
     """
 
     exit_code = 1
@@ -25,10 +38,10 @@ class TwolayerError(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: a file with a line and a column (from 1), a variable, an option, or the default."""
+    """The source of a value: a file with line and column (from 1), a variable, an option, or the default."""
 
     name: str
-    line: int = 0  # 0: the place has no lines
+    line: int = 0  # 0: it has no lines
     column: int = 0
 
     def __str__(self) -> str:
@@ -36,25 +49,31 @@ class Origin:
 
     @property
     def place(self) -> str:
-        """The origin to the column, as compilers and editors write it."""
+        """The origin with line and column, as compilers and editors write it."""
         return f"{self}:{self.column}" if self.line else self.name
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a config: where it stands, which key, and what to do about it."""
+    """One thing that is wrong with a config: where, in which key, what, and what to do about it."""
 
     origin: Origin
-    key: str  # dotted; empty where the problem is not a key's
+    key: str  # dotted; empty if the problem is not in one key
     message: str
+    hint: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The message with its hint."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
     def __str__(self) -> str:
         key = f"{self.key}: " if self.key else ""
-        return safe(f"{self.origin.place}  {key}{self.message}")
+        return safe(f"{self.origin.place}  {key}{self.sentence}")
 
 
 class ConfigError(TwolayerError):
-    """The config cannot be used; `problems` holds all that is wrong with it, in the order it stands there."""
+    """The config cannot be used; `problems` holds everything that is wrong with it, in the order of the file."""
 
     exit_code = 2
 
@@ -88,17 +107,25 @@ class DataError(TwolayerError):
     """The data cannot be trained on."""
 
 
+class TableError(DataError):
+    """The table called `name` cannot be trained on; `problems` holds everything that is wrong with it."""
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        self.name, self.problems = name, tuple(problems)
+        super().__init__(f"{name}: {'; '.join(problems)}")
+
+
 class StateError(DataError):
-    """The state in a checkpoint is not one of this training."""
+    """The state in a checkpoint does not belong to this training."""
 
 
 class DeviceError(TwolayerError):
-    """The device cannot be had, or does not have the memory."""
+    """The device is not available, or has too little memory."""
 
 
 @contextmanager
 def extra(package: str, name: str) -> Iterator[None]:
-    """Inside, an import that needs a package of an extra; where that is missing, say how to have it."""
+    """Inside, an import needs a package of an extra: if it is missing, say how to install it. Raises DataError."""
     try:
         yield
     except ImportError as error:
@@ -108,26 +135,26 @@ def extra(package: str, name: str) -> Iterator[None]:
 
 
 class OutputError(TwolayerError):
-    """What a command prints cannot be written."""
+    """The output of a command cannot be written."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"the output cannot be written: {error.strerror or error}")
 
 
 class DisagreementError(TwolayerError):
-    """An engine computes something else than the reference does: `names` says which ones."""
+    """Engines compute other losses than the reference; `names` says which engines."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        super().__init__(f"not the losses of autograd: {', '.join(names)}")
+        super().__init__(f"the losses differ from those of autograd: {', '.join(names)}")
 
 
 class DivergedError(TwolayerError):
     """The loss is no longer a finite number.
 
     `iteration` is the first one (counted from 1) whose loss is not finite, epochs + 1 for the loss after the last
-    update; `loss` is that loss. `limit` is the largest stable step at the start, 2 / lambda, where it was measured.
-    With batches the `unit` is an epoch: its loss is that of many updates.
+    update; `loss` is that loss. `limit` is the largest stable learning rate at the start, 2 / lambda, if it was
+    measured. With batches the `unit` is an epoch: its loss is that of many updates.
     """
 
     exit_code = 3
@@ -136,20 +163,24 @@ class DivergedError(TwolayerError):
         self, iteration: int, loss: float, lr: float, limit: float = math.nan, unit: str = "iteration"
     ) -> None:
         self.iteration, self.loss, self.lr, self.limit = iteration, loss, lr, limit
-        updates = "1 update" if iteration == 2 else f"{iteration - 1} updates"
-        if not math.isfinite(lr):
-            step = "the curvature has grown faster than lr auto has followed; try a number"
-        elif not math.isfinite(limit):
-            step = f"lr {lr:g} is too large a step here; try a tenth of it"
-        elif lr > limit:
-            step = f"lr {lr:g} is above {limit:.3g}, the largest stable step at the start; try {limit / 2:.2g}, or auto"
-        else:
-            step = f"the largest stable step was {limit:.3g} at the start, and has fallen below lr {lr:g}; try auto"
+        reason = _why_diverged(lr, limit)
         if unit != "iteration":
-            super().__init__(f"the loss is {loss} in {unit} {iteration}: {step}")
-            return
-        if iteration == 1:
-            updates, step = "before any update", "the data or the initial weights are too large for the dtype"
+            place = f"in {unit} {iteration}"
+        elif iteration == 1:
+            place = "at iteration 1, before any update"
+            reason = "the data or the initial weights are too large for the dtype"
         else:
-            updates = f"after {updates}"
-        super().__init__(f"the loss is {loss} at iteration {iteration}, {updates}: {step}")
+            place = f"at iteration {iteration}, after {counted(iteration - 1, 'update')}"
+        super().__init__(f"the loss is {loss} {place}: {reason}")
+
+
+def _why_diverged(lr: float, limit: float) -> str:
+    """Why a learning rate (nan: auto) diverged, and what to try; `limit` is the largest stable one (nan: unknown)."""
+    if not math.isfinite(lr):
+        return "the curvature has grown faster than lr auto has followed; try a number"
+    if not math.isfinite(limit):
+        return f"lr {lr:g} is too large here; try a tenth of it"
+    if lr > limit:
+        above = f"lr {lr:g} is above {limit:.3g}, the largest stable learning rate at the start"
+        return f"{above}; try {limit / 2:.2g}, or auto"
+    return f"the largest stable learning rate was {limit:.3g} at the start, and has fallen below lr {lr:g}; try auto"

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and are never reached through a link. Never imports torch."""
+"""Atomic writes, and folders held open, in which no link is followed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import BinaryIO, Self
 from twolayer.errors import RunError, TwolayerError
 
 TEMPORARY = ".part"
-LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # a file or a folder that is being made has such a name
+LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # the name of a file or folder that is not complete yet
 
 
 def temporary_name() -> str:
-    """A name for what is being made; no two are the same."""
+    """A unique name for a file or folder until it is complete."""
     return f".twolayer-{secrets.token_hex(8)}{TEMPORARY}"
 
 
 def open_regular(name: Path | str, limit: int | None = None, *, folder: int | None = None) -> BinaryIO:
     """Open a file for reading; with `folder`, a descriptor, the name is one in it.
 
-    Raises OSError for a link, for what could be waited for or read without end (a pipe, a device), and for a file of
-    more than `limit` bytes.
+    Raises OSError for a link, for a pipe or a device (which may block, or never end), and for a file of more than
+    `limit` bytes.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -50,7 +50,7 @@ def open_regular(name: Path | str, limit: int | None = None, *, folder: int | No
 
 
 def _link(error: OSError) -> OSError:
-    """The error of opening something with O_NOFOLLOW, in words where that is a link."""
+    """An error of opening with O_NOFOLLOW, in words if the file is a link."""
     if error.errno in (errno.ELOOP, errno.EMLINK):
         return OSError(errno.ELOOP, "it is a link, and links are not followed")
     return error
@@ -59,8 +59,8 @@ def _link(error: OSError) -> OSError:
 class Folder:
     """A folder that is held open. A context manager.
 
-    What is read and written goes through its descriptor: where the folder is moved, that goes along, and nothing comes
-    into what stands at its old `path`. Names are of what lies in it, and are never followed where they are links.
+    Everything is read and written through its descriptor: if the folder is moved, that follows it, and nothing is
+    written into whatever is at its old `path`. Names are those of files in the folder; links are never followed.
     Methods raise OSError.
     """
 
@@ -95,18 +95,18 @@ class Folder:
         self.descriptor = -1
 
     def is_at(self, path: Path) -> bool:
-        """Whether it is this folder that stands at the path."""
+        """Whether this folder is the one at the path."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), path.stat())
         except OSError:
             return False
 
     def names(self) -> list[str]:
-        """The names of all that is in it."""
+        """The names of everything in it."""
         return os.listdir(self.descriptor)  # noqa: PTH208 (pathlib knows no descriptors)
 
     def status(self, name: str) -> os.stat_result | None:
-        """What `lstat` says of what has that name; None where nothing has."""
+        """The `lstat` of that name; None if there is nothing."""
         try:
             return os.lstat(name, dir_fd=self.descriptor)
         except FileNotFoundError:
@@ -122,14 +122,14 @@ class Folder:
             return file.read()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
-        """Write a file so that it is there whole or as it was before, also after a power cut."""
+        """Write a file: it is complete or unchanged, also after a power cut."""
         with self._replacing(name) as descriptor:
             for part in parts:
                 write_all(descriptor, part)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[BinaryIO]:
-        """A file that takes the place of that name when the context ends well, and else leaves nothing."""
+        """A file that gets that name when the context ends without an error; else it is removed."""
         with self._replacing(name) as descriptor, open(descriptor, "wb", closefd=False) as file:
             yield file
 
@@ -151,7 +151,7 @@ class Folder:
         self.sync()
 
     def create(self, name: str) -> int:
-        """A new file, to be written; its descriptor."""
+        """Create a file for writing; its descriptor."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, 0o666, dir_fd=self.descriptor)
 
@@ -160,7 +160,7 @@ class Folder:
         os.unlink(name, dir_fd=self.descriptor)
 
     def clear(self, depth: int = 1) -> None:
-        """Remove its files and, to that depth, its folders. What can be is removed unopened: opening may fail."""
+        """Remove its files and, to that depth, its folders; nothing is opened unless it must be, as that may fail."""
         for name in self.names():
             try:
                 self.remove(name)
@@ -175,13 +175,13 @@ class Folder:
                     os.rmdir(name, dir_fd=self.descriptor)
 
     def remove_leftovers(self) -> None:
-        """Remove the files that a kill has left half written, as far as that can be done."""
+        """Remove incomplete files that a killed process has left, as far as possible."""
         for name in filter(LEFTOVER.fullmatch, self.names()):
             with suppress(OSError):
                 self.remove(name)
 
     def sync(self) -> None:
-        """Take the names in the folder to the disk."""
+        """Write the names in the folder to the disk."""
         os.fsync(self.descriptor)
 
 
@@ -211,20 +211,20 @@ def named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the path's place when the context ends well, and else leaves nothing. Raises RunError."""
+    """A file that gets that path when the context ends without an error; else it is removed. Raises RunError."""
     with named(path), Folder(path.parent) as folder, folder.replacing(path.name) as file:
         yield file
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:
-    """Write all the data, however many calls that takes."""
+    """Write all the data, in as many calls as it takes."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
 
 
 def make_folders(path: Path) -> list[Path]:
-    """Make a folder and those it is to be in; the ones that were made, outermost first. Raises RunError."""
+    """Create a folder with its parents; those that did not exist, outermost first. Raises RunError."""
     missing: list[Path] = []
     while not path.exists():
         missing.insert(0, path)
@@ -247,14 +247,14 @@ def make_folders(path: Path) -> list[Path]:
 
 
 def remove_folders(made: list[Path]) -> None:
-    """Remove folders, innermost first, as far as they are empty."""
+    """Remove folders, innermost first, if they are empty."""
     for folder in reversed(made):
         with suppress(OSError):
             folder.rmdir()  # which never follows a link
 
 
 def remove_folder(folder: Folder, path: Path) -> None:
-    """Remove a folder with all that is in it, as far as it is what stands at the path and that can be done.
+    """Remove a folder and everything in it, if it is still the one at the path; errors are ignored.
 
     No link is followed, neither at the path nor in the folder.
     """

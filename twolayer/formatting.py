@@ -8,16 +8,16 @@ from typing import Any
 
 
 def safe(text: object) -> str:
-    """The text with every character that a terminal could act on, or that cannot be seen, written as an escape.
+    """The text, with an escape for every character that a terminal could act on or that is invisible.
 
     Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
-    and lone surrogates: all that Python does not call printable.
+    and lone surrogates: everything that Python does not call printable.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def duration(seconds: float, micro: str = "µs") -> str:
-    """A time in the unit that suits it, to three digits."""
+    """A time in a suitable unit, with three digits."""
     if seconds < 0.9995e-3:
         return f"{seconds * 1e6:.3g} {micro}"
     if seconds < 0.9995:  # more would be 1e+03 ms
@@ -44,7 +44,7 @@ def counted(number: int, what: str) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes, in the unit that suits it."""
+    """A number of bytes in a suitable unit, with three digits."""
     amount, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
     while amount >= 1024 and len(units) > 1:
         amount, units = amount / 1024, units[1:]
@@ -52,9 +52,9 @@ def size(count: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """A config's value as YAML writes it, with every digit, and without what a terminal acts on.
+    """A value of a config as YAML writes it, with every digit, and safe to print.
 
-    Text is without quotes, unless it stands in a list and has a comma or a bracket in it.
+    Text has quotes only if it is in a list and contains a comma or a bracket.
     """
     if isinstance(value, (list, tuple)):
         quoted = (json.dumps(item) if isinstance(item, str) and set(item) & set(",[]") else item for item in value)

@@ -113,7 +113,7 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert re.fullmatch(
         r"run runs/default-1\n"
         r"error: the loss is \w+ at iteration \d, after \d updates?: "
-        r"lr 1 is above 0\.0014, the largest stable step at the start; try 0\.0007, or auto\n"
+        r"lr 1 is above 0\.0014, the largest stable learning rate at the start; try 0\.0007, or auto\n"
         r"run runs/default-1 keeps the last weights that gave a finite loss, in model\.safetensors\n",
         done.stderr,
     )
@@ -185,11 +185,20 @@ def test_check_prints_csv_and_jsonl(tmp_path: Path) -> None:
 
 def test_init_writes_a_config_that_trains_and_never_overwrites_unasked(tmp_path: Path, twolayer: Run) -> None:
     done = without_torch("init", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "wrote twolayer.yaml; train it with: twolayer train twolayer.yaml\n")
+    written = "wrote twolayer.yaml and twolayer.schema.json; train it with: twolayer train twolayer.yaml\n"
+    assert (done.returncode, done.stderr) == (0, written)
     assert twolayer("train", "twolayer.yaml", "--quiet", "--epochs", "2").returncode == 0
     again = without_torch("init", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml is there already; --force overwrites it\n")
-    assert without_torch("init", "--force", cwd=tmp_path).returncode == 0
+    done = without_torch("init", "--force", cwd=tmp_path)
+    written = "wrote twolayer.yaml (its schema is twolayer.schema.json); train it with: twolayer train twolayer.yaml\n"
+    assert (done.returncode, done.stderr) == (0, written)
+    (tmp_path / "twolayer.schema.json").write_text("mine")
+    done = without_torch("init", "--force", cwd=tmp_path)
+    assert done.stderr == (
+        "twolayer.schema.json is not a schema of twolayer and was not changed: editors cannot check twolayer.yaml\n"
+        "wrote twolayer.yaml; train it with: twolayer train twolayer.yaml\n"
+    )
 
 
 def test_schema_is_the_one_that_the_bundled_configs_name(tmp_path: Path) -> None:
@@ -217,9 +226,9 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
 def test_the_hint_of_init_can_be_pasted(tmp_path: Path) -> None:
     for name, hint in (("default", "./default"), ("a b.yaml", "'a b.yaml'")):
         done = without_torch("init", name, cwd=tmp_path)
-        assert done.stderr == f"wrote {name}; train it with: twolayer train {hint}\n"
+        assert done.stderr.endswith(f"; train it with: twolayer train {hint}\n")
     assert without_torch("init", ".", cwd=tmp_path).stderr == "error: . is a folder; name a file\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.yaml", "default"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.yaml", "default", "twolayer.schema.json"]
 
 
 def test_a_torch_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:

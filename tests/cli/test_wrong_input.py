@@ -81,16 +81,17 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--lr", "fast"], "--lr  lr: must be a positive number, or auto, not 'fast'"),
-        (["--epochs", "1.5"], "--epochs  epochs: must be"),
-        (["--device", "gpu"], "--device  device: must be"),
+        (["--lr", "fast"], "--lr  must be a positive number, or auto, not 'fast'"),
+        (["--epochs", "1.5"], "--epochs  must be"),
+        (["--device", "gpu"], "--device  must be"),
         (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
         (["--set", "epochs"], "--set epochs  must be KEY=VALUE"),
         (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),
-        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: goes with source: linear only"),
-        (["--epoch", "5"], "error: No such option: --epoch"),
+        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: requires source: linear"),
+        (["--epoch", "5"], "error: No such option: --epoch; did you mean --epochs?\n"),
+        (["--epochs"], "error: Option '--epochs' requires an argument\n"),
         (["--format", "xml"], "error: Invalid value for '--format': 'xml'"),
-        (["one", "two"], "error: Got unexpected extra argument"),
+        (["one", "two"], "error: Got unexpected extra argument(s) (two); see twolayer train --help\n"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str, tmp_path: Path) -> None:

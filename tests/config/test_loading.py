@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import BASE
-from twolayer.config.bundled import bundled, write_starter
+from twolayer.config.bundled import bundled
 from twolayer.config.loading import MAX_BYTES, Override, load_config, resolve
 from twolayer.config.schema import KEYS, Config
-from twolayer.errors import ConfigError, TwolayerError
+from twolayer.errors import ConfigError
 
 Write = Callable[[str | bytes], Path]
 
@@ -96,11 +95,11 @@ def test_an_override_repairs_what_the_file_has_wrong(config_file: Write) -> None
         ("seed", "0x" + "f" * 5000, "a number of 5002 digits is too long"),
         ("lr", "9" * 5000, "a number of 5000 digits is too long"),
         ("N", "1.5", "must be a positive whole number, not 1.5"),
-        ("N", "'8'", "must be a positive whole number, not '8'; leave the quotes out"),
+        ("N", "'8'", "must be a positive whole number, not '8'; remove the quotes"),
         ("N", "true", "must be a positive whole number, not true"),
         ("N", "0", "must be a positive whole number, not 0"),
         ("N", "-3", "must be a positive whole number, not -3"),
-        ("N", "8" * 30, "must be a positive whole number, not a number of 30 digits or so"),
+        ("N", "8" * 30, "must be a positive whole number, not a number of about 30 digits"),
         ("H", "", "must be a positive whole number, not null"),
         ("seed", "-1", "must be a whole number from 0 to 2^64 - 1, not -1"),
         ("seed", str(2**64), "must be a whole number from 0 to 2^64 - 1, not 18446744073709551616"),
@@ -108,7 +107,7 @@ def test_an_override_repairs_what_the_file_has_wrong(config_file: Write) -> None
         ("device", '"cuda:0\\n"', "must be cpu, cuda, cuda:<n>, mps or auto, not 'cuda:0\\n'"),
         ("threads", "0", "must be auto, or a whole number from 1 to 1024, not 0"),
         ("data", "5", "must be a mapping with a source, such as {source: random}, not 5"),
-        ("dtype", "!!str float32", "tags (tag:yaml.org,2002:str) are not supported; write the value alone"),
+        ("dtype", "!!str float32", "tags (tag:yaml.org,2002:str) are not supported; write only the value"),
     ],
 )
 def test_a_wrong_value_is_told_with_what_is_allowed_and_what_was_given(
@@ -147,12 +146,12 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Wri
 def test_an_unknown_key_gets_the_nearest_known_name(config_file: Write, given: str, meant: str | None) -> None:
     (problem,) = problems(config_file(BASE + f"{given}: 1"))
     assert problem.startswith(f"my.yaml:7:1  {given}: unknown key; ")
-    assert (f"did you mean {meant}?" if meant else "`twolayer check` shows all there are") in problem
+    assert (f"did you mean {meant}?" if meant else "`twolayer check` shows all keys") in problem
 
 
 def test_a_key_of_another_source_is_unknown(config_file: Write) -> None:
     (problem,) = problems(config_file(BASE + "data: {source: random, noise: 1}"))
-    assert problem == "my.yaml:7:24  data.noise: goes with source: linear only, and the source is random"
+    assert problem == "my.yaml:7:24  data.noise: requires source: linear, but the source is random"
 
 
 @pytest.mark.parametrize("key", ["N.x", "data.source.x", "data..x", "data.", ".N", "data." + "x." * 20_000])
@@ -166,7 +165,7 @@ def test_a_dotted_key_that_leads_nowhere_is_unknown_and_nothing_else_is_blamed(k
 
 
 def test_a_number_beyond_printing_is_refused_from_python_too() -> None:
-    assert "a number of 5001 digits or so" in problems("default", seed=10**5000)[0]
+    assert "a number of about 5001 digits" in problems("default", seed=10**5000)[0]
 
 
 def test_keys_that_disagree_are_told_at_the_place_of_the_one_to_mend(config_file: Write) -> None:
@@ -176,9 +175,9 @@ def test_keys_that_disagree_are_told_at_the_place_of_the_one_to_mend(config_file
 
 
 def test_an_unknown_variable_of_ours_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH  names no key; did you mean TWOLAYER_EPOCHS\?"):
+    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH  is not the name of a key; did you mean TWOLAYER_EPOCHS\?"):
         load_config("default", environment={"TWOLAYER_EPOCH": "3"})
-    with pytest.raises(ConfigError, match=r"TWOLAYER_lr  names no key; did you mean TWOLAYER_LR\?"):
+    with pytest.raises(ConfigError, match=r"TWOLAYER_lr  is not the name of a key; did you mean TWOLAYER_LR\?"):
         load_config("default", environment={"TWOLAYER_lr": "3"})
 
 
@@ -227,7 +226,7 @@ def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
     ]
     assert problems("defualt") == ["my.yaml  no such file; did you mean default?"]
     assert problems(tmp_path) == ["my.yaml  is a folder, not a file"]
-    assert problems("/dev/zero") == ["my.yaml  is over 1 MiB, which no config is"]
+    assert problems("/dev/zero") == ["my.yaml  is over 1 MiB; a config is smaller"]
     assert problems("a\0b") == [r"a\x00b  cannot be read: embedded null byte"]
     assert problems("x" * 300) == ["my.yaml  cannot be read: File name too long"]
     assert problems(tmp_path / "no.yaml" / "x") == [
@@ -248,7 +247,7 @@ def test_a_bundled_name_is_the_bundled_config_and_a_path_is_a_file(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("".join(f"k{i}: 1\n" for i in range(60_000)), "my.yaml:1001:1  over 1000 keys, which no config has"),
+        ("".join(f"k{i}: 1\n" for i in range(60_000)), "my.yaml:1001:1  over 1000 keys; a config has fewer"),
         (BASE + f"data: {{source: random, {', '.join(f'a{i}: 1' for i in range(60_000))}}}", "my.yaml:7:"),
         (BASE + f"data: {{source: linear, weights: [{'a,' * 300_000}]}}", "my.yaml:7:"),
         (f"N: [{'1,' * 400_000}]", "my.yaml:1:"),
@@ -257,7 +256,7 @@ def test_a_bundled_name_is_the_bundled_config_and_a_path_is_a_file(
 def test_a_config_of_absurd_size_is_refused_before_it_is_built(config_file: Write, text: str, message: str) -> None:
     (problem,) = problems(config_file(text))
     assert problem.startswith(message)
-    assert problem.endswith("which no config has")
+    assert problem.endswith("a config has fewer")
 
 
 def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
@@ -266,21 +265,8 @@ def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     assert found[-1] == "my.yaml  and 880 more problems"
 
 
-def test_the_starter_is_the_default_config_and_is_never_overwritten_unasked(tmp_path: Path) -> None:
-    path = tmp_path / "new.yaml"
-    write_starter(path)
-    assert load_config(path) == load_config("default")
-    path.write_text("mine")
-    with pytest.raises(TwolayerError, match=r"new\.yaml is there already; --force overwrites it"):
-        write_starter(path)
-    assert path.read_text() == "mine"
-    write_starter(path, force=True)
-    assert load_config(path) == load_config("default")
-    assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
-
-
-def test_a_starter_that_cannot_be_written_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TwolayerError, match="cannot be written: No such file or directory"):
-        write_starter(tmp_path / "no" / "new.yaml")
-    with pytest.raises(TwolayerError, match="is a folder; name a file"):
-        write_starter(tmp_path, force=True)
+def test_of_a_table_some_thirty_rows_are_printed_unless_log_every_is_given() -> None:
+    assert (load_config("diabetes").epochs, load_config("diabetes").log_every) == (150, 5)
+    assert load_config("diabetes", epochs=3000).log_every == 100
+    assert load_config("diabetes", epochs=3).log_every == 1
+    assert load_config("diabetes", epochs=3000, log_every=7).log_every == 7

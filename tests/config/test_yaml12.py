@@ -89,13 +89,15 @@ def test_a_duplicate_key_is_a_problem_that_names_both_places() -> None:
         ("a: 1\n--- \nb: 2", "t.yaml:2:1  a second document starts here"),
         ("a: [1\nb: 2", "t.yaml:2:2  not YAML:"),
         ("a: 1\nlr:1e-4\n", "t.yaml:2:1  `key: value` is expected here; is there a space after the colon?"),
-        ("a: 1\n b: 2\n", "t.yaml:2:3  a key cannot stand here; is the line indented as the one above?"),
+        ("a: 1\n b: 2\n", "t.yaml:2:3  a key is not allowed here; is the line indented like the one above?"),
         ("a: 'open", "t.yaml:1:9  not YAML:"),
         ("a: \x1b", "t.yaml:1:4  the character U+001B is not allowed"),
         ("a: 1\r\nb: \ud800", "t.yaml:2:4  the character U+D800 is not allowed"),
         ("[" * 100_000, "t.yaml:1:33  nested more than 32 deep"),
         ("- " * 100_000, "t.yaml:1:65  nested more than 32 deep"),
         ("{a: " * 100_000, "t.yaml:1:129  nested more than 32 deep"),
+        ("é: " + "[" * 100_000, "t.yaml:1:35  nested more than 32 deep"),
+        ("[" * 32 + "'", "t.yaml:1:34  not YAML:"),
     ],
 )
 def test_what_no_config_needs_is_refused_with_its_place(text: str, message: str) -> None:

@@ -226,7 +226,8 @@ def test_evaluate_prints_who_is_taken_for_whom(tmp_path: Path, twolayer: Run) ->
     done = twolayer("evaluate", "run", "run.csv")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["model", "accuracy", "log", "loss"]
-    assert lines[5:7] == [["colour:", "true", "classes", "by", "predicted", "ones"], ["blue", "green", "red"]]
+    assert lines[5] == "colour: true classes in rows, predicted ones in columns".split()
+    assert lines[6] == ["blue", "green", "red"]
     assert [line[0] for line in lines[7:]] == ["blue", "green", "red"]
     assert sum(int(count) for line in lines[7:] for count in line[1:]) == 60
 
@@ -252,7 +253,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size,colour\n1,red\n", "columns weight, price are not there, and the model needs them"),
+        ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
         ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),
@@ -271,7 +272,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, twolaye
     (tmp_path / "data.csv").write_text(CSV.replace("green", "pink"))
     done = twolayer("evaluate", "run", "data.csv")
     assert done.returncode == 1
-    assert "'pink' is a class that the model does not know" in done.stderr
+    assert "'pink' is not a class that the model knows" in done.stderr
 
 
 def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -> None:

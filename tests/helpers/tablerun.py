@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def make_run(
     file = path.with_name(path.name + ".csv")
     file.write_text(text)
     given = {"source": "file", "path": file.name, "target": target, "exclude": ["id"], **data}
-    table = read(FileData(**given), file.parent, validation=None, seed=0, loss=None, dtype=dtype)
+    with chdir(file.parent):
+        table = read(FileData(**given), validation=None, seed=0, loss=None, dtype=dtype)
     torch.manual_seed(7)
     model = nn.Sequential(nn.Linear(table.x.shape[1], 5), nn.ReLU(), nn.Linear(5, table.y.shape[1]))
     model.to(getattr(torch, dtype))

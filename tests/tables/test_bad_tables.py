@@ -377,7 +377,7 @@ def test_a_link_to_a_table_is_that_table(tmp_path: Path, twolayer: Run) -> None:
     (tmp_path / "c.yaml").write_text("data: {source: file, path: x.csv, target: price}\nepochs: 2\nvalidation: null\n")
     assert twolayer("train", "c.yaml", "--no-save").returncode == 0
     done = twolayer("check", "c.yaml", "--set", "data.target=prise", "--set", "data.exclude=a")
-    assert done.stderr == "error: x.csv: data.target: there is no column prise; is price meant?\n"
+    assert done.stderr == "error: x.csv: data.target: there is no column prise; did you mean price?\n"
     assert "price" in twolayer("data", "x.csv", "--target", "price").stdout
     done = twolayer("check", "c.yaml", "--set", "data.target=prise")
     told = "has none of the columns that are named; to see its columns, name the file itself"

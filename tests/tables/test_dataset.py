@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def load(
     if text is not None:
         (folder / "t.csv").write_text(text)
     data = FileData(**{"source": "file", "path": "t.csv", "target": "y"} | options)
-    return read(data, folder, validation=validation, seed=seed, loss=loss, dtype=dtype)
+    with chdir(folder):
+        return read(data, validation=validation, seed=seed, loss=loss, dtype=dtype)
 
 
 def refusal(folder: Path, text: str | None = None, **options: Any) -> str:
@@ -174,17 +176,17 @@ def test_a_cell_that_does_not_fit_is_told_with_its_place(folder: Path, column: s
     with pytest.raises(DataError) as error:
         encode(frame.with_columns(cells), columns, "n", first_row=11)
     assert str(error.value) == message
-    with pytest.raises(DataError, match=r"^n: columns width, wet are not there, and the model needs them$"):
+    with pytest.raises(DataError, match=r"^n: columns width, wet are missing, and the model needs them$"):
         encode(frame.select("kind"), columns, "n")
 
 
 def test_a_target_that_does_not_fit_is_told_with_its_place(folder: Path) -> None:
     columns = load(folder, target="kind").columns
-    with pytest.raises(DataError, match=r"^n: row 2, column kind: 'z' is a class that the model does not know$"):
+    with pytest.raises(DataError, match=r"^n: row 2, column kind: 'z' is not a class that the model knows$"):
         encode_targets(pl.DataFrame({"kind": ["a", "z"]}), columns, "n")
     with pytest.raises(DataError, match=r"^n: row 1, column kind: the target has no value$"):
         encode_targets(pl.DataFrame({"kind": [None, "a"]}), columns, "n")
-    with pytest.raises(DataError, match=r"^n: column kind is not there, and the model needs it$"):
+    with pytest.raises(DataError, match=r"^n: column kind is missing, and the model needs it$"):
         encode_targets(pl.DataFrame({"a": [1]}), columns, "n")
 
 
@@ -193,9 +195,9 @@ def test_a_target_that_does_not_fit_is_told_with_its_place(folder: Path) -> None
 
 def test_missing_values_are_refused_with_the_count_and_the_first_row(folder: Path) -> None:
     told = refusal(folder, "a,b,y\n1,2,1\nNA,3,2\n,n/a,3\n2,NaN,4\n")
-    assert "column a: 2 of 4 rows have no value, the first is row 2; drop such rows, or take missing: mean" in told
-    assert "column b: 2 of 4 rows have no value, the first is row 3" in told
-    assert "target y: 1 of 3 rows has no value, the first is row 2" in refusal(
+    assert "column a has no value in 2 of 4 rows, first in row 2; drop these rows, or set data.missing: mean" in told
+    assert "column b has no value in 2 of 4 rows, first in row 3" in told
+    assert "target y has no value in 1 of 3 rows, first in row 2" in refusal(
         folder, "a,y\n1,2\n2,\n3,4\n", missing="mean"
     )
 
@@ -218,13 +220,13 @@ def test_missing_values_become_the_training_rows_mean_and_a_feature_of_their_own
     ("options", "message"),
     [
         ({"target": "z"}, "data.target: there is no column z; its columns are width, kind, wet, y"),
-        ({"inputs": ["widht"]}, "data.inputs: there is no column widht; is width meant?"),
-        ({"inputs": ["y", "wet"]}, "data.inputs: column y is the target too"),
+        ({"inputs": ["widht"]}, "data.inputs: there is no column widht; did you mean width?"),
+        ({"inputs": ["y", "wet"]}, "data.inputs: column y is also the target"),
         ({"exclude": ["y"]}, "data.exclude: column y is the target"),
         ({"exclude": ["width", "kind", "wet"]}, "no column is left to predict from"),
-        ({"loss": "mse", "target": "kind"}, "the target's column kind is text; numbers are predicted, or,"),
-        ({"loss": "cross_entropy", "target": ["y", "kind"]}, "predicts the classes of one target column, not of 2"),
-        ({"loss": "cross_entropy", "target": "width"}, "classes are text or whole numbers, and 1.5 is neither"),
+        ({"loss": "mse", "target": "kind"}, "the target column kind is text; to predict its classes, set loss"),
+        ({"loss": "cross_entropy", "target": ["y", "kind"]}, "needs one target column, not 2"),
+        ({"loss": "cross_entropy", "target": "width"}, "classes must be text or whole numbers, and 1.5 is neither"),
         ({"validation": 0.7}, "has 4 rows, of which 3 are held out; training needs 2 or more"),
     ],
 )
@@ -235,20 +237,20 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["5", "5", "5"], "column a is the same in every row; put it in data.exclude"),
-        (["u", "u", "u"], "column a is the same in every row"),
-        (["", "NA", ""], "column a is without any value; put it in data.exclude"),
+        (["5", "5", "5"], "column a is constant; put it in data.exclude"),
+        (["u", "u", "u"], "column a is constant"),
+        (["", "NA", ""], "column a is empty; put it in data.exclude"),
         (["1", "inf", "2"], "column a is infinite in row 2"),
-        (["2020-01-01", "2020-01-02", "2020-02-01"], "column a is dates; put it in data.exclude"),
-        (["2020-01-01T10:00:00Z", "2020-01-02 10:00", "2020-02-01"], "column a is dates"),
-        (['"1,5"', "2", '"3,5"'], "column a is numbers with decimal commas; set data.decimal to a comma"),
-        (["1", "2", "?"], "column a is of numbers, but 1 of its 3 values are none, the first is '?' in row 3"),
-        ([f"u{i}" for i in range(21)], "column a is text that differs in most rows; put it in data.exclude"),
-        ([f"u{i % 1001}" for i in range(2100)], "column a is text with 1001 different values, more than 1000"),
+        (["2020-01-01", "2020-01-02", "2020-02-01"], "column a holds dates; put it in data.exclude"),
+        (["2020-01-01T10:00:00Z", "2020-01-02 10:00", "2020-02-01"], "column a holds dates"),
+        (['"1,5"', "2", '"3,5"'], "column a holds numbers with decimal commas; set data.decimal to a comma"),
+        (["1", "2", "?"], "column a looks numeric, but 1 of 3 values are not numbers; the first is '?' in row 3"),
+        ([f"u{i}" for i in range(21)], "column a holds text that differs in most rows; put it in data.exclude"),
+        ([f"u{i % 1001}" for i in range(2100)], "column a holds text with 1001 different values, more than 1000"),
         (["1e200", "2e200", "-1e200"], "column a: its numbers are too large or too small; scale them"),
         (
             ["1e16", "10000000000000002", "10000000000000004"],
-            "column a is too much the same in every row (it differs by",
+            "column a is nearly constant (varying by",
         ),
         (["5"], "has 1 row; training needs 2 or more"),
         ([], "has 0 rows; training needs 2 or more"),
@@ -262,7 +264,7 @@ def test_columns_that_cannot_be_trained_on_are_refused(folder: Path, cells: list
 def test_a_target_that_hardly_varies_is_refused_and_may_still_be_classes(folder: Path) -> None:
     text = "a,y\n" + "".join(f"{i},{2**53 + i % 3}\n" for i in range(9))
     assert refusal(folder, text).endswith(
-        "is too much the same in every row (it differs by less than 1e-12 of its size); subtract a constant"
+        "is nearly constant (varying by less than 1e-12 of its size); subtract a constant"
     )
     assert summary(folder / "t.csv", "t.csv", target=["y"]).problems == (refusal(folder),)
     assert load(folder, loss="cross_entropy").columns.classes == tuple(str(2**53 + i) for i in range(3))
@@ -276,7 +278,7 @@ def test_a_column_that_hardly_varies_in_the_training_rows_is_refused(folder: Pat
         try:
             table = load(folder, text, validation=0.02)
         except DataError as error:
-            assert "column a is too much the same in every row" in str(error)
+            assert "column a is nearly constant" in str(error)
             return
         assert table.x.any()
     raise AssertionError("the odd row was never held out")
@@ -297,11 +299,11 @@ def test_classes_may_be_numbers_that_floats_do_not_tell_apart(folder: Path) -> N
     assert table.columns.classes == (str(big), str(big + 1))
     assert table.y.tolist() == [[1, 0], [0, 1], [1, 0]]
     told = refusal(folder, "a,y\n1,1e300\n2,5\n3,1e300\n", loss="cross_entropy")
-    assert told.startswith("target y: classes are text or whole numbers, and 1e+300 is neither")
+    assert told.startswith("target y: classes must be text or whole numbers, and 1e+300 is neither")
 
 
 def test_a_column_without_a_name_is_shown(folder: Path) -> None:
-    assert refusal(folder, "a,y,\n1,2,\n3,4,\n") == 'column "" is without any value; put it in data.exclude'
+    assert refusal(folder, "a,y,\n1,2,\n3,4,\n") == 'column "" is empty; put it in data.exclude'
     assert load(folder, exclude="").columns.inputs == ("a",)
 
 
@@ -312,20 +314,20 @@ def test_blank_lines_are_no_rows(folder: Path) -> None:
     assert (table.x == whole.x).all()
     assert summary(folder / "t.csv", "t.csv", target=["y"]).rows == 4
     told = refusal(folder, FLOWERS.replace("\n", "\n\n") + ",b,true,3\n")
-    assert told.startswith("column width: 1 of 5 rows has no value, the first is row 5")
+    assert told.startswith("column width has no value in 1 of 5 rows, first in row 5")
 
 
 def test_dates_and_nested_columns_are_refused_and_can_be_excluded(folder: Path) -> None:
     frame = pl.DataFrame({"a": [1, 2], "d": [1, 2], "l": [[1], [2]], "y": [1.0, 2.0]}).cast({"d": pl.Date})
     frame.write_parquet(folder / "t.parquet")
-    with pytest.raises(DataError, match=r"column d is dates or times; .*column l is of the type List; "):
+    with pytest.raises(DataError, match=r"column d holds dates or times; .*column l holds values of type List; "):
         load(folder, path="t.parquet")
     assert load(folder, path="t.parquet", exclude=["d", "l"]).columns.inputs == ("a",)
 
 
 def test_all_bad_columns_are_named_at_once(folder: Path) -> None:
     told = refusal(folder, "a,b,c,y\n1,u,1,1\n1,u,,2\n1,u,3,3\n")
-    assert told.startswith("columns a, b are the same in every row; put them in data.exclude; column c: 1 of 3")
+    assert told.startswith("columns a, b are constant; put them in data.exclude; column c has no value in 1 of 3")
 
 
 def test_numbers_beyond_the_dtype_are_refused(folder: Path) -> None:
@@ -339,7 +341,7 @@ def test_numbers_beyond_the_dtype_are_refused(folder: Path) -> None:
 )
 def test_a_validation_row_beyond_the_dtype_is_refused_with_its_place(folder: Path, cells: str, column: str) -> None:
     (folder / "v.csv").write_text(f"width,kind,wet,y\n2.5,a,true,1\n\n{cells}\n")
-    place = rf"^v\.csv: row 2, column {column}: the number is too far from those of the training rows for float32; "
+    place = rf"^v\.csv: row 2, column {column}: the number is too far from the training rows for float32; "
     with pytest.raises(DataError, match=place):
         load(folder, validation="v.csv", dtype="float32")
     place = rf"^v\.csv: row 2, column {column}: the number is too large for float32; set data\.scale: true$"
@@ -368,11 +370,11 @@ def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run
     for text, options, message in (
         ("\n" + good + "\n\n", [], ""),
         ("a,b,y\n" + "".join(f"{2**70 + a * 2**60},{b},{y}\n" for a, b, y in rows), [], ""),
-        ("a,b,y\n" + "".join(f"{10**16 + 2 * a},{b},{y}\n" for a, b, y in rows), [], "column a is too much the same"),
+        ("a,b,y\n" + "".join(f"{10**16 + 2 * a},{b},{y}\n" for a, b, y in rows), [], "column a is nearly constant"),
         (good.replace("\n", "\r"), [], "t.txt: its lines end in CR alone; save it with LF or CR LF"),
         (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line has 3"),
-        (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from those"),
-        (good, ["--set", "validation=few.csv"], "few.csv: columns a, b, y are not there, and the model needs them"),
+        (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from"),
+        (good, ["--set", "validation=few.csv"], "few.csv: columns a, b, y are missing, and the model needs them"),
     ):
         (folder / "t.txt").write_bytes(text.encode())
         done = twolayer("train", "t.txt", "--set", "data.target=y", "--epochs", "2", "--quiet", *options)
@@ -435,7 +437,7 @@ def test_another_file_is_the_validation_set(folder: Path) -> None:
     assert (table.x_validation.tolist(), table.y_validation.tolist()) == ([[2.5, 0, 0, 0, 1]], [[9]])
     assert table.x.shape == (4, 5)
     (folder / "v.csv").write_text("y,kind,width\n9,z,2.5\n")
-    with pytest.raises(DataError, match=r"^v\.csv: column wet is not there, and the model needs it$"):
+    with pytest.raises(DataError, match=r"^v\.csv: column wet is missing, and the model needs it$"):
         load(folder, validation="v.csv")
     (folder / "v.csv").write_text("wet,y,kind,width\n")
     with pytest.raises(DataError, match=r"^v\.csv: has no rows$"):
@@ -449,12 +451,12 @@ def test_a_summary_tells_every_column_and_what_read_would_refuse(folder: Path) -
     (folder / "t.csv").write_text("a,k,d,y\n1,u,2020-01-01,2\nNA,v,2020-01-02,3\n4,u,2020-01-03,4\n")
     found = summary(folder / "t.csv", "t.csv", target=["y"])
     assert found.rows == 3
-    told = [(c.column, c.type, c.used_as, c.missing, c.distinct, c.least, c.mean, c.most) for c in found.columns]
+    told = [(c.column, c.type, c.used_as, c.missing, c.distinct, c.min, c.mean, c.std, c.max) for c in found.columns]
     assert told == [
-        ("a", "number", "number", 1, 2, 1, 2.5, 4),
-        ("k", "text", "2 categories", 0, 2, None, None, None),
-        ("d", "text", "refused", 0, 3, None, None, None),
-        ("y", "number", "target", 0, 3, 2, 3, 4),
+        ("a", "number", "number", 1, 2, 1, 2.5, 1.5, 4),
+        ("k", "text", "2 categories", 0, 2, None, None, None, None),
+        ("d", "text", "refused", 0, 3, None, None, None, None),
+        ("y", "number", "target", 0, 3, 2, 3, pytest.approx((2 / 3) ** 0.5), 4),
     ]
     assert "; ".join(found.problems) == refusal(folder)
     assert not summary(folder / "t.csv", "t.csv", target=["y"], exclude=["d"], missing="mean").problems
@@ -465,7 +467,7 @@ def test_a_summary_tells_every_column_and_what_read_would_refuse(folder: Path) -
 
 def test_a_missing_number_is_no_number(folder: Path) -> None:
     pl.DataFrame({"a": [1.0, math.nan, 3.0], "y": [1, 2, 3]}).write_parquet(folder / "t.parquet")
-    with pytest.raises(DataError, match="column a: 1 of 3 rows has no value, the first is row 2"):
+    with pytest.raises(DataError, match="column a has no value in 1 of 3 rows, first in row 2"):
         load(folder, path="t.parquet")
     assert load(folder, path="t.parquet", missing="mean", scale=False).x.tolist() == [[1, 0], [2, 1], [3, 0]]
     assert summary(folder / "t.parquet", "t").columns[0].mean == 2

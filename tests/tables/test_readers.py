@@ -232,9 +232,9 @@ def test_arrays_that_are_no_table_are_refused(tmp_path: Path) -> None:
     np.savez(path, x=np.zeros((3, 2, 2)))
     assert "the array x has the shape (3, 2, 2)" in refusal(path)
     np.savez(path, x=np.zeros(3, dtype=complex))
-    assert "the array x holds complex128, not numbers" in refusal(path)
+    assert "the array x has the dtype complex128, not numbers" in refusal(path)
     np.savez(path, **{"x": np.zeros((3, 1)), "x.0": np.zeros(3)})  # type: ignore[arg-type]
-    assert "there are several of: x.0" in refusal(path)
+    assert "several columns have the same name: x.0" in refusal(path)
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
@@ -242,21 +242,21 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", array)
     np.savez(tmp_path / "t.npz", x=array)
     for name in ("t.npy", "t.npz"):
-        assert refusal(tmp_path / name).endswith("it holds Python objects, which are never read: save numbers")
+        assert refusal(tmp_path / name).endswith("it holds Python objects, which are never read; save numbers")
 
 
 def test_a_header_that_claims_more_than_there_is_costs_nothing(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 3)})
     claims = file.getvalue() + bytes(100)
-    told = "its header claims 24000000000000 bytes of numbers, and there are 100"
+    told = "its header gives 24000000000000 bytes of numbers, and the file has 100"
     assert refusal(tmp_path / "t.npy", claims) == f"t.npy: cannot be read: {told}"
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
         archive.writestr("x.npy", claims)
     assert refusal(tmp_path / "t.npz") == f"t.npz: cannot be read: {told}"
     whole = (tmp_path / "w.npy", np.zeros(9))
     np.save(*whole)
-    assert "claims 72 bytes of numbers, and there are 70" in refusal(whole[0], whole[0].read_bytes()[:-2])
+    assert "gives 72 bytes of numbers, and the file has 70" in refusal(whole[0], whole[0].read_bytes()[:-2])
 
 
 @pytest.mark.parametrize("shape", [(5, 0), (0, 3), (0, 100_000_000), (10**12, 0), (0,)])

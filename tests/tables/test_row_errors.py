@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from twolayer.errors import DataError
 from twolayer.tables.row_errors import check_csv, check_ndjson
+from twolayer.tables.sources import open_table
 
 
 def csv_error(path: Path) -> str:
@@ -27,3 +29,11 @@ def test_a_line_of_gigabytes_is_named_and_not_read_to_its_end(
         assert tracemalloc.get_traced_memory()[1] < 2**28
     finally:
         tracemalloc.stop()
+
+
+def test_a_first_line_of_gigabytes_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with path.open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(DataError, match=r"^t\.csv: line 1 is longer than 64 MiB$"):
+        open_table(path, "t.csv")

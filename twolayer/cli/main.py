@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.cli.commands import (
     bench,
     check,
@@ -68,13 +69,14 @@ app = typer.Typer(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: `sys.argv`) and print its errors; the exit code."""
     terminal.prepare_streams()
+    if os.environ.get(completion.VARIABLE, "").startswith("complete_"):
+        return terminal.flushed(completion.answer(app))
     what: TwolayerError | str = ""
     try:
         code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        message = error.format_message().replace("Value error, ", "").removeprefix("Invalid value: ")
-        code, what = error.exit_code, " ".join(message.split())
+        code, what = error.exit_code, _in_our_words(error)
     except TwolayerError as error:
         code, what = error.exit_code, error
     except (terminal.OutputClosed, BrokenPipeError):  # the reader of our output, such as `head`, has closed it
@@ -89,6 +91,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if what:
         terminal.error(what)
     return terminal.flushed(code)
+
+
+def _in_our_words(error: typer.TyperException) -> str:
+    """A wrong command line as one line, with what to do about it."""
+    message = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    message = message.replace("Value error, ", "").replace("Input should be", "must be")
+    message, _, options = message.partition(" (Possible options: ")
+    if options:
+        return f"{message}; did you mean {options.removesuffix(')').replace(', ', ' or ')}?"
+    if isinstance(error, typer.BadParameter) and error.message:  # which says what is allowed
+        return message
+    context = getattr(error, "ctx", None)
+    if context is None or message.endswith("?"):
+        return message
+    return f"{message}; see {context.command_path} --help"
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.config import loading, schema, validation
-from twolayer.config.bundled import bundled
 from twolayer.config.schema import flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
@@ -35,29 +34,69 @@ ConfigArgument = Annotated[
     typer.Argument(
         metavar="CONFIG",
         help="A YAML file, a bundled config (default, scratch, modules, diabetes), or a table, such as my.csv.",
-        autocompletion=lambda: list(bundled()),
+        autocompletion=completion.configs,
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run on a table: its folder, or its name in runs/.")]
-SavedArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs/.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run on a table: its folder, or its name in runs/.", autocompletion=completion.runs
+    ),
+]
+SavedArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs/.", autocompletion=completion.runs),
+]
 RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Runs: their folders, or their names in runs/.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="RUN",
+        help="Runs: their folders, or their names in runs/.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 DataArgument = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="A table with the run's input columns; - reads CSV or NDJSON from a pipe."),
+    typer.Argument(
+        metavar="DATA",
+        help="A table with the run's input columns; - reads CSV or NDJSON from a pipe.",
+        autocompletion=completion.tables,
+    ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:<n>, mps or auto.")
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to compute: cpu, cuda, cuda:<n>, mps or auto.",
+        autocompletion=completion.values("device"),
+    ),
 ]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", metavar="INT", help="Passes over the data.")]
-LrOption = Annotated[str | None, typer.Option("--lr", metavar="FLOAT|auto", help="Learning rate.")]
+LrOption = Annotated[
+    str | None,
+    typer.Option("--lr", metavar="FLOAT|auto", help="Learning rate.", autocompletion=completion.values("lr")),
+]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="INT", help="Seed of the random data and weights.")]
 EngineOption = Annotated[
     str | None,
-    typer.Option("--engine", metavar="ENGINE", help="How gradients are computed: auto, autograd, manual or fused."),
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="How gradients are computed: auto, autograd, manual or fused.",
+        autocompletion=completion.values("engine"),
+    ),
 ]
-ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT|auto", help="CPU threads.")]
+ThreadsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--threads",
+        metavar="INT|auto",
+        help="CPU threads.",
+        autocompletion=completion.values("threads"),
+    ),
+]
 LogEveryOption = Annotated[str | None, typer.Option("--log-every", metavar="INT", help="Print every n-th row.")]
 SetOption = Annotated[
     list[str] | None,
@@ -65,6 +104,7 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Set any key of the config, such as H=200 or data.noise=0.5; repeatable.",
+        autocompletion=completion.settings,
     ),
 ]
 FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
@@ -85,7 +125,10 @@ CheckpointOption = Annotated[
     ),
 ]
 ResumeOption = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Continue a run, up to --epochs in total.")
+    str | None,
+    typer.Option(
+        "--resume", metavar="RUN", help="Continue a run, up to --epochs in total.", autocompletion=completion.runs
+    ),
 ]
 
 ScaleOption = Annotated[
@@ -104,7 +147,7 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
             after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message.partition(';')[0]}" for problem in error.problems)
+            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
             raise RunError(f"{run.path}: its table has changed since: {what}") from None
         raise
     own = dict(flat(before.config))

@@ -1,4 +1,4 @@
-"""Signals, start-up, and what to say where torch cannot be imported."""
+"""Signals, start-up, and the errors of importing torch or polars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 
 def start_computing() -> None:
-    """With all imports done: let garbage be collected again, and let signals close what is open (see __main__)."""
+    """After all imports: collect garbage again, and let signals end the process in order (see __main__)."""
     gc.freeze()
     gc.enable()
     for number in SIGNALS:
@@ -26,7 +26,7 @@ def start_computing() -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """End what is under way in order; a second signal leaves at once."""
+    """Raise an exception, so that what is open is closed; a second signal exits at once."""
     signal.signal(signum, lambda signum, frame: os._exit(exit_code(signum)))
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
@@ -34,26 +34,23 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def exit_code(signum: int) -> int:
-    """130 for Ctrl-C, 143 for the others: a terminal that is closed ends a process as `kill` does."""
+    """130 for Ctrl-C, 143 for the others: closing a terminal is the same request as `kill`."""
     return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
 class Stop:
-    """A context in which the first signal only asks for an end, and the second leaves at once.
-
-    `exit_code` is 0 until a signal came.
-    """
+    """A context in which the first signal only sets `exit_code`, which is 0 before, and the second exits at once."""
 
     def __init__(self) -> None:
         self.exit_code = 0
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
-        # Python tells of a signal when the call under way is done, and of two as of one. A pipe gets each at once.
+        # Python handles a signal only after the current call returns, and two as one. A pipe gets each at once.
         read, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
         self._pipe_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
-        Thread(target=_leave_at_the_second, args=(read,), daemon=True).start()
+        Thread(target=_exit_at_the_second, args=(read,), daemon=True).start()
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
@@ -69,7 +66,7 @@ class Stop:
         self.exit_code = self.exit_code or exit_code(signum)
 
 
-def _leave_at_the_second(pipe: int) -> None:
+def _exit_at_the_second(pipe: int) -> None:
     """Read a pipe of signals until it is closed."""
     count = 0
     while number := os.read(pipe, 1):
@@ -81,7 +78,7 @@ def _leave_at_the_second(pipe: int) -> None:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """Inside, the imports that take torch: what to say where that, or polars, is not there or lacks a library."""
+    """A context for imports that need torch: raises TwolayerError if torch or polars is missing or cannot be loaded."""
     try:
         yield
     except (ImportError, OSError) as error:

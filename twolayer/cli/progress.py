@@ -13,14 +13,15 @@ from rich.segment import ControlType, Segment
 from rich.style import Style
 from rich.text import Text
 
-from twolayer.cli.terminal import Format, OutputClosed, err, out, write
+from twolayer.cli.terminal import Format, OutputClosed, err, fit, no_room, out, write
 from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
 
-_LOSS_WIDTH = 14
+_WIDE, _NARROW = 14, 12  # columns of numbers to six digits
+_DROP = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns that a narrow screen leaves out, the first one first
 
 
 class Bar:
-    """A progress bar on stderr while a terminal watches: one line, to be erased before anything else is printed."""
+    """A progress bar on stderr if that is a terminal: one line, to be erased before anything else is printed."""
 
     def __init__(self, total: int, *, hidden: bool = False) -> None:
         self.total = total
@@ -33,36 +34,36 @@ class Bar:
         self.erase()
 
     def erase(self) -> None:
-        """Leave nothing behind."""
+        """Erase the line."""
         if self.is_shown:
             err().control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 
     def draw(self, done: int, text: str) -> None:
-        """Show how much of the total is done, unless all is."""
+        """Show how much of the total is done, unless all of it is."""
         if not self.is_shown or done == self.total:
             return
         self.erase()
         count = f" {done:>{len(str(self.total))}}/{self.total}  {text}"
         room = max(0, min(40, err().width - len(count) - 1))
         full, dash = room * done // self.total, "-" if err().options.ascii_only else "━"
-        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes are alike
+        rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes look the same
         line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
         line.truncate(err().width - 1)
         err().print(line, end="", soft_wrap=False, no_wrap=True)
 
 
 class LossView:
-    """Shows a training while it runs: the rows on stdout, a progress bar on stderr while a terminal watches.
+    """Shows a training while it runs: the rows on stdout, a progress bar on stderr if that is a terminal.
 
-    A context manager: entering prints the table's head, leaving takes the bar away and closes the table,
-    whatever ended the training.
+    A context manager: entering prints the head of the table, leaving erases the bar and closes the table, even after an
+    error. A terminal gets the columns that fit on it; elsewhere all are printed.
     """
 
     def __init__(
         self, columns: Sequence[str], epochs: int, log_every: int = 1, form: Format = "table", *, quiet: bool = False
     ) -> None:
         self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
-        self.widths = [max(len(columns[0]), len(str(epochs))), *(_LOSS_WIDTH for _ in columns[1:])]
+        self.places, self.widths = _fitted(columns, epochs, out().width if out().is_terminal else None)
         self.done = 0
         self.bar = Bar(epochs, hidden=quiet)
 
@@ -70,21 +71,22 @@ class LossView:
         if self.quiet:
             return self
         if self.form == "table":
-            names = (f"{name:>{width}}" for name, width in zip(self.columns, self.widths, strict=True))
-            out().print(Text(" " + " ".join(names), "bold"))
+            names = (f"{self.columns[i]:>{width}}" for i, width in zip(self.places, self.widths, strict=True))
+            out().print(Text(" " + " ".join(names), "bold"), soft_wrap=True)
             self._rule()
         elif self.form == "csv":
             write(csv_header(self.columns))
         return self
 
     def show(self, block: Block) -> None:
-        """Print the block's rows, and move the bar on."""
+        """Print the block's rows, and advance the bar."""
         self.done = block.last
         if self.quiet or not block.losses:
             return
         self.bar.erase()
         if self.form == "table":
-            out().print(LossRows(block.every(self.log_every), self.widths), end="")
+            rows = ((row[0], *(row[i] for i in self.places[1:])) for row in block.every(self.log_every))
+            out().print(LossRows(rows, self.widths), end="", soft_wrap=True)
         elif self.form == "csv":
             write("".join(map(csv_row, block.every(self.log_every))))
         else:
@@ -97,16 +99,32 @@ class LossView:
         self.bar.erase()
         if self.form == "table" and not self.quiet and not isinstance(error, (OSError, OutputClosed)):
             self._rule()
+            if left_out := [name for i, name in enumerate(self.columns) if i not in self.places]:
+                out().print(no_room(left_out))
 
     def _rule(self) -> None:
         dash = "-" if out().options.ascii_only else "─"
-        out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"))
+        out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"), soft_wrap=True)
+
+
+def _fitted(names: Sequence[str], last: int, room: int | None) -> tuple[list[int], list[int]]:
+    """The columns of a table of losses that fit into `room` characters, by index, and their widths.
+
+    A space is printed before each. The first and the loss are never left out; `last` is the last row's number.
+    """
+    first, places = max(len(names[0]), len(str(last))), list(range(len(names)))
+    widths = [first, *(_WIDE for _ in names[1:])]
+    if room is None or sum(widths) + len(widths) <= room:
+        return places, widths
+    widths = [first, *(max(_NARROW, len(name)) for name in names[1:])]
+    places = fit([width + 1 for width in widths], room, [names.index(name) for name in _DROP if name in names], gap=0)
+    return places, [widths[i] for i in places]
 
 
 class LossRows:
-    """Rows of a table of losses, rendered at once: a `rich.table.Table` takes twenty times as long."""
+    """Rows of a table of losses, rendered at once: a `rich.table.Table` is twenty times slower."""
 
-    def __init__(self, rows: Iterable[tuple[int, *tuple[float, ...]]], widths: Sequence[int]) -> None:
+    def __init__(self, rows: Iterable[Sequence[float]], widths: Sequence[int]) -> None:
         self.rows, self.widths = rows, widths
 
     def lines(self) -> Iterator[str]:

@@ -28,8 +28,8 @@ _NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)") 
 _MAX_NAME, _MAX_WORD = 24, 12  # characters; longer names of columns, and longer words, such as paths, may be broken
 
 
-class OutputClosed(Exception):  # noqa: N818 it is no error: the reader has enough
-    """Whoever read stdout has closed it. (typer takes a BrokenPipeError for itself, and exits with 1.)"""
+class OutputClosed(Exception):  # noqa: N818 it is not an error: the reader wants no more
+    """The reader of stdout has closed it. (typer handles a BrokenPipeError itself, and exits with 1.)"""
 
 
 class _Console(Console):
@@ -42,7 +42,7 @@ class _Console(Console):
 
 
 class _Aside(_Console):
-    """A console whose stream may be gone: messages and progress are not worth a training."""
+    """A console that ignores a closed stream: a training does not end for want of messages."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise OutputClosed
@@ -65,12 +65,12 @@ def err() -> Console:
 
 
 def outlive_reader() -> None:
-    """Go on in silence when whoever read stdout has closed it."""
+    """Continue without output when the reader of stdout has closed it."""
     _Console.outlives_reader = True
 
 
 def write(text: str) -> None:
-    """Text on stdout as it is, at once: the rows of csv and JSON lines."""
+    """Write text to stdout unchanged and flush it: the rows of csv and JSON lines."""
     try:
         out().file.write(text)
         out().file.flush()
@@ -79,7 +79,7 @@ def write(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes on stdout as they are, whatever the locale: a user's own data."""
+    """Write bytes to stdout unchanged, independent of the locale: a user's own data."""
     try:
         out().file.flush()
         sys.stdout.buffer.write(data)
@@ -89,24 +89,25 @@ def write_bytes(data: bytes) -> None:
 
 
 def error(what: TwolayerError | str) -> None:
-    """One line on stderr; for a config, one line for each problem, led by its place as compilers do."""
+    """Print one line on stderr; for a config a line for each problem, with its place first, as compilers do."""
     if isinstance(what, ConfigError):
         for problem in what.problems:
-            key = f"{safe(problem.key)}: " if problem.key else ""
+            is_named = problem.origin.place == f"--{problem.key.replace('_', '-')}"  # an option has its key's name
+            key = f"{safe(problem.key)}: " if problem.key and not is_named else ""
             err().print(
-                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.message))
+                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.sentence))
             )
     else:
         err().print(Text.assemble(("error", "bold red"), f": {safe(what)}"))
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     err().print(Text(safe(text)))
 
 
 def say(text: str) -> None:
-    """Text on stdout, line by line as it is."""
+    """Print text on stdout, line by line."""
     out().print(Text("\n".join(map(safe, text.split("\n")))))
 
 
@@ -213,8 +214,8 @@ def json_document(value: Any) -> None:
 
 
 def prepare_streams() -> None:
-    """See to it that printing cannot fail for want of a stream, or of a character in its encoding."""
-    # Python takes UTF-8 in the C locale, whatever the terminal makes of it. ASCII is legible on all of them.
+    """Make sure that printing never fails: neither on a closed stream nor on a character outside the encoding."""
+    # In the C locale Python uses UTF-8, which the terminal may not. ASCII is readable on all terminals.
     plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell (>&-)
@@ -225,7 +226,7 @@ def prepare_streams() -> None:
 
 
 def flushed(code: int) -> int:
-    """Empty the streams now: what fails at the interpreter's exit can no longer be told well, and changes the code."""
+    """Flush the streams now: a failure at the interpreter's exit would print its own message and change the code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -235,7 +236,7 @@ def flushed(code: int) -> int:
 
 
 def drop_output(stream: TextIO | None = None) -> None:
-    """Send what a stream, stdout unless given, still holds to nowhere."""
+    """Discard what a stream (default: stdout) still buffers."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, (stream or sys.stdout).fileno())
     os.close(sink)

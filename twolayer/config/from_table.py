@@ -1,76 +1,128 @@
-"""What a table adds to a config: N, D_in, D_out and the loss."""
+"""What a table adds to a config (N, D_in, D_out and the loss), and the table itself, read once."""
 
 from __future__ import annotations
 
+import time
+import weakref
 from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from twolayer.config import validation, yaml12
-from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES
+from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, Config
 from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem, extra
 from twolayer.tables.options import FileData
 
+if TYPE_CHECKING:
+    from twolayer.tables.dataset import Table
+
+_Files: TypeAlias = list[tuple[int, ...]] | None
+
 
 def which_target(path: str) -> str:
-    """What to say where nobody has said what to predict."""
+    """The message if no target is given."""
     with extra("polars", "data"):
         from twolayer.tables import sources
 
     names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"which column is to be predicted? --target COLUMN, of {shown}"
+    return f"no target is given; choose one by --target COLUMN; the columns are {shown}"
 
 
 def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
-    """The config of a file, with what the file says of it, and the defaults that are for files."""
+    """The config of a file, with the sizes and the loss that the table gives, and the defaults for files."""
     given = set(document.value)
     defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
-    if document.value.get("validation", 0) is None:  # asked to hold nothing out
+    if document.value.get("validation", 0) is None:  # `validation: null`: nothing is held out
         defaults = {key: value for key, value in defaults.items() if key != "patience"}
-    sizes = dict.fromkeys(SIZES, 1)  # until they are known
+    sizes = dict.fromkeys(SIZES, 1)  # until the table is read
     document.value = sizes | defaults | document.value
     for keys in (("data", "path"), ("validation",)):
         _place(document, keys, folder, name)
     resolved = validate(document, name)
+    if "log_every" not in given:
+        document.value["log_every"] = max(1, resolved.config.epochs // 30)  # some thirty rows fit a screen
+        resolved = validate(document, name)
     if not read:
         return resolved
-    with extra("polars", "data"):
-        from twolayer.tables import dataset  # which takes a while
-
     config = resolved.config
     data = cast(FileData, config.data)
-    table = dataset.read(
-        data,
-        FilePath(),
-        validation=config.validation,
-        seed=config.seed,
-        loss=config.loss if "loss" in given else None,
-        dtype=config.dtype,
-    )
+    before = _files(config)
+    table = _read(config, loss=config.loss if "loss" in given else None)
     found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
-            message = f"is {show(document.value[key])}, and {name_of(data.path)} gives {value}; leave it out"
-            document.problems.append(
-                ((key,), Problem(validation.nearest((key,), document) or Origin(name), key, message))
-            )
+            origin = validation.nearest_origin((key,), document) or Origin(name)
+            message = f"is {show(document.value[key])}, but {name_of(data.path)} gives {value}"
+            document.problems.append(((key,), Problem(origin, key, message, "remove it")))
     document.value |= found | {"loss": "mse" if table.columns.classes is None else "cross_entropy"}
     for key in {*found, "loss"} - given:
         document.origins[key,] = Origin(name_of(data.path))
-    return replace(validate(document, name), table=table)
+    resolved = replace(validate(document, name), table=table)
+    _keep(resolved.config, before, table)
+    return resolved
+
+
+# The table that was read last, until it is trained on or its config is freed: one read serves `load_config` and
+# `train`. By the id of the config's `data`, which copies of the config share, with all that the table depends on.
+_kept: dict[int, tuple[object, Table]] = {}
+
+
+def table_of(config: Config) -> Table:
+    """The table that a config trains on: the one that `load_config` has read, unless its files have changed since.
+
+    Raises DataError.
+    """
+    dependencies, table = _kept.pop(id(config.data), (None, None))
+    if table is not None and dependencies == _dependencies(config, _files(config)):
+        return table
+    return _read(config, loss=config.loss)
+
+
+def _read(config: Config, loss: str | None) -> Table:
+    with extra("polars", "data"):
+        from twolayer.tables import dataset  # slow to import
+
+    data = cast(FileData, config.data)
+    return dataset.read(data, validation=config.validation, seed=config.seed, loss=loss, dtype=config.dtype)
+
+
+def _keep(config: Config, before: _Files, table: Table) -> None:
+    """Keep a table; `before` is the state of its files before they were read."""
+    _kept.clear()  # a list of configs must not hold a list of tables
+    if before is not None:
+        _kept[id(config.data)] = (_dependencies(config, before), table)
+        weakref.finalize(config.data, _kept.pop, id(config.data), None)
+
+
+def _dependencies(config: Config, files: _Files) -> object:
+    """All that a table depends on."""
+    return files, config.data.model_dump(), config.validation, config.seed, config.loss, config.dtype
+
+
+def _files(config: Config) -> _Files:
+    """Device, inode, size and times of each file that the config trains on; None if they cannot be relied on."""
+    paths = [cast(FileData, config.data).path, *([config.validation] if isinstance(config.validation, str) else [])]
+    try:
+        found = [FilePath(path).stat() for path in paths]
+    except (OSError, ValueError):  # reading it will say why
+        return None
+    # Time stamps may be as coarse as 2 seconds: a file can change within them and look the same.
+    if time.time_ns() - max(status.st_mtime_ns for status in found) < 2 * 10**9:
+        return None
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found]
 
 
 def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -> None:
-    """A path that the config's file gives starts at that file's folder; one of an option, where the user is."""
+    """Make a path of the config's file relative to that file's folder; one of an option stays as given."""
     *above, last = keys
     holder = document.value
     for key in above:
         holder = holder[key]
     if isinstance(path := holder.get(last), str) and path:
-        origin = validation.nearest(keys, document)
+        origin = validation.nearest_origin(keys, document)
         base = folder if origin is not None and origin.name == name else FilePath()
         holder[last] = str(base / path)
 

@@ -1,4 +1,4 @@
-"""The way to a config: from a YAML file, the environment and the options to one `Config`, or to all that is wrong."""
+"""Loads a config from a YAML file, the environment and options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -21,13 +21,13 @@ from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.files import unreadable
 from twolayer.tables.options import is_table
 
-MAX_BYTES = 2**20  # a config of more than 1 MiB is some other file
+MAX_BYTES = 2**20  # a file over 1 MiB is not a config
 ENVIRONMENT = "TWOLAYER_"
 
 
 @dataclass(frozen=True)
 class Override:
-    """A value that comes over the file's: `path` leads to it, `text` is YAML, `origin` says who gave it."""
+    """A value that replaces the file's: the path of its key, its YAML text, and the name of the variable or option."""
 
     path: Path
     text: str
@@ -37,11 +37,11 @@ class Override:
 def load_config(
     source: str | os.PathLike[str] = "default", *, environment: Mapping[str, str] | None = None, **values: Any
 ) -> Config:
-    """Read a config, by path or by the name of a bundled one.
+    """Load a config, by path or by the name of a bundled one.
 
-    The environment's `TWOLAYER_<KEY>` variables (`os.environ`, unless `environment` is given) come over the
-    file, and keyword arguments over both: `load_config("default", epochs=10)`. Raises ConfigError with every
-    problem at once.
+    `TWOLAYER_<KEY>` variables in `environment` (default: `os.environ`) replace values of the file, and keyword
+    arguments replace both: `load_config("default", epochs=10)`. Raises ConfigError with all problems at once, and
+    DataError for a table that cannot be trained on.
     """
     given = [(Override((key,), "", f"{key}="), value) for key, value in values.items()]
     return resolve(source, environment=environment, values=given).config
@@ -56,11 +56,11 @@ def resolve(
     read: bool = True,
     raw: bytes | None = None,
 ) -> Resolved:
-    """Like `load_config`, for YAML texts as overrides (the command line's), and with the origin of every value.
+    """Like `load_config`, but with YAML texts as overrides (of the command line), and with the origin of every value.
 
-    `source` may be a table, too: then all but the target has its default. A table is read, unless `read` is false, for
-    what the config does not say. `raw` is what the file `source` holds, where that has been read already. Raises
-    ConfigError, and DataError for what is wrong with the table.
+    `source` may also be a table: then everything but the target has its default. Unless `read` is false, the table is
+    read, for the sizes and the loss. `raw` is the content of the file `source`, if it has been read already. Raises
+    ConfigError and DataError.
     """
     if is_table(source):
         name, folder = os.fspath(source), FilePath()
@@ -72,7 +72,7 @@ def resolve(
         name, text, folder = _read(source)
     document = yaml12.parse(text, name)
     if document.value is None and not document.problems:
-        raise ConfigError([Problem(Origin(name), "", "is empty; a config is a list of `key: value` lines")])
+        raise ConfigError([Problem(Origin(name), "", "is empty", "a config is a list of `key: value` lines")])
     if not isinstance(document.value, dict):
         raise ConfigError(
             [Problem(document.origins[()], "", f"must be a mapping (`key: value` lines), not {show(document.value)}")]
@@ -90,7 +90,7 @@ def resolve(
 
 
 def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
-    """The name that stands in messages, the text, and the folder that its paths start at. Raises ConfigError."""
+    """The name for messages, the text, and the folder that paths are relative to. Raises ConfigError."""
     configs = bundled()
     name = os.fspath(source)
     if isinstance(source, str) and name in configs:  # "./default" and Path("default") are files of that name
@@ -102,7 +102,7 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
         return ConfigError([Problem(Origin(name), "", message)])
 
     try:
-        with path.open("rb") as file:  # never the whole: it may be /dev/zero
+        with path.open("rb") as file:  # not all of it: it may be /dev/zero
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         near = difflib.get_close_matches(name, configs, n=1)
@@ -113,12 +113,12 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
     except (OSError, ValueError) as error:
         raise refuse(unreadable(error)) from None
     if len(raw) > MAX_BYTES:
-        raise refuse("is over 1 MiB, which no config is")
+        raise refuse("is over 1 MiB; a config is smaller")
     return name, _decoded(name, raw), path.parent
 
 
 def _decoded(name: str, raw: bytes) -> str:
-    """The text of a config's file. Raises ConfigError."""
+    """The text of a config file. Raises ConfigError."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return raw.decode()
@@ -132,33 +132,33 @@ def _decoded(name: str, raw: bytes) -> str:
 def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Iterator[Override]:
     keys = {ENVIRONMENT + key.upper(): key for key in KEYS}
     for name in sorted(variables):
-        if name in keys and variables[name]:  # an empty variable is as good as none
+        if name in keys and variables[name]:  # an empty variable counts as unset
             yield Override((keys[name],), variables[name], name)
         elif name not in keys and name.startswith(ENVIRONMENT):
-            near = validation.meant(name.removeprefix(ENVIRONMENT), KEYS)
-            hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys there are"
-            document.problems.append(((name,), Problem(Origin(name), "", f"names no key; {hint}")))
+            near = validation.nearest_name(name.removeprefix(ENVIRONMENT), KEYS)
+            hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys"
+            document.problems.append(((name,), Problem(Origin(name), "", "is not the name of a key", hint)))
 
 
 def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)
     except ConfigError as error:
-        found = [Problem(Origin(layer.origin), problem.key, problem.message) for problem in error.problems]
+        found = [replace(problem, origin=Origin(layer.origin)) for problem in error.problems]
         document.problems += [(layer.path, problem) for problem in found]
         return None
     for path, problem in parsed.problems:
         key = ".".join(map(str, layer.path + path))
-        document.problems.append((layer.path + path, Problem(Origin(layer.origin), key, problem.message)))
+        document.problems.append((layer.path + path, replace(problem, origin=Origin(layer.origin), key=key)))
     return parsed.value
 
 
 def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
-    """Set the value at a path, and forget the origins of all that it replaces."""
+    """Set the value at a path, and remove the origins of everything that it replaces."""
     if len(layer.path) > 1 and (layer.path[0] != "data" or len(layer.path) > 2 or not layer.path[1]):
         shown = ".".join(map(str, layer.path))[:80]
-        message = "unknown key; `twolayer check` shows all there are"
-        document.problems.append((layer.path, Problem(Origin(layer.origin), shown, message)))
+        problem = Problem(Origin(layer.origin), shown, "unknown key", "`twolayer check` shows all keys")
+        document.problems.append((layer.path, problem))
         return
     target: Any = document.value
     for key in layer.path[:-1]:
@@ -172,7 +172,7 @@ def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
         for path in [path for path in origins if path[:depth] == layer.path]:
             del origins[path]
         origins[layer.path] = Origin(layer.origin)
-    # What the file got wrong at this place no longer counts.
+    # Problems of the value that was replaced no longer count.
     document.problems[:] = [
         (path, problem)
         for path, problem in document.problems

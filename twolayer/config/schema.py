@@ -1,4 +1,4 @@
-"""What a config is: its keys, what each may be, and what it means."""
+"""The config: its keys, their types and defaults, and the JSON schema."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from twolayer.tables.options import FileData, Frozen
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
 _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
 
-_MOST_WEIGHTS = 19_000  # what the reader of configs takes, less all other keys: a run's config must be readable again
+_MAX_WEIGHTS = 19_000  # yaml12.MAX_VALUES less all other keys: the config of a run must be readable again
 
-SIZES = ("N", "D_in", "D_out")  # what a table says of a config
-# What a config of a file may leave out, and what it has then. What they are worth: docs/your-data.md.
+SIZES = ("N", "D_in", "D_out")  # a table gives these
+# Defaults for a config that trains on a file. How good they are: docs/your-data.md.
 FILE_DEFAULTS = {
     "H": 150,
     "lr": "auto",
@@ -28,11 +28,11 @@ FILE_DEFAULTS = {
     "batch_size": 64,
     "validation": 0.05,
 }
-PATIENCE = 30  # where `epochs` is left out, too
+PATIENCE = 30  # the default for a file if `epochs` is not given either
 
 
 def _whole(value: object) -> object:
-    """1e4 and 8.0 are whole numbers, as for JSON Schema."""
+    """1e4 and 8.0 are whole numbers, as in JSON Schema."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -43,7 +43,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RandomData(Frozen):
-    """x and y are both standard normal, as in the rTorch book: there is nothing to learn but the rows themselves."""
+    """x and y are both standard normal, as in the rTorch book: the network can only memorise the rows."""
 
     source: Literal["random"]
 
@@ -53,7 +53,7 @@ class LinearData(Frozen):
 
     source: Literal["linear"]
     weights: list[Finite] | list[list[Finite]] = Field(
-        description="what each input counts for: D_in numbers, or D_out lists of them"
+        description="the true weights: D_in numbers, or D_out lists of D_in numbers"
     )
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="the standard deviation of the normal noise on y"
@@ -61,7 +61,7 @@ class LinearData(Frozen):
 
     @property
     def rows(self) -> list[list[float]]:
-        """The weights as D_out lists, also where they were given as one list of numbers."""
+        """The weights as D_out lists, also if they were given as one list of numbers."""
         return [row for row in self.weights if isinstance(row, list)] or [
             [weight for weight in self.weights if not isinstance(weight, list)]
         ]
@@ -70,63 +70,69 @@ class LinearData(Frozen):
 class Config(Frozen):
     """Everything a training depends on.
 
-    Frozen: `load_config(path, key=value)` gives a changed one, checked. Raises pydantic's ValidationError when made by
-    hand from wrong values.
+    Frozen: `load_config(path, key=value)` returns a changed config, validated. `Config(...)` itself raises pydantic's
+    ValidationError for wrong values.
     """
 
-    N: Count = Field(description="rows of data; of a file those that are trained on")
+    N: Count = Field(description="rows of data; with a file, those that are trained on")
     D_in: Count = Field(description="inputs, the columns of x")
     H: Count = Field(description="hidden units")
     D_out: Count = Field(description="outputs, the columns of y")
     lr: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="the step of gradient descent: p <- p - lr * gradient; `auto` follows the curvature"
+        description="learning rate: p <- p - lr * gradient; `auto` follows the curvature of the loss"
     )
-    epochs: Count = Field(description="passes over the data; each is one iteration, unless there is a batch_size")
-    seed: Seed = Field(default=0, description="seed of the random data and of the initial weights")
+    epochs: Count = Field(description="passes over the data; without a batch_size each is one iteration")
+    seed: Seed = Field(
+        default=0, description="seed of random data, of initial weights, and of the split and order of rows"
+    )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?)$")] = Field(
         default="cpu",
-        description="where to compute; `auto` takes the first of cuda, mps and cpu that is there",
+        description="where to compute; `auto` uses the first of cuda, mps and cpu that is available",
     )
     data: Annotated[RandomData | LinearData | FileData, Field(discriminator="source")] = Field(
-        default=RandomData(source="random"), description="where x and y come from"
+        default=RandomData(source="random"), description="the source of x and y"
     )
     init: Literal["default", "normal"] = Field(
         default="default", description="initial weights: nn.Linear's own, or standard normal with zero biases"
     )
     loss: Literal["mse", "cross_entropy"] = Field(
-        default="mse", description="the squared error of every output, or the cross entropy of classes"
+        default="mse", description="the squared error, or the cross entropy of classes"
     )
     reduction: Literal["sum", "mean"] = Field(
-        default="sum", description="of the loss, over the elements of y, or the rows for classes; the book's is `sum`"
+        default="sum",
+        description="how the loss is combined: over the elements of y, for classes over the rows; `sum` as in the book",
     )
     batch_size: Count | None = Field(
-        default=None, description="rows to an update, or so; all of them, unless given: plain gradient descent"
+        default=None, description="batch size, approximate; default: all rows (plain gradient descent)"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="rows of a file to hold out: a part of it, drawn with `seed`, or another file's path"
+        default=None,
+        description="rows of a file to hold out: a part of them, drawn with `seed`; or another file",
     )
     patience: Count | None = Field(
-        default=None, description="epochs without a better validation loss to stop after; the best weights are kept"
+        default=None,
+        description="stop after this number of epochs without a better validation loss, and keep the best weights",
     )
-    dtype: Literal["float32", "float64"] = Field(default="float32", description="what is computed in")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="floating-point type of the training")
     engine: Literal["auto", "autograd", "manual", "fused"] = Field(
-        default="auto", description="who computes: autograd, its backward by hand, or the fewest operations"
+        default="auto",
+        description="how gradients are computed: autograd, by hand, or with the fewest operations",
     )
     form: Literal["auto", "primal", "dual"] = Field(
-        default="auto", description="of the fused engine; `auto` takes the one with fewer operations"
+        default="auto", description="form of the fused engine; `auto` uses the one with fewer operations"
     )
     threads: Literal["auto"] | Threads = Field(
         default="auto",
-        description="CPU threads; `auto` takes as many as there is work for, at most all cores",
+        description="CPU threads; `auto` uses as many as the sizes are worth, at most all cores",
     )
     precision: Literal["full", "tf32"] = Field(
         default="full",
-        description="of float32 matrix products on CUDA; `tf32` takes 10 of the 23 bits of what is multiplied",
+        description="precision of float32 matrix products on CUDA; `tf32` uses 10 of the 23 bits of each factor",
     )
     cuda_graph: bool = Field(
-        default=True, description="on CUDA the fused engine launches its kernels as a graph; the losses are the same"
+        default=True, description="on CUDA, the fused engine launches its kernels as a graph; the losses are the same"
     )
-    log_every: Count = Field(default=1, description="the rows that are printed: every so many iterations")
+    log_every: Count = Field(default=1, description="print the loss every n iterations (with batches: epochs)")
 
     @property
     def step(self) -> float:
@@ -137,12 +143,12 @@ class Config(Frozen):
 
     @property
     def unit(self) -> str:
-        """What a row of the history is: an iteration; with batches an epoch."""
+        """What a row of the history stands for: an iteration; with batches an epoch."""
         return "epoch" if self.batch_size is not None else "iteration"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the history: the unit, the loss, and what else there is to tell of a row."""
+        """The columns of the history: the unit, the loss, and whatever else this config records."""
         scores = ("loss", "accuracy") if self.loss == "cross_entropy" else ("loss",)
         validated = [f"val_{score}" for score in scores] if self.validation is not None else []
         return (self.unit, *scores, *validated, *(["lr"] if self.lr == "auto" else []))
@@ -154,7 +160,7 @@ class Config(Frozen):
 
     @property
     def engine_name(self) -> str:
-        """The engine, and the form where it has one: `fused (dual)`."""
+        """The engine, with its form if it has one: `fused (dual)`."""
         return f"{self.engine} ({self.form})" if self.engine == "fused" else self.engine
 
     @model_validator(mode="after")
@@ -165,39 +171,39 @@ class Config(Frozen):
         return self
 
     def _conflicts(self) -> Iterator[tuple[str, str]]:
-        """The keys that are right by themselves and wrong together with others, and what is wrong."""
+        """Keys whose values are valid alone but not together with others, and what is wrong."""
         if isinstance(self.data, LinearData):
             rows = self.data.rows
             lengths = sorted({len(row) for row in rows})
             if (len(rows), *lengths) != (self.D_out, self.D_in):
                 shape = f"{len(rows)} x {' or '.join(map(str, lengths))}"
                 yield "data.weights", f"must be D_out x D_in = {self.D_out} x {self.D_in} numbers, not {shape}"
-            elif sum(len(row) + 1 for row in rows) > _MOST_WEIGHTS:
-                yield "data.weights", f"must be at most {_MOST_WEIGHTS} numbers and lists; for more, train on a file"
+            elif sum(len(row) + 1 for row in rows) > _MAX_WEIGHTS:
+                yield "data.weights", f"must be at most {_MAX_WEIGHTS} numbers and lists; for more, train on a file"
         if not isinstance(self.data, FileData):
             if self.loss == "cross_entropy":
-                yield "loss", "cross_entropy goes with classes, which come from a file (data.source: file)"
+                yield "loss", "cross_entropy requires classes, from a file (data.source: file)"
             if self.validation is not None:
-                yield "validation", "goes with rows from a file (data.source: file)"
+                yield "validation", "requires a file (data.source: file)"
         if self.patience is not None and self.validation is None:
-            yield "patience", "goes with a validation set; set `validation`, such as 0.1"
+            yield "patience", "requires a validation set; set `validation`, such as 0.1"
         if self.form == "dual":
             for key in ("batch_size", "validation"):
                 if getattr(self, key) is not None:
-                    yield "form", f"dual goes with all rows at once and no validation, and {key} is given"
+                    yield "form", f"dual requires all rows at once and no validation, but {key} is set"
         if self.dtype == "float64" and self.device == "mps":
-            yield "dtype", "float64 is not to be had on mps; take float32, or another device"
+            yield "dtype", "float64 is not available on MPS; use float32 or another device"
         if self.form != "auto" and self.engine in ("autograd", "manual"):
-            yield "form", f"{self.form} goes with the fused engine only, and the engine is {self.engine}"
+            yield "form", f"{self.form} requires the fused engine, but the engine is {self.engine}"
         elif self.form != "auto" and self.device == "mps":
-            yield "form", f"{self.form} goes with the fused engine, which is not to be had on mps"
+            yield "form", f"{self.form} requires the fused engine, which is not available on MPS"
         if self.engine == "fused" and self.device == "mps":
-            yield "engine", "fused is not to be had on mps; take auto, or another device"
+            yield "engine", "fused is not available on MPS; use auto or another device"
         if self.precision == "tf32" and self.dtype == "float64":
-            yield "precision", "tf32 goes with dtype float32, and the dtype is float64"
+            yield "precision", "tf32 requires dtype float32, but the dtype is float64"
         smallest, largest = _RANGE[self.dtype]
         if self.lr != "auto" and not smallest <= self.lr <= largest:
-            yield "lr", f"{self.lr:g} is out of the range of {self.dtype}"
+            yield "lr", f"{self.lr:g} is outside the range of {self.dtype}"
 
 
 KEYS = tuple(Config.model_fields)
@@ -205,7 +211,7 @@ SOURCES: dict[str, type[BaseModel]] = {"random": RandomData, "linear": LinearDat
 
 
 def flat(config: Config) -> Iterator[tuple[str, Any]]:
-    """Every key and its value, in the order of the model; those inside `data` as `data.<key>`."""
+    """Every key with its value, in the order of `Config`; those inside `data` as `data.<key>`."""
     for key, value in config:
         if isinstance(value, BaseModel):
             yield from ((f"{key}.{inner}", item) for inner, item in value)
@@ -214,7 +220,7 @@ def flat(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def settled(config: Config) -> Config:
-    """The config with paths that hold wherever it is read again."""
+    """The config with absolute paths, so that it can be loaded from anywhere."""
     if not isinstance(config.data, FileData):
         return config
     changed: dict[str, Any] = {"data": config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})}
@@ -224,14 +230,14 @@ def settled(config: Config) -> Config:
 
 
 def document(config: Config) -> str:
-    """The config as a YAML file: a key a line, its value as JSON, which is YAML too."""
+    """The config as the text of a YAML file: one line per key, its value as JSON, which is YAML as well."""
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.model_dump().items())
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a config file, by which editors complete and check one."""
+    """The JSON schema of a config file, with which editors complete and check it."""
     own = Config.model_json_schema()
-    # A file gives the sizes, and what else is required otherwise has a default for files.
+    # A file gives the sizes, and the other required keys have defaults for files.
     file = {"properties": {"data": {"properties": {"source": {"const": "file"}}, "required": ["source"]}}}
     required = {"if": file | {"required": ["data"]}, "else": {"required": own.pop("required")}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | own | required

@@ -1,4 +1,4 @@
-"""Turns a document into a Config, or raises every problem in words."""
+"""Validates a document: returns a Config, or raises every problem in words."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ ALLOWED = {
     "data.weights": "a list of numbers, or of such lists",
     "data.noise": "a number, 0 or more",
     "data.path": "the path of a file",
-    "data.target": "the name of a column, or a list of them",
-    "data.inputs": "a list of columns' names",
-    "data.exclude": "a list of columns' names",
+    "data.target": "the name of a column, or a list of names",
+    "data.inputs": "a list of column names",
+    "data.exclude": "a list of column names",
     "data.missing": "refuse or mean",
     "data.scale": "true or false",
     "data.separator": 'auto, ",", ";", "\\t" or "|"',
@@ -47,7 +47,7 @@ ALLOWED = {
     "loss": "mse or cross_entropy",
     "reduction": "sum or mean",
     "batch_size": _COUNT,
-    "validation": "a part between 0 and 1, or the path of a file",
+    "validation": "a number between 0 and 1, or the path of a file",
     "patience": _COUNT,
     "dtype": "float32 or float64",
     "engine": "auto, autograd, manual or fused",
@@ -61,7 +61,7 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config, the name of its file, the origin of every value in it, by dotted key, and the table it trains on."""
+    """A config, the name of its file, the origin of every value by dotted key, and the table it trains on."""
 
     config: Config
     name: str
@@ -70,7 +70,7 @@ class Resolved:
 
 
 def validate(document: yaml12.Document, name: str) -> Resolved:
-    """The config that a document describes. Raises ConfigError with all that is wrong with it."""
+    """Validate a document. Raises ConfigError with everything that is wrong with it."""
     found = dict(document.problems)
     given = set(document.value)
     strange = [key for key in document.value if key not in KEYS]
@@ -79,25 +79,25 @@ def validate(document: yaml12.Document, name: str) -> Resolved:
     try:
         config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        intended = {meant(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
-        for path, problem in (item for details in error.errors() for item in in_our_words(details, document, name)):
+        intended = {nearest_name(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
+        for path, problem in (item for details in error.errors() for item in explained(details, document, name)):
             if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
                 found[path] = problem
     if found:
-        listed = sorted(found.values(), key=lambda problem: order(problem, name))
+        listed = sorted(found.values(), key=lambda problem: sort_key(problem, name))
         if (more := len(listed) - MAX_PROBLEMS) > 0:
             listed[MAX_PROBLEMS:] = [Problem(Origin(name), "", f"and {more} more problems")]
         raise ConfigError(listed)
     return Resolved(config, name, _by_key(config, document))
 
 
-def order(problem: Problem, name: str) -> tuple[int, int, int]:
-    """By line and column; then the variables and options; then what is missing from the file."""
+def sort_key(problem: Problem, name: str) -> tuple[int, int, int]:
+    """For sorting: by line and column; then variables and options; then what is missing in the file."""
     origin = problem.origin
     return (0 if origin.line else 2 if origin.name == name else 1), origin.line, origin.column
 
 
-def nearest(path: Path, document: yaml12.Document) -> Origin | None:
+def nearest_origin(path: Path, document: yaml12.Document) -> Origin | None:
     """The origin of the value at a path, or of the innermost one around it that has one."""
     for length in range(len(path), 0, -1):
         if origin := document.origins.get(path[:length]):
@@ -105,49 +105,48 @@ def nearest(path: Path, document: yaml12.Document) -> Origin | None:
     return None
 
 
-def in_our_words(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
+def explained(details: ErrorDetails, document: yaml12.Document, name: str) -> Iterator[tuple[Path, Problem]]:
     """One of pydantic's errors in our words: the key, what is allowed, what was given, and where."""
     kind, value = details["type"], document.value
     if kind == "conflicts":
         for key, message in details["ctx"]["conflicts"]:
             path = tuple(key.split("."))
-            yield path, Problem(nearest(path, document) or Origin(name), key, message)
+            yield path, Problem(nearest_origin(path, document) or Origin(name), key, message)
         return
     location = (*details["loc"], "source") if kind.startswith("union_tag") else details["loc"]
     path = ()
-    for step in location:  # names of union members stand in there as well; they are no part of the way
-        if isinstance(value, dict) and step in value:
-            value, path = value[step], (*path, step)
+    for key in location:  # it also contains names of union members, which are not part of the path
+        if isinstance(value, dict) and key in value:
+            value, path = value[key], (*path, key)
     if kind in ("missing", "union_tag_not_found"):
         path = (*path, location[-1])
         message = f"is missing; it must be {ALLOWED['.'.join(map(str, path))]}"
         source = document.origins.get((*path[:-1], "source")) if len(path) > 1 else None
-        yield path, Problem(source or nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
+        yield path, Problem(source or nearest_origin(path, document) or Origin(name), ".".join(map(str, path)), message)
         return
     if kind == "extra_forbidden":
         yield path, unknown(document, name, path)
         return
     message = f"must be {ALLOWED['.'.join(map(str, path))]}, not {show(value)}"
-    if isinstance(value, str) and type(_number(value)) in (int, float):
-        message += "; leave the quotes out"
-    yield path, Problem(nearest(path, document) or Origin(name), ".".join(map(str, path)), message)
+    hint = "remove the quotes" if isinstance(value, str) and type(_number(value)) in (int, float) else ""
+    yield path, Problem(nearest_origin(path, document) or Origin(name), ".".join(map(str, path)), message, hint)
 
 
 def unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
-    """A key that is not known there, with the one that was perhaps meant."""
+    """An unknown key, with the known one that is nearest to it."""
     *inside, key = map(str, path)
-    origin = document.key_origins.get(path) or nearest(path, document) or Origin(name)
+    origin = document.key_origins.get(path) or nearest_origin(path, document) or Origin(name)
     shown = ".".join([*inside, key[:80]])
     if inside and f"data.{key}" in ALLOWED:  # a key of another source
         (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
         given = document.value["data"]["source"]
-        return Problem(origin, shown, f"goes with source: {source} only, and the source is {given}")
-    near = meant(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
-    hint = f"did you mean {near}?" if near else "`twolayer check` shows all there are"
-    return Problem(origin, shown, f"unknown key; {hint}")
+        return Problem(origin, shown, f"requires source: {source}, but the source is {given}")
+    near = nearest_name(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
+    hint = f"did you mean {near}?" if near else "`twolayer check` shows all keys"
+    return Problem(origin, shown, "unknown key", hint)
 
 
-def meant(key: str, names: Sequence[str]) -> str | None:
+def nearest_name(key: str, names: Sequence[str]) -> str | None:
     """The known name nearest to a key."""
     lowered = {known.lower(): known for known in names}
     near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
@@ -166,21 +165,21 @@ def _by_key(config: Config, document: yaml12.Document) -> dict[str, Origin]:
     for key, _ in flat(config):
         path = tuple(key.split("."))
         set_here = path in document.origins or ((path[0],) in document.origins and _has(document.value, path))
-        origin = nearest(path, document) if set_here else None
+        origin = nearest_origin(path, document) if set_here else None
         origins[key] = origin or Origin("default")
     return origins
 
 
 def _has(value: Any, path: Path) -> bool:
-    for step in path:
-        if not isinstance(value, dict) or step not in value:
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
             return False
-        value = value[step]
+        value = value[key]
     return True
 
 
 def show(value: Any) -> str:
-    """A value as YAML writes it, on one line, cut where it grows long."""
+    """A value as YAML writes it, on one line of at most 60 characters."""
     text = _flow(value, depth=0)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -196,7 +195,7 @@ def _flow(value: Any, depth: int) -> str:
         case float() if math.isinf(value):
             return ".inf" if value > 0 else "-.inf"
         case int() if abs(value) >= 10**20:
-            return f"a number of {int(math.log10(abs(value))) + 1} digits or so"
+            return f"a number of about {int(math.log10(abs(value))) + 1} digits"
         case str():
             return repr(value[:100])
         case list() | tuple() | dict() if depth > 2:

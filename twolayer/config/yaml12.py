@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 (core schema) into plain values that remember the line and column they stood at.
+"""Reads YAML 1.2 (core schema) into plain values, each with its line and column.
 
 PyYAML parses; the values are composed here from its events, because its own loaders follow YAML 1.1 (where
 `010` is eight, `yes` is true and `1e-4` is a string), expand aliases, and recurse without a bound.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ MAX_DEPTH = 32
 MAX_KEYS = 1000  # in one mapping
 MAX_VALUES = 20_000  # in all; the weights of linear data may be many
 MAX_DIGITS = 4300  # what Python itself converts from decimal
-MAX_PROBLEMS = 20  # past this many, a file is not nearly right, and the rest would only bury the first ones
+MAX_PROBLEMS = 20  # more would only hide the first ones
 
 Path = tuple[str | int, ...]  # the keys and indices that lead from the top to a value
 
@@ -38,10 +39,12 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _INF, _NAN = re.compile(r"[-+]?\.(?:inf|Inf|INF)"), re.compile(r"\.(?:nan|NaN|NAN)")
 
 
-# What libyaml says of the two commonest slips, and what a person would.
+# What libyaml says about the two most frequent mistakes, and what we say.
 _IN_OTHER_WORDS = {
     "could not find expected ':'": "`key: value` is expected here; is there a space after the colon?",
-    "mapping values are not allowed in this context": "a key cannot stand here; is the line indented as the one above?",
+    "mapping values are not allowed in this context": (
+        "a key is not allowed here; is the line indented like the one above?"
+    ),
 }
 
 
@@ -58,10 +61,10 @@ class Document:
 def parse(text: str, name: str, *, lines: bool = True) -> Document:
     """Parse one YAML document.
 
-    `name` stands in every origin; `lines=False` leaves lines and columns out (a variable, an option).
-    What is wrong with single values (a key given twice, a number of 5000 digits) goes into
-    `Document.problems`; what is no YAML, and the parts of YAML that no config needs (anchors, aliases, merge
-    keys, tags, deep nesting), raises `ConfigError`.
+    `name` is the name in every origin; with `lines=False` (a variable, an option) they have no line and column.
+    Problems of single values (a key given twice, a number of 5000 digits) are added to `Document.problems`. Invalid
+    YAML, and the parts of YAML that no config needs (anchors, aliases, merge keys, tags, deep nesting), raise
+    ConfigError.
     """
     if found := _NOT_PRINTABLE.search(text):
         before = _LINE_BREAK.split(text[: found.start()])
@@ -98,10 +101,10 @@ def _fatal(origin: Origin, message: str) -> ConfigError:
 
 
 class _Composer:
-    """Builds one `Document` from a stream of events, which it pulls one at a time and never looks ahead."""
+    """Builds one `Document` from a stream of events, which it takes one at a time, without looking ahead."""
 
     def __init__(self, text: str, name: str, lines: bool) -> None:
-        self.name, self.lines, self.result = name, lines, Document()
+        self.text, self.name, self.lines, self.result = text, name, lines, Document()
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
 
     def document(self) -> Document:
@@ -115,6 +118,8 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 raise _fatal(self.origin(event), "a second document starts here; a config is one document")
         except yaml.MarkedYAMLError as error:
+            if (place := self.too_deep(error.problem_mark)) is not None:
+                raise self.nested(place) from None
             if error.problem in _IN_OTHER_WORDS:
                 raise _fatal(
                     self.mark(error.context_mark or error.problem_mark), _IN_OTHER_WORDS[error.problem]
@@ -140,33 +145,53 @@ class _Composer:
             raise ConfigError([problem for _, problem in self.result.problems])
 
     def compose(self, event: Any, path: Path) -> Any:
-        """The value that starts with `event`, with all that belongs to it taken from the stream."""
-        # Nothing at all (`H:`) is found only at the next word: it stands where its key does.
+        """The value that starts with `event`; all of its events are taken from the stream."""
+        # The parser places an empty value (`H:`) at the next word; we place it at its key.
         nothing = isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
         own = self.origin(event)
         if len(self.result.origins) > MAX_VALUES:
-            raise _fatal(own, f"over {MAX_VALUES} values, which no config has")
+            raise _fatal(own, f"over {MAX_VALUES} values; a config has fewer")
         self.result.origins[path] = self.result.key_origins.get(path, own) if nothing else own
         self.refuse_references(event)
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path)
         if len(path) >= MAX_DEPTH:
-            raise _fatal(self.origin(event), f"nested more than {MAX_DEPTH} deep")
+            raise self.nested(event.start_mark)
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(path)
         return self.mapping(path)
 
+    def too_deep(self, end: Any) -> Any:
+        """The mark of the first value before the mark `end` that is nested too deep; None if there is none.
+
+        The scanner of libyaml runs ahead of its events, and newer ones have a limit of their own: the text up to their
+        error has to be looked at for ours.
+        """
+        depth = 0
+        with suppress(yaml.YAMLError):
+            for event in yaml.parse(self.text[: end.index] if end is not None else self.text, Loader=_Loader):
+                if isinstance(event, yaml.CollectionStartEvent):
+                    depth += 1
+                    if depth > MAX_DEPTH:
+                        return event.start_mark
+                elif isinstance(event, yaml.CollectionEndEvent):
+                    depth -= 1
+        return None
+
+    def nested(self, mark: Any) -> ConfigError:
+        return _fatal(self.mark(mark), f"nested more than {MAX_DEPTH} deep")
+
     def refuse_references(self, event: Any) -> None:
-        """Anchors and aliases, by which a kilobyte can stand for a terabyte, and tags, which name types."""
+        """Refuse anchors and aliases, with which a kilobyte can stand for a terabyte, and tags, which name types."""
         if event.anchor is not None:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             message = f"anchors and aliases ({sign}{event.anchor}) are not supported; write the value out"
             raise _fatal(self.origin(event), message)
         if getattr(event, "tag", None) is not None:
-            raise _fatal(self.origin(event), f"tags ({event.tag}) are not supported; write the value alone")
+            raise _fatal(self.origin(event), f"tags ({event.tag}) are not supported; write only the value")
 
     def scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
-        if event.style:  # quoted, literal or folded: text, whatever it looks like
+        if event.style:  # quoted, literal or folded: always text
             return event.value
         try:
             return resolve(event.value)
@@ -188,7 +213,7 @@ class _Composer:
                 raise _fatal(self.origin(event), "a key must be a plain word")
             key, at = event.value, (*path, event.value)
             if len(items) >= MAX_KEYS:
-                raise _fatal(self.origin(event), f"over {MAX_KEYS} keys, which no config has")
+                raise _fatal(self.origin(event), f"over {MAX_KEYS} keys; a config has fewer")
             if key == "<<" and not event.style:
                 raise _fatal(self.origin(event), "merge keys are not supported; write the keys out")
             if key in items:

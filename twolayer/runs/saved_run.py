@@ -190,7 +190,7 @@ def load_config(path: Path, digests: object) -> Config:
     try:
         config = loading.resolve(str(file.absolute()), environment={}, read=False, raw=raw).config
     except ConfigError as error:
-        raise RunError(f"is not valid: {error.problems[0].message}", path=file) from None
+        raise RunError(f"is not valid: {error.problems[0].sentence}", path=file) from None
     if isinstance(digests, list) and digest(raw) not in digests:
         raise RunError("was changed after the training started", path=file)
     return config

@@ -1,4 +1,4 @@
-"""Files of arrays as frames, with nothing believed of what their headers claim. Never imports torch."""
+"""npy, npz and safetensors files -> frames; their headers are checked against the size of the file."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _DAMAGE = (zlib.error, zipfile.BadZipFile, SafetensorError)
-_MOST_COLUMNS = 200_000  # each is made one by one
+_MAX_COLUMNS = 200_000  # each is made one by one
 _ENCRYPTED = 1  # among a zip member's flags
 
 
 def frames(path: Path, suffix: str, check_memory: Callable[[int], None]) -> dict[str, pl.DataFrame]:
-    """The columns of each array, by its name, "" for that of an .npy. Raises ValueError, and OSError.
+    """The columns of each array, by its name ("" in an .npy). Raises ValueError and OSError.
 
-    `check_memory` is called with the bytes that they take, before any of them is taken; it may raise.
+    `check_memory` is called with the number of bytes that they need, before any is allocated; it may raise.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # numpy has some for headers that are odd
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of unusual headers
             arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path, check_memory)
         _check_shapes(arrays)
         return {key: _as_frame(key, array) for key, array in arrays.items()}
@@ -38,24 +38,24 @@ def frames(path: Path, suffix: str, check_memory: Callable[[int], None]) -> dict
 
 
 def _check_shapes(arrays: dict[str, Array]) -> None:
-    """Raise ValueError where the arrays are no columns of numbers, or so many that to make them takes minutes."""
+    """Raise ValueError if the arrays are not columns of numbers, or are so many that creating them takes minutes."""
     if not arrays:
         raise ValueError("it holds no arrays")
     for key, array in arrays.items():
         what = f"the array {key}" if key else "the array"
         if array.dtype.kind not in "biufUM":
-            raise ValueError(f"{what} holds {array.dtype}, not numbers")
+            raise ValueError(f"{what} has the dtype {array.dtype}, not numbers")
         if array.ndim not in (1, 2):
-            raise ValueError(f"{what} has the shape {array.shape}, and must have rows, or rows and columns")
+            raise ValueError(f"{what} has the shape {array.shape}; it must be 1-D (rows) or 2-D (rows, columns)")
         if not array.size:
             raise ValueError(f"{what} is empty: its shape is {array.shape}")
     columns = sum(array.shape[1] if array.ndim == 2 else 1 for array in arrays.values())
-    if columns > _MOST_COLUMNS:
-        raise ValueError(f"it has {columns} columns, more than {_MOST_COLUMNS}")
+    if columns > _MAX_COLUMNS:
+        raise ValueError(f"it has {columns} columns, more than {_MAX_COLUMNS}")
 
 
 def _as_frame(key: str, array: Array) -> pl.DataFrame:
-    """An array's columns: its own name where it is 1-D, `name.0`, `name.1`, ... where it is 2-D."""
+    """The columns of an array: `name` if it is 1-D, `name.0`, `name.1`, ... if it is 2-D."""
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         array = array.astype("float32" if array.dtype.itemsize < 4 else "float64")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -80,7 +80,7 @@ def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
             if member.flag_bits & _ENCRYPTED:
                 raise ValueError(f"{member.filename} is encrypted")
             if member.compress_size > size or member.file_size > DEFLATED * (member.compress_size + 1):
-                raise ValueError(f"{member.filename} claims more than the file holds")
+                raise ValueError(f"{member.filename}: its size is larger than the file can hold")
             with archive.open(member) as file:
                 _check_npy(file, member.file_size)
         check_memory(2 * sum(member.file_size for member in archive.infolist()))  # the arrays, and their columns
@@ -89,22 +89,22 @@ def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
 
 
 def _check_npy(file: IO[bytes], size: int) -> None:
-    """Raise ValueError where the header claims another size than there is: nothing is allocated for it."""
+    """Raise ValueError if the header gives another size than the file has: nothing is allocated for it."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file)
     except OSError:
         raise
-    except Exception:  # noqa: BLE001 the header is Python, and whatever Python's parser raises comes out
+    except Exception:  # noqa: BLE001 the header is Python source, and its parser may raise anything
         raise ValueError("its header is damaged") from None
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never read: save numbers")
+        raise ValueError("it holds Python objects, which are never read; save numbers")
     claimed, there = dtype.itemsize, size - file.tell()
     for length in shape:
         claimed *= length
     if claimed != there:
-        raise ValueError(f"its header claims {claimed} bytes of numbers, and there are {there}")
+        raise ValueError(f"its header gives {claimed} bytes of numbers, and the file has {there}")
 
 
 def _safetensors(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:

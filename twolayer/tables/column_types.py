@@ -1,4 +1,4 @@
-"""What a table's columns are, and all that keeps it from being trained on. Never imports torch."""
+"""The columns of a table: which are inputs and targets, their types, and what keeps them from being trained on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.errors import DataError
-from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped
+from twolayer.errors import TableError
+from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped, subject
 from twolayer.tables.features import FLAT, Kind
 from twolayer.tables.sources import Source
 
-MOST_CATEGORIES = 1000
-NEARLY_CONSTANT = f"too much the same in every row (it differs by less than {FLAT:g} of its size); subtract a constant"
-_FEW = 20  # rows, of which each may have its own text
-_TOLD = 20  # problems
+MAX_CATEGORIES = 1000
+NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
+_FEW = 20  # rows; of so few rows each may have its own text
+_SHOWN = 20  # problems
+_PLURALS = {"is": "are", "holds": "hold", "looks": "look", "it": "them"}  # words of a reason, there in braces
 _COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?\d+$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
@@ -30,9 +31,10 @@ Number: TypeAlias = int | float | Decimal
 
 @dataclass(frozen=True)
 class Survey:
-    """A table's columns: `frame` with text that is numbers made so, the inputs' kinds, who misses values, the classes.
+    """A table's columns: `frame` (text of numbers converted), the kind of each input, and the classes of the target.
 
-    `problems` are what keeps it from being trained on, each a sentence; `refused` are the columns that none may hold.
+    `missing` are the columns with missing values. `problems` is what keeps the table from being trained on, each a
+    sentence; `refused` are the columns that cannot be used at all.
     """
 
     frame: pl.DataFrame
@@ -47,9 +49,9 @@ class Survey:
 def select_columns(
     source: Source, target: Sequence[str], inputs: Sequence[str] | None, exclude: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """The columns to predict from and those to predict, an array's name standing for all its columns.
+    """The names of the input columns and of the target columns; the name of an array stands for all its columns.
 
-    Raises DataError where a column is not there, or has two roles, or nothing is left to predict from.
+    Raises TableError if a column does not exist or has two roles, or if no input is left.
     """
     there = set(source.names)
     problems = []
@@ -68,20 +70,20 @@ def select_columns(
     targets, out = resolve("target", target), set(resolve("exclude", exclude))
     chosen = list(source.names) if inputs is None else resolve("inputs", inputs)
     if both := [name for name in targets if inputs is not None and name in chosen]:
-        problems.append(f"data.inputs: {listed(both)} the target too")
+        problems.append(f"data.inputs: {listed(both)} also the target")
     if both := [name for name in targets if name in out]:
         problems.append(f"data.exclude: {listed(both)} the target")
     if problems:
-        raise DataError(f"{source.name}: {'; '.join(problems)}")
+        raise TableError(source.name, problems)
     taken = [name for name in chosen if name not in out and name not in targets]
     if not taken:
-        raise DataError(f"{source.name}: no column is left to predict from")
+        raise TableError(source.name, ["no column is left to predict from"])
     return taken, targets
 
 
 def _nearest(name: str, source: Source) -> str:
     if close := get_close_matches(name, [*source.names, *source.groups], 1, 0.6):
-        return f"; is {close[0]} meant?"
+        return f"; did you mean {close[0]}?"
     shown = ", ".join(source.names[:10])
     return f"; its columns are {shown}{' ...' if len(source.names) > 10 else ''}"
 
@@ -96,20 +98,20 @@ def check_columns(
     decimal: str = ".",
     typed: bool = False,
 ) -> Survey:
-    """What the columns are. The text of a `typed` format stays text, even where all of it is numbers."""
+    """Check the columns. The text of a `typed` format stays text, even if all of it is numbers."""
     frame, kinds, refused = infer_types(frame, [*inputs, *targets], decimal, typed=typed)
     frame, spans = _spans(frame, [column for column in kinds if kinds[column] != "category"])
     gaps = {column: count for column, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
     for column in kinds:
         if gaps.get(column) == frame.height:
-            refused[column] = "without any value; put {it} in data.exclude"
+            refused[column] = "{is} empty; put {it} in data.exclude"
         elif column in spans and not all(map(isfinite, spans[column])):
             row = 1 + (frame[column].cast(pl.Float64).is_infinite().arg_max() or 0)
-            refused[column] = f"infinite in row {row}"
+            refused[column] = f"{{is}} infinite in row {row}"
         elif column not in gaps and _constant(frame[column], spans.get(column)):
-            refused[column] = "the same in every row; put {it} in data.exclude"
+            refused[column] = "{is} constant; put {it} in data.exclude"
         elif column in spans and column not in targets and _nearly_constant(*spans[column]):
-            refused[column] = NEARLY_CONSTANT
+            refused[column] = f"{{is}} {NEARLY_CONSTANT}"
     problems = _grouped({column: refused[column] for column in [*inputs, *targets] if column in refused})
     for column in [*inputs, *targets]:
         if column in gaps and column not in refused and (missing == "refuse" or column in targets):
@@ -117,12 +119,16 @@ def check_columns(
     classes = None
     if not any(column in refused for column in targets):
         classes = _classes(frame, kinds, targets, loss, problems)
-    if classes is None:  # classes may be as near to one another as they like
-        flat = {c: NEARLY_CONSTANT for c in targets if c in spans and c not in refused and _nearly_constant(*spans[c])}
+    if classes is None:  # the numbers of classes may be nearly equal
+        flat = {
+            column: f"{{is}} {NEARLY_CONSTANT}"
+            for column in targets
+            if column in spans and column not in refused and _nearly_constant(*spans[column])
+        }
         problems += _grouped(flat)
         refused |= flat
-    if len(problems) > _TOLD:
-        problems[_TOLD:] = [f"and {len(problems) - _TOLD} more such problems"]
+    if len(problems) > _SHOWN:
+        problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more such problems"]
     known = {column: kinds[column] for column in inputs if column in kinds}
     return Survey(
         frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), frozenset(refused), tuple(problems)
@@ -134,33 +140,36 @@ def _grouped(refused: dict[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for column, reason in refused.items():
         reasons.setdefault(reason, []).append(column)
-    return [
-        f"{listed(columns)} {reason.replace('{it}', 'it' if len(columns) == 1 else 'them')}"
-        for reason, columns in reasons.items()
-    ]
+    return [f"{subject(columns)} {_inflected(reason, len(columns))}" for reason, columns in reasons.items()]
+
+
+def _inflected(reason: str, columns: int) -> str:
+    """The predicate of a sentence about one or several columns."""
+    for singular, plural in _PLURALS.items():
+        reason = reason.replace(f"{{{singular}}}", singular if columns == 1 else plural)
+    return reason
 
 
 def _gap(cells: pl.Series, count: int, *, target: bool) -> str:
     first = 1 + (cells.is_null().arg_max() or 0)
-    kind, hint = ("target", "drop such rows") if target else ("column", "drop such rows, or take missing: mean")
-    have = "has" if count == 1 else "have"
-    return f"{kind} {shown(cells.name)}: {count} of {len(cells)} rows {have} no value, the first is row {first}; {hint}"
+    kind, hint = ("target", "drop these rows") if target else ("column", "drop these rows, or set data.missing: mean")
+    return f"{kind} {shown(cells.name)} has no value in {count} of {len(cells)} rows, first in row {first}; {hint}"
 
 
 def _constant(cells: pl.Series, span: tuple[Number, Number] | None) -> bool:
     return len(cells) > 1 and (span[0] == span[1] if span is not None else cells.n_unique() == 1)
 
 
-def _nearly_constant(least: Number, most: Number) -> bool:
-    """Whether two numbers differ, and by no more than rounding does to their mean and deviation."""
-    size = max(abs(float(least)), abs(float(most)))
-    return isfinite(size) and least != most and float(most) / 2 - float(least) / 2 <= FLAT * size / 2
+def _nearly_constant(low: Number, high: Number) -> bool:
+    """Whether two numbers differ, but by no more than rounding changes their mean and standard deviation."""
+    size = max(abs(float(low)), abs(float(high)))
+    return isfinite(size) and low != high and float(high) / 2 - float(low) / 2 <= FLAT * size / 2
 
 
 def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, tuple[Number, Number]]]:
-    """The frame with null where it had NaN, and the least and the most of columns of numbers, where they have any.
+    """The frame with null for NaN, and min and max of the columns of numbers that are not empty.
 
-    They are of the columns' own types: whole numbers may differ where floats would not.
+    They have the columns' own types: whole numbers may differ where floats would be equal.
     """
     if not columns or not frame.height:
         return frame, {}
@@ -171,22 +180,22 @@ def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[
         if holed := [column for column, hole in holes.items() if hole]:
             frame = frame.with_columns(pl.col(holed).fill_nan(None))
     values = pl.col(columns)
-    least, most = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
-    ends = zip(columns, least, most, strict=True)
+    lows, highs = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
+    ends = zip(columns, lows, highs, strict=True)
     return frame, {column: (low, high) for column, low, high in ends if low is not None}
 
 
-# --- what the columns are
+# --- types
 
 
 def infer_types(
     frame: pl.DataFrame, columns: Sequence[str], decimal: str, *, typed: bool
 ) -> tuple[pl.DataFrame, dict[str, Kind], dict[str, str]]:
-    """The frame with text stripped, and made numbers where all of it is numbers; kinds; and who is refused, and why."""
+    """The frame with text stripped, and converted if all of it is numbers; kinds; refused columns, and why."""
     kinds: dict[str, Kind] = {}
     refused: dict[str, str] = {}
     texts = []
-    schema = frame.schema  # made anew each time that it is asked for
+    schema = frame.schema  # built again at every access
     for column in columns:
         dtype = schema[column]
         if dtype in (pl.String, pl.Categorical, pl.Enum):
@@ -196,8 +205,8 @@ def infer_types(
         elif dtype == pl.Boolean:
             kinds[column] = "boolean"
         else:
-            what = "dates or times" if dtype.is_temporal() else f"of the type {str(dtype).partition('(')[0]}"
-            refused[column] = f"{what}; put {{it}} in data.exclude, or make numbers of {{it}}"
+            what = "dates or times" if dtype.is_temporal() else f"values of type {str(dtype).partition('(')[0]}"
+            refused[column] = f"{{holds}} {what}; put {{it}} in data.exclude, or convert {{it}} to numbers"
     if not texts:
         return frame, kinds, refused
     frame = frame.with_columns(stripped(pl.col(texts).cast(pl.String)))
@@ -207,7 +216,7 @@ def infer_types(
         filled = cells.len() - cells.null_count()
         distinct = cells.drop_nulls().unique().to_frame("cell") if numbers < filled else cells.head(0).to_frame("cell")
         if not filled:
-            kinds[column] = "number"  # the survey says that it holds nothing
+            kinds[column] = "number"  # `check_columns` refuses it as empty
         elif numbers == filled:
             kinds[column] = "number"
             frame = frame.with_columns(number(pl.col(column), decimal))
@@ -222,50 +231,49 @@ def infer_types(
 
 
 def _unfit(cells: pl.Series, distinct: pl.Series, numbers: int, filled: int, decimal: str, *, typed: bool) -> str:
-    """Why text cannot be categories; empty where it can."""
+    """Why text cannot be categories; empty if it can."""
     whole = distinct.str.contains(_WHOLE)
     comma = distinct.str.contains(_COMMA)
     if decimal == "." and comma.any() and (whole | comma).all():
-        return "numbers with decimal commas; set data.decimal to a comma"
+        return "{holds} numbers with decimal commas; set data.decimal to a comma"
     if distinct.str.contains(_DATE).all():
-        return "dates; put {it} in data.exclude, or make numbers of {it}"
+        return "{holds} dates; put {it} in data.exclude, or convert {it} to numbers"
     if 2 * numbers > filled:
         wrong = (
             cells.is_not_null() & cells.to_frame("cell").select(number(pl.col("cell"), decimal).is_null()).to_series()
         )
         row = wrong.arg_max() or 0
-        other = f"{filled - numbers} of its {filled} values"
-        return f"of numbers, but {other} are none, the first is {cells[row][:40]!r} in row {row + 1}"
+        other = f"{filled - numbers} of {filled} values are not numbers"
+        return f"{{looks}} numeric, but {other}; the first is {cells[row][:40]!r} in row {row + 1}"
     if filled > _FEW and 2 * len(distinct) > filled:
-        return "text that differs in most rows; put {it} in data.exclude"
-    if len(distinct) > MOST_CATEGORIES:
-        return f"text with {len(distinct)} different values, more than {MOST_CATEGORIES}; put {{it}} in data.exclude"
+        return "{holds} text that differs in most rows; put {it} in data.exclude"
+    if len(distinct) > MAX_CATEGORIES:
+        many = f"{len(distinct)} different values, more than {MAX_CATEGORIES}"
+        return f"{{holds}} text with {many}; put {{it}} in data.exclude"
     return ""
 
 
 def _classes(
     frame: pl.DataFrame, kinds: dict[str, Kind], targets: Sequence[str], loss: str | None, problems: list[str]
 ) -> tuple[str, ...] | None:
-    """The classes in their order, or None where numbers are to be predicted; what does not fit goes to the problems."""
+    """The classes in order, or None if numbers are predicted; what is wrong is added to the problems."""
     named = [column for column in targets if kinds[column] == "category"]
     if loss is None:
         loss = "cross_entropy" if len(targets) == 1 and kinds[targets[0]] != "number" else "mse"
     if loss == "mse":
         if named:
-            problems.append(
-                f"the target's {listed(named)} text; numbers are predicted, or, with loss: cross_entropy, classes"
-            )
+            problems.append(f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy")
         return None
     if len(targets) != 1:
-        problems.append(f"loss: cross_entropy predicts the classes of one target column, not of {len(targets)}")
+        problems.append(f"loss: cross_entropy needs one target column, not {len(targets)}")
         return None
     column = targets[0]
     names = labels(frame[column]).drop_nulls().unique(maintain_order=True).to_list()
     if kinds[column] == "number":
         if fractions := [name for name in names if not name.lstrip("-").isdecimal()]:
-            problems.append(f"target {column}: classes are text or whole numbers, and {fractions[0]} is neither")
+            problems.append(f"target {column}: classes must be text or whole numbers, and {fractions[0]} is neither")
             return None
         names.sort(key=int)
-    if len(names) > MOST_CATEGORIES:
-        problems.append(f"target {column}: has {len(names)} classes, more than {MOST_CATEGORIES}")
+    if len(names) > MAX_CATEGORIES:
+        problems.append(f"target {column} has {len(names)} classes, more than {MAX_CATEGORIES}")
     return tuple(names if kinds[column] == "number" else sorted(names))

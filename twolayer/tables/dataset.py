@@ -1,4 +1,4 @@
-"""Tables as numbers: a file, split and standardised, as arrays x and y. Never imports torch."""
+"""A file, split and standardised, as arrays x and y."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twolayer.errors import DataError
+from twolayer.errors import DataError, TableError
+from twolayer.formatting import counted
 from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
 from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
 from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
@@ -19,13 +20,13 @@ from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
 from twolayer.tables.sources import Source, open_table
 
-_BLOCK = 1 << 18  # numbers that are worked on at a time: they stay in the cache
+_BLOCK = 1 << 18  # numbers that are processed at a time: they fit into the cache
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is trained on: x (N, D_in) and y (N, D_out), standardised, and the rows held out; `rows` are the file's."""
+    """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file."""
 
     columns: Encoding
     x: Array
@@ -35,51 +36,48 @@ class Table:
     rows: int
 
 
-def scan(
-    path: Path | str, columns: Encoding | None = None, *, separator: str = "auto", name: str | None = None
-) -> Source:
-    """The file, to be read by `batches`; "-" is a CSV on stdin.
+def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
+    """Open a table, to be read by `readers.batches`; "-" is a CSV on stdin.
 
-    The columns of a CSV are all text, exactly as in the file, so that they can be written as they were; `encode` makes
-    numbers of them. Other formats keep their types. Raises DataError.
+    The columns of a CSV are all text, exactly as in the file, so that they can be written unchanged; `encode` converts
+    them to numbers. Other formats keep their types. Raises DataError.
     """
     decimal, named = (columns.decimal, columns.inputs) if columns is not None else (".", None)
-    return open_table(path, name or str(path), separator=separator, decimal=decimal, text=True, named=named)
+    return open_table(path, name or str(path), decimal=decimal, text=True, named=named)
 
 
 def read(
     data: FileData,
-    folder: Path,
     *,
     validation: float | str | None,
     seed: int,
     loss: str | None,
     dtype: str = "float32",
 ) -> Table:
-    """The file's columns as x and y in the dtype, standardised by the training rows' means and deviations.
+    """The file's columns as x and y in the dtype, standardised by means and standard deviations of the training rows.
 
-    A `validation` in (0, 1) holds out that part of the rows, drawn with the seed; a path (from `folder`) is another
-    file. Text is one-hot; classes are what cross_entropy predicts, and what is predicted where `loss` is None and the
-    one target is text or a boolean. Raises DataError with all that keeps the table from being trained on.
+    A `validation` in (0, 1) is the part of the rows to hold out, drawn with the seed; a path is another file. Text is
+    one-hot encoded. If `loss` is None, classes are predicted if there is one target, of text or booleans. Raises
+    DataError with everything that keeps the table from being trained on.
     """
     named = [*data.target, *(data.inputs or ()), *data.exclude]
-    source = open_table(folder / data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
     inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
     found = check_columns(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
         typed=source.raw is None,
     )  # fmt: skip
     if found.problems:
-        raise DataError(f"{data.path}: {'; '.join(found.problems)}")
+        raise TableError(data.path, found.problems)
     rows = found.frame.height
     held = _held_out(rows, validation if isinstance(validation, float) else None, seed, data.path)
     columns = _fit(found, held, data)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
-    if not data.scale:  # else the training rows are no further from 0 than the root of their number
+    if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
         _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
     if isinstance(validation, str):
-        frame = _other(folder, validation, data, columns)
+        frame = _other(validation, data, columns)
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
@@ -92,23 +90,23 @@ def read(
 
 
 def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
-    """Raise DataError, with the place in the file, where a number has no square in the dtype. `rows` are from 0."""
+    """Raise DataError, with the place in the file, if the square of a number overflows. `rows` count from 0."""
     names = [feature.column for feature in columns.features], [target.column for target in columns.targets]
-    for array, of in zip((x, y), names, strict=True):
+    for array, columns_of in zip((x, y), names, strict=True):
         limit = float(np.sqrt(np.finfo(array.dtype).max))
         if not array.size or (array.max() <= limit and array.min() >= -limit):
             continue
         row, column = np.argwhere(~(np.abs(array) <= limit))[0].tolist()
-        place = f"{name}: row {rows[row] + 1}, column {shown(of[column])}: the number"
+        place = f"{name}: row {rows[row] + 1}, column {shown(columns_of[column])}: the number"
         if not scale:
             raise DataError(f"{place} is too large for {array.dtype}; set data.scale: true")
-        raise DataError(f"{place} is too far from those of the training rows for {array.dtype}; drop the row")
+        raise DataError(f"{place} is too far from the training rows for {array.dtype}; drop the row")
 
 
-def _other(folder: Path, path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
-    """The rows of the validation file, as `encode` takes them. Raises DataError."""
+def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
+    """The rows of the validation file, for `encode`. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    source = open_table(folder / path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
+    source = open_table(path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
     require_columns(source.names, needed, path)
     frame = collect(source, needed)
     if not frame.height:
@@ -117,22 +115,22 @@ def _other(folder: Path, path: str, data: FileData, columns: Encoding) -> pl.Dat
 
 
 def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
-    """Which rows are held out: (rows,) booleans. Raises DataError where fewer than 2 are left."""
+    """Which rows are held out: (rows,) booleans. Raises DataError if fewer than 2 are left."""
     held = np.zeros(rows, dtype=bool)
     if part is not None:
         count = max(1, round(part * rows))
         held[np.random.default_rng([seed, 1]).choice(rows, count, replace=False, shuffle=False)] = True
     if (left := rows - int(held.sum())) < 2:
         out = f", of which {rows - left} are held out" if part is not None else ""
-        raise DataError(f"{name}: has {rows} row{'s' * (rows != 1)}{out}; training needs 2 or more")
+        raise DataError(f"{name}: has {counted(rows, 'row')}{out}; training needs 2 or more")
     return held
 
 
-# --- means and deviations, over the training rows
+# --- means and standard deviations, over the training rows
 
 
 def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
-    """The recipe: features in the order of their columns, means and deviations of the rows that are not held out."""
+    """The encoding: features in the order of their columns, scaled by the rows that are not held out."""
     frame, kept = found.frame, ~held
     regression = found.classes is None
     plain = [column for column, kind in found.kinds.items() if kind != "category"]
@@ -149,7 +147,7 @@ def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
             share = float(frame[column].is_null().to_numpy()[kept].mean())
             features.append(Feature(f"{column} missing", column, "missing", None, None, *_of_share(share)))
     targets = [Target(column, *(moments[column] if regression else (0.0, 1.0))) for column in found.targets]
-    # A target that differs in held out rows only is left at its scale.
+    # A target that varies only in rows that are held out is not scaled.
     targets = [t if _varies(t.mean, t.deviation) else replace(t, deviation=1.0) for t in targets]
     if not data.scale:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
@@ -162,13 +160,14 @@ def _varies(mean: float, deviation: float) -> bool:
 
 
 def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
-    """Means and deviations in float64, missing values counted as the mean. Raises DataError."""
+    """Means and standard deviations in float64, missing values counted as the mean. Raises DataError."""
     if not columns:
         return {}
     rows = frame.select(pl.col(columns))
     rows = rows if kept.all() else rows.filter(pl.Series(kept))
     values = pl.all().cast(pl.Float64)
-    means, deviations, counts = (rows.select(of).row(0) for of in (values.mean(), values.std(ddof=0), values.count()))
+    statistics = (values.mean(), values.std(ddof=0), values.count())
+    means, deviations, counts = (rows.select(statistic).row(0) for statistic in statistics)
     found = {}
     for column, mean, deviation, count in zip(columns, means, deviations, counts, strict=True):
         spread = (deviation or 0.0) * (count / rows.height) ** 0.5
@@ -192,7 +191,7 @@ def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
 
 
 def _of_share(share: float) -> tuple[float, float]:
-    """Mean and deviation of a feature that is 1 in this share of the rows and 0 in the others."""
+    """Mean and standard deviation of a feature that is 1 in this share of the rows and 0 in the others."""
     return share, float(np.sqrt(share * (1 - share)))
 
 
@@ -200,20 +199,20 @@ def _of_share(share: float) -> tuple[float, float]:
 
 
 def _split(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype: str) -> tuple[Array, Array]:
-    """The x of the rows that are kept, and of those that are held out, in the dtype and the file's order."""
+    """X of the training rows and of those held out, in the dtype and the order of the file."""
     mean, deviation = columns.mean, safe_deviation(columns.mean, columns.deviation)
     out = int(held.sum())
     D_in = len(columns.features)
     x: Array = np.empty((frame.height - out, D_in), dtype)
     x_held: Array = np.empty((out, D_in), dtype)
     block = max(1 << 10, _BLOCK // D_in)
-    before = np.concatenate([[0], np.cumsum(held)])  # how many rows above each are held out
+    before = np.concatenate([[0], np.cumsum(held)])  # the number of rows above each that are held out
 
     def work(start: int) -> None:
         end = min(start + block, frame.height)
         numbers = unscaled(frame.slice(start, block), columns, name, start + 1)
         mask, at, to = held[start:end], before[start], before[end]
-        with np.errstate(over="ignore", invalid="ignore"):  # `read` looks for what is too large
+        with np.errstate(over="ignore", invalid="ignore"):  # `read` checks for numbers that are too large
             numbers -= mean
             numbers /= deviation
             x[start - at : end - to] = numbers if at == to else numbers[~mask]

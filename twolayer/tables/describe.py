@@ -1,4 +1,4 @@
-"""What stands in a table, a row for each column, and what would keep it from being trained on. Never imports torch."""
+"""Statistics of every column of a table, and what would keep it from being trained on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer.errors import DataError
-from twolayer.formatting import safe
+from twolayer.errors import TableError
+from twolayer.formatting import counted
 from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
 from twolayer.tables.features import Kind
 from twolayer.tables.readers import collect
@@ -18,9 +18,10 @@ from twolayer.tables.sources import open_table
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """A column: what it holds, what training takes it for, and its values; None where there is no such number.
+    """A column: its type, how it would be used, and statistics of its values; None if there is no such number.
 
-    `distinct` counts values that are there; `least` and `most` are None for text, `mean` is a boolean's share of true.
+    `distinct` is the number of different values that are not missing. `mean` is the share of true for booleans; `std`
+    is the standard deviation (of the values, not an estimate: ddof 0). Text has no min, mean, std and max.
     """
 
     column: str
@@ -28,14 +29,15 @@ class ColumnSummary:
     used_as: str
     missing: int
     distinct: int | None
-    least: float | None
+    min: float | None
     mean: float | None
-    most: float | None
+    std: float | None
+    max: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A file's rows and columns, and the sentences with which `read` would refuse it."""
+    """The rows and columns of a file, and the problems for which `dataset.read` would refuse it."""
 
     rows: int
     columns: tuple[ColumnSummary, ...]
@@ -50,13 +52,12 @@ def summary(
     inputs: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     missing: str = "refuse",
-    loss: str | None = None,
     separator: str = "auto",
     decimal: str = ".",
 ) -> Summary:
-    """What the file holds, and what `read` would say of it; without a target, all columns are taken for inputs.
+    """Describe a file, with the problems that `dataset.read` would raise; without a target, all columns are inputs.
 
-    Raises DataError where the file cannot be read.
+    Raises DataError if the file cannot be read.
     """
     named = [*target, *(inputs or ()), *exclude]
     source = open_table(path, name, separator=separator, decimal=decimal, named=named)
@@ -68,14 +69,14 @@ def summary(
     targets: list[str] = []
     found = Survey(frame, {}, (), None, frozenset(), frozenset(), ())
     if raw.height < 2:
-        problems.append(f"has {raw.height} row{'s' * (raw.height != 1)}; training needs 2 or more")
+        problems.append(f"has {counted(raw.height, 'row')}; training needs 2 or more")
     try:
         taken, targets = select_columns(source, target, inputs, exclude)
-    except DataError as error:
-        problems.append(str(error).removeprefix(safe(f"{name}: ")))
+    except TableError as error:
+        problems += error.problems
     else:
         found = check_columns(
-            raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed
+            raw.select(*taken, *targets), taken, targets, missing=missing, decimal=decimal, typed=typed
         )
         problems += found.problems
         frame = frame.with_columns(found.frame)
@@ -84,7 +85,7 @@ def summary(
 
 
 def _use(column: str, kinds: dict[str, Kind], taken: list[str], targets: list[str], found: Survey) -> str:
-    """What training takes a column for."""
+    """How training would use a column."""
     if column in targets:
         return f"target, {len(found.classes)} classes" if found.classes else "target"
     if column not in taken:
@@ -99,9 +100,8 @@ def _use(column: str, kinds: dict[str, Kind], taken: list[str], targets: list[st
 def _columns(frame: pl.DataFrame, kinds: dict[str, Kind], uses: dict[str, str]) -> list[ColumnSummary]:
     plain = [column for column, kind in kinds.items() if kind != "category"]
     values = pl.col(plain).cast(pl.Float64).fill_nan(None)
-    least, mean, most = (
-        frame.select(value).row(0, named=True) if plain else {} for value in (values.min(), values.mean(), values.max())
-    )
+    statistics = {"min": values.min(), "mean": values.mean(), "std": values.std(ddof=0), "max": values.max()}
+    found = {name: frame.select(value).row(0, named=True) if plain else {} for name, value in statistics.items()}
     rows = []
     for column, use in uses.items():
         cells = frame[column]
@@ -114,9 +114,7 @@ def _columns(frame: pl.DataFrame, kinds: dict[str, Kind], uses: dict[str, str]) 
                 use,
                 cells.null_count(),
                 None if cells.dtype.is_nested() else cells.drop_nulls().n_unique(),
-                least.get(column),
-                mean.get(column),
-                most.get(column),
+                *(found[statistic].get(column) for statistic in ("min", "mean", "std", "max")),
             )
         )
     return rows

@@ -1,4 +1,4 @@
-"""Frames as arrays of numbers, by an encoding."""
+"""Frames -> arrays of numbers, by an encoding."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from twolayer.tables.sources import MISSING
 _PLAIN = frozenset(
     {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
     | {pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
-)  # what numpy has, too
+)  # types that numpy has, too
 
 
 def encode(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
-    """x, standardised: (rows, D_in), float64. `name` and `first_row` tell errors' places.
+    """x, standardised: (rows, D_in), float64. `name` and `first_row` are for the places in errors.
 
-    A category that the model does not know becomes zeros; `unknown` counts those. Raises DataError where a column is
-    not there, or a cell holds no number or no value.
+    A category that the model does not know becomes zeros; `unknown` counts those. Raises DataError if a column does
+    not exist, or a cell is not a number or has no value.
     """
     x = unscaled(frame, columns, name, first_row)
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is no finite number
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks for numbers that are not finite
         x -= columns.mean
         x /= safe_deviation(columns.mean, columns.deviation)
     return x
 
 
 def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
-    """The features as they are, missing numbers filled: (rows, D_in), float64. Raises DataError."""
+    """The features before standardising, missing numbers filled: (rows, D_in), float64. Raises DataError."""
     require_columns(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
-    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] looks through all names
+    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
     there = given | _parsed(given, columns)
     at = 0
     rest = []
@@ -47,7 +47,7 @@ def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int =
         else:
             rest.append((at, column, features))
         at += len(features)
-    # Looking at all numbers at once takes a tenth of what a look at each column does.
+    # Checking all numbers at once takes a tenth of the time of checking each column.
     if not np.isfinite(x).all():
         wrong = set(np.flatnonzero(~np.isfinite(x).all(axis=0)).tolist())
         rest += [(j, columns.features[j].column, (columns.features[j],)) for j in sorted(wrong)]
@@ -57,7 +57,7 @@ def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int =
 
 
 def _parsed(given: dict[str, pl.Series], columns: Encoding) -> dict[str, pl.Series]:
-    """The columns of numbers that are text without blanks, as numbers; those with any other cells are left out."""
+    """The columns of text in which every cell is a number, as numbers."""
     if columns.decimal != ".":
         return {}
     texts = [given[c] for c, kind in columns.kinds.items() if kind == "number" and given[c].dtype == pl.String]
@@ -66,7 +66,7 @@ def _parsed(given: dict[str, pl.Series], columns: Encoding) -> dict[str, pl.Seri
 
 
 def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], x: Array, where: Place) -> None:
-    """Write a column's features into x: (rows, its features)."""
+    """Write the features of a column into x: (rows, number of features)."""
     if columns.kinds[where.column] == "category":
         cells = text(cells)
         code = cells.cast(pl.Enum([f.category for f in features if f.category is not None]), strict=False).to_physical()
@@ -83,7 +83,7 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a file a column's cells stand."""
+    """The place of a column's cells in a file."""
 
     name: str
     column: str
@@ -95,27 +95,32 @@ class Place:
 
 
 def require_columns(columns: Iterable[str], names: Sequence[str], name: str) -> None:
-    """Raise DataError where a table that has these columns lacks some of the names."""
+    """Raise DataError if a table with these columns lacks some of the names."""
     there = set(columns)
     if lacking := [column for column in names if column not in there]:
         raise DataError(
-            f"{name}: {listed(lacking)} not there, and the model needs {'it' if len(lacking) == 1 else 'them'}"
+            f"{name}: {listed(lacking)} missing, and the model needs {'it' if len(lacking) == 1 else 'them'}"
         )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Columns as the subject of a sentence, with its verb: `column a is`, `columns a, b are`."""
+    """Columns as the subject of a sentence, with the verb: `column a is`, `columns a, b are`."""
+    return f"{subject(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def subject(names: Sequence[str]) -> str:
+    """Columns as the subject of a sentence: `column a`, `columns a, b`."""
     some = ", ".join(map(shown, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"column {some} is" if len(names) == 1 else f"columns {some} are"
+    return f"column {some}" if len(names) == 1 else f"columns {some}"
 
 
 def shown(column: str) -> str:
-    """A column's name in a sentence: in quotes where nothing would be seen of it."""
+    """A column's name in a sentence: in quotes if it is blank."""
     return column if column.strip() else f'"{column}"'
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """The cells as text without blanks around it; null where it stands for a missing value."""
+    """The cells as text, without blanks around it; null for a missing value."""
     return cells.cast(pl.String).to_frame("cell").select(stripped(pl.col("cell"))).to_series()
 
 
@@ -126,19 +131,19 @@ def stripped(cell: pl.Expr) -> pl.Expr:
 
 
 def number(cell: pl.Expr, decimal: str) -> pl.Expr:
-    """Stripped text as a float64; null where it is none."""
-    if decimal == ",":  # 1.234,5 and 1.234 may mean thousands: no numbers
+    """Stripped text as float64; null if it is not a number."""
+    if decimal == ",":  # a dot may separate thousands (1.234,5): not a number
         cell = cell.str.replace_all(".", "?", literal=True).str.replace(",", ".", literal=True)
     return cell.cast(pl.Float64, strict=False)
 
 
 def boolean(cell: pl.Expr) -> pl.Expr:
-    """Stripped text as 0 or 1; null where it is neither."""
+    """Stripped text, `false` or `true`, as 0 or 1; null for other text."""
     return cell.str.to_lowercase().replace_strict({"false": 0.0, "true": 1.0}, default=None, return_dtype=pl.Float64)
 
 
 def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Series:
-    """The cells as float64, null where one is missing. Raises DataError for text and for infinity."""
+    """The cells as float64, null if missing. Raises DataError for text and for infinity."""
     if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
         frame = text(cells).alias("cell").to_frame()
         value = number(pl.col("cell"), decimal)
@@ -160,7 +165,7 @@ def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Seri
 
 
 def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
-    """How many cells of which text columns hold a category that the model does not know; only where there are any."""
+    """The number of cells with a category that the model does not know, for each text column that has any."""
     found = {}
     for column, kind in columns.kinds.items():
         if kind == "category" and column in frame.columns:
@@ -172,7 +177,7 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
 
 
 def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
-    """The targets: (rows, D_out) float64, numbers in their own units, or one-hot classes. Raises DataError."""
+    """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
     require_columns(frame.columns, [target.column for target in columns.targets], name)
     if columns.classes is not None:
         return _one_hot(
@@ -189,7 +194,7 @@ def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row:
 
 
 def labels(cells: pl.Series) -> pl.Series:
-    """The names of classes: text as it is, `true` and `false`, whole numbers as such; null where missing."""
+    """The names of classes: text without blanks around it, `true`, `false`, or a number; null if missing."""
     if cells.dtype.is_float():
         whole = cells.fill_nan(None)
         return pl.select(
@@ -202,7 +207,7 @@ def labels(cells: pl.Series) -> pl.Series:
 
 def _one_hot(cells: pl.Series, classes: tuple[str, ...], where: Place) -> Array:
     found = labels(cells)
-    # Text may write a class otherwise than it was in training: True for true, 1.0 for 1.
+    # Text may write a class in another way than in training: True for true, 1.0 for 1.
     others = [found, found.str.to_lowercase()] if classes == ("false", "true") else [found]
     others.append(labels(found.cast(pl.Float64, strict=False)))
     frame = pl.DataFrame([other.cast(pl.Enum(classes), strict=False).alias(str(i)) for i, other in enumerate(others)])
@@ -211,7 +216,7 @@ def _one_hot(cells: pl.Series, classes: tuple[str, ...], where: Place) -> Array:
         if found.null_count():
             raise DataError(f"{where.row(found.is_null())} the target has no value")
         cell = found[code.is_null().arg_max() or 0]
-        raise DataError(f"{where.row(code.is_null())} {cell[:40]!r} is a class that the model does not know")
+        raise DataError(f"{where.row(code.is_null())} {cell[:40]!r} is not a class that the model knows")
     y = np.zeros((cells.len(), len(classes)))
     y[np.arange(cells.len()), code.to_numpy()] = 1
     return y

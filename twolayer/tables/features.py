@@ -15,14 +15,15 @@ from twolayer.errors import DataError
 Kind: TypeAlias = Literal["number", "boolean", "category"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-FLAT = 1e-12  # a deviation that is not above this part of the mean is rounding
+FLAT = 1e-12  # a standard deviation of less than this part of the mean is rounding
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of x: a number as it is, whether a text is `category`, or whether the value is missing.
+    """One column of x: a number, 1 for text equal to `category`, or 1 for a missing value.
 
-    `fill` stands in for a missing number, and is None where none may be missing. x is (raw - mean) / deviation.
+    `fill` replaces a missing number; None if none may be missing. x is (value - mean) / deviation, where `deviation` is
+    the standard deviation.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Target:
-    """One column to predict: y is (raw - mean) / deviation; 0 and 1 for classes."""
+    """One column to predict: y is (value - mean) / deviation, with the standard deviation; 0 and 1 for classes."""
 
     column: str
     mean: float = 0.0
@@ -45,9 +46,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a table becomes x and y; `classes` are the one target's, and None where numbers are predicted.
+    """How a table becomes x and y. `classes` are those of the only target; None if numbers are predicted.
 
-    `kinds` says for every input column what it is read as. `decimal` is the decimal point of numbers that are text.
+    `kinds` is the kind of each input column. `decimal` is the decimal point of numbers that are text.
     """
 
     features: tuple[Feature, ...]
@@ -57,12 +58,12 @@ class Encoding:
     decimal: str = "."
 
     def document(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """The encoding as JSON can hold it; `of` reads it."""
         return asdict(self)
 
     @staticmethod
     def of(document: Any) -> Encoding:
-        """The columns that `document` wrote. Raises DataError for anything else."""
+        """The encoding that `document` wrote. Raises DataError for anything else."""
         try:
             columns = Encoding(
                 tuple(Feature(**item) for item in document["features"]),
@@ -74,7 +75,7 @@ class Encoding:
             if not _sound(columns):
                 raise ValueError
         except (TypeError, ValueError, KeyError):
-            raise DataError("the columns that the model was trained on are damaged") from None
+            raise DataError("the columns in the model file are damaged") from None
         return columns
 
     @property
@@ -94,12 +95,12 @@ class Encoding:
 
     @cached_property
     def deviation(self) -> Array:
-        """The features' deviations, (D_in,) float64."""
+        """The features' standard deviations, (D_in,) float64."""
         return np.array([feature.deviation for feature in self.features])
 
 
 def _sound(columns: Encoding) -> bool:
-    """Whether all have the types and the order that `read` gives them."""
+    """Whether everything has the types and the order that `dataset.read` gives it."""
     scaled: list[Feature | Target] = [*columns.features, *columns.targets]
     numbers = [n for item in scaled for n in (item.mean, item.deviation)]
     numbers += [feature.fill for feature in columns.features if feature.fill is not None]
@@ -120,5 +121,5 @@ def _sound(columns: Encoding) -> bool:
 
 
 def safe_deviation(mean: Array, deviation: Array) -> Array:
-    """The deviations to divide by: infinite, so that 0 comes out, where a feature is the same in all rows."""
+    """The standard deviations to divide by: infinite for a constant feature, so that the result is 0."""
     return np.where(deviation > FLAT * np.abs(mean), deviation, np.inf)

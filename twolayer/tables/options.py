@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-# The files that are tables, by the ends of their names.
+# The suffixes of table files.
 TABLES = (
     *(".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
     *(".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl", ".npy", ".npz", ".safetensors"),
@@ -15,18 +15,18 @@ TABLES = (
 
 
 def is_table(source: str | os.PathLike[str]) -> bool:
-    """Whether what stands in a config's place is a table itself."""
+    """Whether a path given as a config is a table."""
     return os.fspath(source).lower().endswith(TABLES)
 
 
 class Frozen(BaseModel):
-    """A model that cannot be changed, and takes no other keys and no other types."""
+    """A model that cannot be changed and refuses unknown keys and other types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _listed(value: object) -> object:
-    """One column is a list of one."""
+    """A single name as a list."""
     return [value] if isinstance(value, str) else value
 
 
@@ -34,20 +34,24 @@ Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_
 
 
 class FileData(Frozen):
-    """x and y are columns of a table: numbers as they are, text one-hot encoded."""
+    """x and y are columns of a table; text is one-hot encoded."""
 
     source: Literal["file"]
     path: Annotated[str, Field(min_length=1)] = Field(
         description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
     )
     target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
-    inputs: Columns | None = Field(default=None, description="the columns to predict from; all others, unless given")
-    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns to leave out")
+    inputs: Columns | None = Field(default=None, description="the input columns; default: all others")
+    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns not to use")
     missing: Literal["refuse", "mean"] = Field(
-        default="refuse", description="what to do with missing inputs; `mean` adds a column that tells where they were"
+        default="refuse",
+        description="missing inputs: `refuse` them, or replace them by the mean and mark them in a column of 0 and 1",
     )
     scale: bool = Field(
-        default=True, description="train on inputs and targets of mean 0 and deviation 1; the model keeps both"
+        default=True,
+        description="scale inputs and targets to mean 0 and standard deviation 1; predictions are in original units",
     )
-    separator: Literal["auto", ",", ";", "\t", "|"] = Field(default="auto", description="between the cells of a CSV")
+    separator: Literal["auto", ",", ";", "\t", "|"] = Field(
+        default="auto", description="the character between the cells of a CSV"
+    )
     decimal: Literal[".", ","] = Field(default=".", description="the decimal point of a CSV")

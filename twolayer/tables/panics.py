@@ -1,4 +1,4 @@
-"""Keeps from stderr what polars, which is Rust, writes there when it fails."""
+"""Keeps the messages of polars' own failures (panics, in Rust) out of stderr."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PANIC = re.compile(rb"\n?^thread '[^\n]*' (?:\([0-9]+\) )?panicked at ", re.MUL
 
 @contextmanager
 def without_panics() -> Iterator[None]:
-    """Inside, keep from stderr what Rust writes there about its own failures: they come as exceptions, too.
+    """Inside, messages of Rust's panics are kept out of stderr; polars raises an exception for each as well.
 
-    Rust writes to the descriptor itself, from any thread, and leaves no other way. All that is written before a panic
-    is shown in the end; where the text of a panic ends, nothing tells.
+    Rust writes to the file descriptor itself, from any thread, so the descriptor is redirected. What was written before
+    the first panic is shown at the end; the rest is dropped, because nothing marks the end of a panic's message.
     """
     try:
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Frames written as they come: CSV and NDJSON in parts of bytes, Parquet and Arrow into a file. Never imports torch."""
+"""Frames -> CSV or NDJSON, in parts of bytes, and Parquet or Arrow, into a file; a frame at a time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FORMATS: dict[str, Format] = {
     ".ipc": "arrow",
 }  # by suffix
 
-# What a spreadsheet may take for a formula when it opens a CSV ("CSV injection"), and what begins alike but is none.
-# = + - @ are there in other forms, too (NFKC makes them one), and blanks and characters without a width may be dropped.
+# What a spreadsheet may read as a formula when it opens a CSV ("CSV injection"), and numbers, which begin alike.
+# = + - @ have other forms in Unicode (equal under NFKC), and a program may drop blanks and zero-width characters.
 _SIGN = r"=+\-@\x{207A}\x{207C}\x{208A}\x{208C}\x{FB29}\x{FE62}\x{FE63}\x{FE66}\x{FE6B}\x{FF0B}\x{FF0D}\x{FF1D}\x{FF20}"
 _UNSEEN = r"\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}"
 _FORMULA = rf"^([{_SIGN}\t\r\n]| *[[{_UNSEEN}]--[ ]][{_UNSEEN}]*[{_SIGN}])"
@@ -35,15 +35,15 @@ _NUMBER = r"^[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def check_writable(schema: pl.Schema, form: Format, name: str) -> None:
-    """Raise DataError where the file called `name` holds what a CSV cannot."""
+    """Raise DataError if the file called `name` has columns that a CSV cannot hold."""
     for column, dtype in schema.items() if form in ("csv", "tsv") else ():
         if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
             what = str(dtype).partition("(")[0]
-            raise DataError(f"{name}: column {column} holds {what}, which a CSV cannot; take --format ndjson")
+            raise DataError(f"{name}: column {column} holds {what}, which a CSV cannot hold; use --format ndjson")
 
 
 def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> Iterator[bytes]:
-    """The frames as a CSV, its header first, or as NDJSON. No cell of text of a CSV is a formula."""
+    """The frames as a CSV with a header, or as NDJSON. No text in a CSV is a formula."""
     if form == "ndjson":
         for frame in frames:
             yield frame.write_ndjson().encode()
@@ -58,12 +58,12 @@ def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> It
 
 
 def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: BinaryIO) -> None:
-    """Write the frames into a file as they come. Raises OSError."""
+    """Write the frames into a file, one at a time. Raises OSError."""
     if form in ("parquet", "arrow"):
         frame = register_io_source(lambda *_: iter(frames), schema=dict(schema))
         try:
             (frame.sink_parquet if form == "parquet" else frame.sink_ipc)(file)
-        except pl.exceptions.PolarsError as error:  # what the frames raise comes through as it is
+        except pl.exceptions.PolarsError as error:  # exceptions of the frames themselves are not changed
             number = re.search(r"os error ([0-9]+)", str(error))
             if number is None:
                 raise OSError(str(error).partition("\n")[0]) from None
@@ -74,7 +74,7 @@ def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: 
 
 
 def _harmless(column: str) -> pl.Expr:
-    """Text that begins like a formula led by a single quote, but for plain numbers."""
+    """The column with a single quote before text that begins like a formula, except for plain numbers."""
     cell = pl.col(column).cast(pl.String)
     is_formula = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
     return pl.when(is_formula).then("'" + cell).otherwise(cell).alias(column)
@@ -82,5 +82,6 @@ def _harmless(column: str) -> pl.Expr:
 
 def _line(cells: Sequence[str], separator: str) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, delimiter=separator, lineterminator="\r\n").writerow(cells)  # so that it quotes a CR, too
+    writer = csv.writer(buffer, delimiter=separator, lineterminator="\r\n")  # with this line end it quotes a CR as well
+    writer.writerow(cells)
     return buffer.getvalue().removesuffix("\r\n").encode() + b"\n"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from twolayer.config.from_table import table_of
 from twolayer.config.schema import Config, LinearData, settled
 from twolayer.engines.base import Data
 from twolayer.engines.selection import choose_engine, choose_form
-from twolayer.errors import DataError, DeviceError, extra
+from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import device, memory, threads
 from twolayer.hardware.device import resolve_device
@@ -58,7 +58,7 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
     """
     to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
     if isinstance(config.data, FileData):
-        table = table or read_table(config, config.data)
+        table = table or table_of(config)
         data = [
             Data(torch.from_numpy(x).to(**to), torch.from_numpy(y).to(**to))
             for x, y in ((table.x, table.y), (table.x_validation, table.y_validation))
@@ -74,21 +74,6 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
         if not torch.isfinite(y).all():
             raise DataError("data: the targets are too large for float32; take smaller weights or less noise")
     return Data(x.to(**to), y.to(**to))
-
-
-def read_table(config: Config, data: FileData) -> Table:
-    """What the config's file holds. Raises DataError."""
-    with extra("polars", "data"):
-        from twolayer.tables import dataset  # which takes a while
-
-    return dataset.read(
-        data,
-        Path(),
-        validation=config.validation,
-        seed=config.seed,
-        loss=config.loss,
-        dtype=config.dtype,
-    )
 
 
 def build_model(config: Config, generator: torch.Generator | None = None) -> nn.Sequential:

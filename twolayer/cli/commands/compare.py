@@ -11,7 +11,7 @@ import typer
 from rich.cells import cell_len
 from typer.core import TyperCommand
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.cli.options import FormatOption
 from twolayer.cli.terminal import out
 from twolayer.formatting import duration, microseconds_unit, shown
@@ -38,7 +38,12 @@ class _BareExpectEqual(TyperCommand):
 @commands.command("compare", cls=_BareExpectEqual, epilog="Example:  twolayer compare default-1 default-2")
 def compare_command(
     run: Annotated[
-        list[str], typer.Argument(metavar="RUN", help="Two or more runs: their folders, or their names in runs/.")
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Two or more runs: their folders, or their names in runs/.",
+            autocompletion=completion.runs,
+        ),
     ],
     expect_equal: Annotated[
         str | None,

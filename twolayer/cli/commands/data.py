@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Annotated
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
 from twolayer.errors import extra
 from twolayer.tables.panics import without_panics
@@ -18,7 +19,12 @@ commands = typer.Typer()
 @commands.command("data", epilog="Example:  twolayer data my.csv --target price")
 def data_command(
     context: typer.Context,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A table, or a config that names one.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A table, or a config that names one.", autocompletion=completion.tables_and_configs
+        ),
+    ],
     target: TargetOption = None,
     set_: SetOption = None,
     format_: FormatOption = "table",
@@ -42,18 +48,13 @@ def data_command(
             separator=data.separator,
             decimal=data.decimal,
         )
-    names = ("column", "type", "used as", "missing", "distinct", "least", "mean", "most")
+    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
-    digits = format_ == "table"
-    terminal.rows(
-        names,
-        [
-            [f"{cell:.4g}" if digits and isinstance(cell, float) else cell for cell in astuple(column)]
-            for column in found.columns
-        ],
-        format_,
-    )
+    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    if format_ == "table":
+        rows = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+    terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for problem in found.problems:
         terminal.note(problem)
     if found.problems:

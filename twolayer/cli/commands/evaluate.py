@@ -47,7 +47,7 @@ def _print_scores(scores: Scores, form: terminal.Format) -> None:
         terminal.rows(names, figures, form)
         return
     short = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in figures]
-    terminal.rows(names, short, form)
+    terminal.rows(names, short, form, drop=("loss", "MAE", "RMSE"))
     if columns.classes is None:
         return
     if len(columns.classes) > _MAX_CLASSES:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import completion, terminal
 from twolayer.config.bundled import bundled, write_starter
 
 commands = typer.Typer()
@@ -17,14 +17,25 @@ commands = typer.Typer()
 @commands.command(epilog="Example:  twolayer init my.yaml")
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("twolayer.yaml"),
-    name: Annotated[str, typer.Option("--from", metavar="NAME", help="The bundled config to copy.")] = "default",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="NAME", help="The bundled config to copy.", autocompletion=completion.bundled_configs
+        ),
+    ] = "default",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented config to start from.
 
     `default` is the network of the rTorch book, with every key and a comment on each; `diabetes` trains on a table,
-    which is written next to it.
+    which is written next to it. So is the JSON schema by which editors check a config.
     """
-    written = " and ".join(map(str, write_starter(path, name, force=force)))
+    starter = write_starter(path, name, force=force)
+    *others, last = map(str, starter.written)
+    written = f"{', '.join(others)} and {last}" if others else last
     source = f"./{path}" if str(path) in bundled() else str(path)
+    if not starter.has_schema:
+        terminal.note(f"{starter.schema} is not a schema of twolayer and was not changed: editors cannot check {path}")
+    elif starter.schema not in starter.written:
+        written += f" (its schema is {starter.schema})"
     terminal.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")

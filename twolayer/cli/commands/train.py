@@ -92,7 +92,7 @@ def _check_options(context: typer.Context) -> None:
         is_config_given = source is not None and source.name == "COMMANDLINE"
         for name, is_given in (("CONFIG", is_config_given), ("--out", given["out"]), ("--note", given["note"])):
             if is_given:
-                raise typer.BadParameter(f"--resume continues a run as it is; remove {name}")
+                raise typer.BadParameter(f"--resume continues an existing run; remove {name}")
     elif given["out"] is not None:
         folder.check_free(given["out"])
     folder.check_note(given["note"] or "")

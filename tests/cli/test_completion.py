@@ -1,0 +1,93 @@
+"""Completion, by the protocol of the shells' scripts: real processes, as bash calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.processes import without_torch
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("runs/default-1", "runs/my-1", "kept/old"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text("{}")
+    (tmp_path / "runs" / "no-run").mkdir()
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    for name in (
+        "my.yaml",
+        "my.csv",
+        "my.py",
+        "two words.csv",
+        ".hidden.csv",
+        "data/deep/x.parquet",
+        "data/deep/y.csv",
+    ):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def completed(folder: Path, line: str) -> list[str]:
+    """The candidates for a line whose last word is to be completed, split at `=` as bash does."""
+    words = line.replace("=", " = ").split(" ")
+    while "" in words[:-1]:
+        words.remove("")
+    variables = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = without_torch(cwd=folder, _TWOLAYER_COMPLETE="complete_bash", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "candidates"),
+    [
+        ("sh", ["show"]),
+        ("show ", ["default-1", "my-1"]),
+        ("show m", ["my-1"]),
+        ("show kept/", ["kept/old"]),
+        ("show nothing/", []),
+        ("evaluate my-1 m", ["my.csv"]),
+        ("evaluate my-1 data/", ["data/deep/x.parquet", "data/deep/y.csv"]),
+        ("compare default-1 m", ["my-1"]),
+        ("train --resume d", ["default-1"]),
+        ("train sc", ["scratch"]),
+        ("train m", ["modules", "my.csv", "my.yaml"]),
+        ("train dat", ["data/deep/x.parquet", "data/deep/y.csv"]),
+        ("train tw", []),  # its name needs quotes
+        ("data m", ["my.csv", "my.yaml"]),
+        ("init --from d", ["default", "diabetes"]),
+        ("train --device c", ["cpu", "cuda"]),
+        ("train --engine ", ["auto", "autograd", "manual", "fused"]),
+        ("train --engine=f", ["fused"]),
+        ("train --lr a", ["auto"]),
+        ("train --format ", ["table", "csv", "jsonl"]),
+        ("train --set D", ["D_in=", "D_out="]),
+        ("train --set eng", [f"engine={name}" for name in ("", "auto", "autograd", "manual", "fused")]),
+        ("train --set H", ["H=", "H=..."]),
+        ("train --set dtype=", ["float32", "float64"]),
+        ("train --set dtype=float6", ["float64"]),
+        ("train --set=dtype=float6", ["float64"]),
+        ("train --set cuda_graph=t", ["true"]),
+        ("train --set data.source=", ["random", "linear", "file"]),
+        ("train --set data.sc", ["data.scale=", "data.scale=true", "data.scale=false"]),
+        ("train --set lr=1 --set H=7 --engine m", ["manual"]),
+        ("train --set wrong=", []),
+        ("trian x", []),
+    ],
+)
+def test_what_bash_asks_for_is_completed(line: str, candidates: list[str], folder: Path) -> None:
+    assert completed(folder, f"twolayer {line}") == candidates
+
+
+def test_a_shell_that_splits_nothing_gets_keys_and_values_together(folder: Path) -> None:
+    variables = {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_ARGS": "twolayer train --set dtype=f"}
+    done = without_torch(cwd=folder, _TWOLAYER_COMPLETE="complete_fish", **variables)
+    assert done.stdout.split() == ["dtype=float32", "dtype=float64"]
+
+
+def test_a_broken_request_prints_nothing(tmp_path: Path) -> None:
+    for words in ({}, {"COMP_WORDS": "twolayer\ntrain", "COMP_CWORD": "x"}):
+        done = without_torch(cwd=tmp_path, _TWOLAYER_COMPLETE="complete_bash", **words)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -1,0 +1,68 @@
+"""Tables on narrow and wide terminals: every number is whole, and columns without room are named."""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.forking import run
+from tests.helpers.processes import in_terminal, screen
+
+WIDTHS = [40, 80, 100, 200]
+COMMANDS = {
+    "train": ["train", "flowers.csv", "--target", "kind", "--epochs", "6", "--no-save", "--log-every", "1"],
+    "train float64": ["train", "--set", "dtype=float64", "--lr", "auto", "--epochs", "30", "--no-save"],
+    "data": ["data", "flowers.csv", "--target", "kind"],
+    "evaluate classes": ["evaluate", "classes", "flowers.csv"],
+    "evaluate numbers": ["evaluate", "numbers", "flowers.csv"],
+    "check": ["check", "scratch"],
+}
+NUMBER = re.compile(r"-?\d[\d.]*(?:e[+-]\d+)?|inf|nan")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with numbers of all sizes, and two runs on it."""
+    folder, draw = tmp_path_factory.mktemp("flowers"), random.Random(1)
+    rows = ["sepal,petal,width of it,weight,kind"]
+    for n in range(120):
+        numbers = (draw.gauss(5, 1), draw.gauss(n % 3, 0.3), draw.gauss(0, 1e-7), draw.gauss(1e9, 1e5))
+        rows.append(",".join(map(repr, numbers)) + f",{('setosa', 'versicolor', 'virginica')[n % 3]}")
+    (folder / "flowers.csv").write_text("\n".join(rows) + "\n")
+    for name, target in (("classes", "kind"), ("numbers", "weight")):
+        done = run(["train", "flowers.csv", "--target", target, "--epochs", "3", "-q", "--out", name], folder)
+        assert done.returncode == 0
+    return folder
+
+
+def to_six_digits(cell: str) -> set[str]:
+    """How a table may show the numbers in a cell of csv."""
+    numbers = NUMBER.findall(cell)
+    return {form.format(float(number)) for number in numbers for form in ("{:.6g}", "{:#.6g}")} | set(numbers)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_number_on_the_screen_is_whole_and_every_column_is_named(
+    command: list[str], width: int, folder: Path
+) -> None:
+    names, *cells = csv.reader(run([*command, "--format", "csv"], folder).stdout.splitlines())
+    allowed = {form for row in cells for cell in row for form in to_six_digits(cell)}
+    code, written = in_terminal(command, folder, {"COLUMNS": str(width), "LINES": "24"})
+    assert code == 0
+    lines = screen(written)
+    assert max(map(len, lines)) <= width
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith(names[0]))
+    text = "\n".join(lines[start:])
+    table, _, left_out = text.partition("no room for ")
+    missing = " ".join(left_out.partition("\nloss after")[0].partition("\n\n")[0].split()).split(", ")
+    header = lines[start]
+    assert [name for name in names if re.search(rf"(^| ){re.escape(name)}( |$)", header) or name in missing] == names
+    body = re.split(r"\n(?:loss after|best|\n)", table)[0]
+    shown = [token for line in body.split("\n")[1:] for token in NUMBER.findall(re.sub(r"\b[A-Za-z_]\w*", "", line))]
+    assert len(shown) >= len(cells)
+    assert set(shown) <= allowed
