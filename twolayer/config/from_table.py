@@ -42,9 +42,6 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     for keys in (("data", "path"), ("validation",)):
         _place(document, keys, folder, name)
     resolved = validate(document, name)
-    if "log_every" not in given:
-        document.value["log_every"] = max(1, resolved.config.epochs // 30)  # some thirty rows fit a screen
-        resolved = validate(document, name)
     if not read:
         return resolved
     config = resolved.config
