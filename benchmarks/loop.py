@@ -99,7 +99,7 @@ def measure(config: Config, found: dict[str, tuple[int, Peer]], iterations: int,
     """Run all programs in turn, round after round; their losses are held against those of the first."""
     _, data, model = prepare(config)
     w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
-    problem = Problem(data.x.numpy(), data.y.numpy(), (w1, b1, w2, b2), config.step)
+    problem = Problem(data.x.numpy(), data.y.numpy(), (w1, b1, w2, b2), float(config.lr))
     times: Times = {name: [] for name in found}
     expected: list[float] = []
     for turn in range(rounds + 1):

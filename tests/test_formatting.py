@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.formatting import duration, json_number, microseconds_unit, safe
+from twolayer.formatting import duration, json_number, microseconds_unit, safe, size
 
 
 @given(st.text())
@@ -55,3 +55,18 @@ def test_a_console_of_ascii_gets_us_for_microseconds() -> None:
 @pytest.mark.parametrize(("value", "number"), [(1.5, 1.5), (float("nan"), None), (float("inf"), None)])
 def test_what_json_has_no_number_for_is_null(value: float, number: float | None) -> None:
     assert json_number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (2**40, "1 TiB"),
+        (2**70, "1048576 PiB"),
+    ],
+)
+def test_sizes_are_written_in_the_unit_that_suits_them(count: int, text: str) -> None:
+    assert size(count) == text

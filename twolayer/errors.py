@@ -67,8 +67,13 @@ class Problem:
         """The message with its hint."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
+    @property
+    def label(self) -> str:
+        """The key, to be shown after the place; empty if the place is the key's own option, such as --lr."""
+        return "" if self.origin.name == f"--{self.key.replace('_', '-')}" else self.key
+
     def __str__(self) -> str:
-        key = f"{self.key}: " if self.key else ""
+        key = f"{self.label}: " if self.label else ""
         return safe(f"{self.origin.place}  {key}{self.sentence}")
 
 

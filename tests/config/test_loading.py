@@ -194,7 +194,7 @@ def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
     assert texts["TWOLAYER_LR"] == "TWOLAYER_LR  lr: must be a positive number, or auto, not 'fast'"
     assert texts["TWOLAYER_H"].startswith("TWOLAYER_H  not YAML: ")
     assert texts["TWOLAYER_N"].startswith("TWOLAYER_N  anchors and aliases (&a)")
-    assert texts["--seed"].startswith("--seed  seed: must be a whole number")
+    assert texts["--seed"].startswith("--seed  must be a whole number")
     assert len(texts) == 4
 
 

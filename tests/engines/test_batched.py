@@ -18,7 +18,7 @@ from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.base import Data, RowEngine
-from twolayer.engines.batched import RowsEngine
+from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.dual import DualEngine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import choose_form
@@ -127,7 +127,7 @@ def test_all_rows_in_parts_are_all_rows_at_once(
         machine.sync()
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=0)
     close(weights(model), at_once, 1e-11)
-    if isinstance(machine, RowsEngine):
+    if isinstance(machine, BatchedEngine):
         assert machine.h.numel() <= max(part, 9)
 
 
@@ -229,14 +229,14 @@ def test_it_is_chosen_for_batches_validation_and_large_tables(monkeypatch: pytes
         return type(make_engine(model, data, config.model_copy(update=more)))
 
     for engine in ("manual", "fused"):
-        assert chosen(engine, 49) is RowsEngine
-        assert chosen(engine, 50) is not RowsEngine
-        assert chosen(engine, None) is not RowsEngine
-        assert chosen(engine, None, validation=0.1) is RowsEngine
+        assert chosen(engine, 49) is BatchedEngine
+        assert chosen(engine, 50) is not BatchedEngine
+        assert chosen(engine, None) is not BatchedEngine
+        assert chosen(engine, None, validation=0.1) is BatchedEngine
     assert chosen("autograd", 49) is AutogradEngine
     monkeypatch.setattr(selection, "PART", 449)  # 50 x 9 = 450 hidden units
     for engine in ("manual", "fused"):
-        assert chosen(engine, None) is RowsEngine
+        assert chosen(engine, None) is BatchedEngine
     assert chosen("fused", None, form="dual") is DualEngine
 
 

@@ -226,5 +226,5 @@ def test_the_largest_step_diverges_and_is_no_other_error(engine: str) -> None:
 
 def test_data_of_another_length_than_the_configs_are_refused() -> None:
     config, data, model = prepare(load_config("scratch"))
-    with pytest.raises(DataError, match="the config says N = 100, and the data have 50 rows"):
+    with pytest.raises(DataError, match="the config has N = 100, but the data have 50 rows"):
         make_engine(model, Data(data.x[:50], data.y[:50]), config)

@@ -18,6 +18,7 @@ from twolayer.engines import factory, selection
 from twolayer.engines.cuda_graph import Graph
 from twolayer.engines.dual import _k
 from twolayer.engines.factory import fused_engine, make_engine
+from twolayer.engines.losses import Objective
 from twolayer.engines.selection import choose_form
 from twolayer.errors import ConfigError
 from twolayer.hardware import memory
@@ -100,7 +101,7 @@ def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatc
     monkeypatch.setattr(selection, "FOLD_EVERY", 30)
     config, data, model = prepare(with_engine(load_config("default"), engine))
     with set_up(config):  # also what is computed at the start depends on the threads
-        machine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction)
+        machine = fused_engine(data, config)(model, data, Objective.of(config), lr=float(config.lr))
     assert len(machine.slots) == 12  # iterations a chunk
     calls: list[object] = []
 

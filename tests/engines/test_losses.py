@@ -19,6 +19,7 @@ from twolayer.engines import fused, selection
 from twolayer.engines.base import Data, Engine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import PlainEngine
+from twolayer.engines.losses import Objective
 from twolayer.hardware.threads import set_up
 from twolayer.training.loop import fit
 from twolayer.training.metrics import final_loss
@@ -42,7 +43,7 @@ def start(config: Config, engine: str) -> tuple[Config, Data, nn.Sequential]:
 def made(engine: str, model: nn.Sequential, data: Data, config: Config) -> Engine:
     if engine != "fused plain":
         return make_engine(model, data, config)
-    return PlainEngine(model, data, lr=config.step, reduction=config.reduction, loss=config.loss)
+    return PlainEngine(model, data, Objective.of(config), lr=float(config.lr))
 
 
 def run(config: Config, engine: str, cuts: tuple[int, ...] = (5,)) -> tuple[Tensor, list[Tensor]]:

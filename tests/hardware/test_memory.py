@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError
-from twolayer.formatting import size
 from twolayer.hardware import memory
 
 
@@ -43,32 +40,6 @@ def test_the_host_holds_what_is_drawn_and_for_a_gpu_nothing_else() -> None:
     assert memory.needed_by_host(load_config("default", N=200_000, dtype="float64")) >= 12 * drawn
 
 
-def test_a_containers_limit_counts_less_what_is_in_use_and_no_cache(tmp_path: Path) -> None:
-    assert available_memory._container(tmp_path) is None
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory._container(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert available_memory._container(tmp_path) == 800
-    (tmp_path / "memory.max").write_text("100\n")
-    assert available_memory._container(tmp_path) == 0
-
-
-def test_an_older_kernels_container_counts_too(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
-    (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 50\n")
-    assert available_memory._container(tmp_path) == 350
-
-
-def test_the_memory_of_this_machine_is_known_and_believable() -> None:
-    free = available_memory.available()
-    assert free is not None
-    assert 2**20 < free < 2**50
-
-
 def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_size() -> None:
     memory.check(load_config("default"))
     with pytest.raises(
@@ -77,18 +48,3 @@ def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_siz
         memory.check(load_config("default", D_in=10**12), "big.yaml")
     with pytest.raises(ConfigError, match="of memory, and"):
         memory.check(load_config("default", N=2**63 - 1, D_in=2**63 - 1, H=2**63 - 1))
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1023 bytes"),
-        (1024, "1 KiB"),
-        (1536, "1.5 KiB"),
-        (2**40, "1 TiB"),
-        (2**70, "1048576 PiB"),
-    ],
-)
-def test_sizes_are_written_in_the_unit_that_suits_them(count: int, text: str) -> None:
-    assert size(count) == text

@@ -4,30 +4,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers.forking import clean_environment
 from twolayer.config.loading import load_config
-from twolayer.engines.selection import operations
 from twolayer.errors import DeviceError
 from twolayer.hardware import threads
 from twolayer.hardware.threads import choose_threads, cores, set_up
 
 
-def test_the_operations_are_those_of_the_products() -> None:
-    assert operations(load_config("scratch")) == 4 * 100 * 3 * 32 + 6 * 100 * 32 * 1
-    assert operations(load_config("default")) == 2 * 64 * 64 * 100 + 6 * 64 * 100 * 10  # the dual form
-    assert operations(load_config("default", engine="manual")) == 4 * 64 * 1000 * 100 + 6 * 64 * 100 * 10
-
-
 def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     monkeypatch.setattr(threads, "_quota", lambda: float("inf"))
-    small, wide = load_config("scratch"), load_config("default", D_in=20000, H=256)
+    dual: dict[str, Any] = {"engine": "fused", "form": "dual"}
+    small, wide = load_config("scratch"), load_config("default", D_in=20000, H=256, **dual)
     large = load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
-    assert [choose_threads(config) for config in (small, load_config("default"), wide, large)] == [1, 1, 2, 6]
+    assert [choose_threads(config) for config in (small, load_config("default", **dual), wide, large)] == [1, 1, 2, 6]
     assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
 
 
@@ -40,7 +35,7 @@ def test_threads_are_put_back_also_after_an_error() -> None:
 
 
 def test_an_allocation_that_fails_is_a_device_error() -> None:
-    config = load_config("default", N=10**13)
+    config = load_config("default", N=10**13, threads=1)
     with (
         pytest.raises(DeviceError, match="out of memory on cpu: the training needs at least"),
         set_up(config),
@@ -49,7 +44,7 @@ def test_an_allocation_that_fails_is_a_device_error() -> None:
 
 
 def test_other_errors_of_torch_pass_through() -> None:
-    with pytest.raises(RuntimeError, match="mat1"), set_up(load_config("default")):
+    with pytest.raises(RuntimeError, match="mat1"), set_up(load_config("default", threads=1)):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
 
 
@@ -60,7 +55,7 @@ def test_precision_is_the_configs_inside_and_the_callers_again_outside(precision
     torch.set_float32_matmul_precision("medium")
     try:
         outside = cuda.fp32_precision, cpu.fp32_precision
-        with set_up(load_config("default", precision=precision)):
+        with set_up(load_config("default", threads=1, precision=precision)):
             assert cuda.fp32_precision == ("ieee" if precision == "full" else "tf32")
             assert cpu.fp32_precision == "ieee"
         assert (cuda.fp32_precision, cpu.fp32_precision) == outside

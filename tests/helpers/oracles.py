@@ -35,7 +35,7 @@ def run(config: Config, iterations: int = 5) -> tuple[list[float], list[torch.Te
 def sgd(model: nn.Sequential, data: Data, config: Config, iterations: int) -> list[float]:
     """Gradient descent by `torch.optim.SGD`; trains the model in place."""
     loss_fn = nn.MSELoss(reduction=config.reduction)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.step)
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(config.lr))
     losses = []
     for _ in range(iterations):
         loss = loss_fn(model(data.x), data.y)
@@ -67,7 +67,7 @@ def sgd_on(
     model: nn.Sequential, data: Data, config: Config, batches: Sequence[torch.Tensor | None]
 ) -> list[torch.Tensor]:
     """An update by `torch.optim.SGD` on each batch of rows (None: on all); the scores before them."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.step)
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(config.lr))
     scores = []
     for rows in batches:
         result = score(model, data, config, rows)
@@ -83,7 +83,7 @@ def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -
     x, y = (array.numpy().astype(np.float64).T for array in (data.x, data.y))  # (D_in, N), (D_out, N)
     w1, b1, w2, b2 = (parameter.detach().numpy().astype(np.float64) for parameter in model.parameters())
     b1, b2 = b1[:, None], b2[:, None]
-    scale = 1.0 if config.reduction == "sum" else 1.0 / y.size
+    lr, scale = float(config.lr), 1.0 if config.reduction == "sum" else 1.0 / y.size
     losses = []
     for _ in range(iterations):
         z = w1 @ x + b1
@@ -92,8 +92,8 @@ def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -
         losses.append(scale * float(np.sum(residual**2)))
         g = 2 * scale * residual
         gz = (w2.T @ g) * (z > 0)
-        w2, b2 = w2 - config.step * g @ h.T, b2 - config.step * g.sum(axis=1, keepdims=True)
-        w1, b1 = w1 - config.step * gz @ x.T, b1 - config.step * gz.sum(axis=1, keepdims=True)
+        w2, b2 = w2 - lr * g @ h.T, b2 - lr * g.sum(axis=1, keepdims=True)
+        w1, b1 = w1 - lr * gz @ x.T, b1 - lr * gz.sum(axis=1, keepdims=True)
     return losses, [w1, b1[:, 0], w2, b2[:, 0]]
 
 

@@ -48,7 +48,7 @@ def by_sgd(config: Config, data: Data, model: nn.Sequential) -> list[tuple[float
     """The rows of the history, as PyTorch's own optimiser and losses give them."""
     is_mse = config.loss == "mse"
     loss_fn = (nn.MSELoss if is_mse else nn.CrossEntropyLoss)(reduction=config.reduction)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.step)
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(config.lr))
     assert data.validation is not None
 
     def scores(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:

@@ -13,18 +13,19 @@ from tests.helpers.oracles import same, with_classes, with_engine
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
+from twolayer.engines.losses import Objective
 from twolayer.errors import DataError, DivergedError
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
+from twolayer.training.hessian import MAX_PRODUCTS, HessianProduct
 from twolayer.training.learning_rate import (
     Curvature,
     LearningRateFinder,
     curvature,
-    hessian_product,
     is_cheap,
     is_sampled,
-    next_measure,
+    next_measurement,
     sample,
     suggested,
 )
@@ -51,6 +52,17 @@ def whole_hessian(model: nn.Sequential, data: Data, config: Config) -> Tensor:
     return hessian
 
 
+def hessian_product(
+    weights: list[Tensor], data: Data, config: Config, vector: list[Tensor], *, rows: int
+) -> list[Tensor]:
+    """The product with a vector, some rows at a time."""
+    product = HessianProduct(data, Objective.of(config), config.H, rows)
+    product.set_weights(weights)
+    out = [torch.full_like(w, torch.nan) for w in weights]  # to be overwritten
+    product(vector, out)
+    return out
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("init", ["default", "normal"])
 @pytest.mark.parametrize("shape", [(30, 5, 7, 3), (8, 20, 4, 1), (1, 1, 1, 1), (50, 2, 10, 6)])
@@ -65,13 +77,14 @@ def test_a_hessian_product_and_the_curvature_are_those_of_the_whole_hessian(
     vector = [torch.randn(w.shape, generator=torch.Generator().manual_seed(1)).to(w) for w in weights]
     flat = torch.cat([part.flatten() for part in vector])
     monkeypatch.setattr(learning_rate, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))  # rows in parts of seven
-    product = torch.cat([part.flatten() for part in hessian_product(weights, data, reduction, vector)])
+    found_product = hessian_product(weights, data, config, vector, rows=7)
+    product = torch.cat([part.flatten() for part in found_product])
     torch.testing.assert_close(product, hessian @ flat, rtol=1e-10, atol=1e-10)
 
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     found = curvature(model, data, config)
     assert 0.97 * largest <= found.largest <= (1 + 1e-9) * largest
-    assert found.products <= learning_rate.MOST_PRODUCTS
+    assert found.products <= MAX_PRODUCTS
     assert found.limit == 2 / found.largest
 
 
@@ -120,10 +133,10 @@ ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
 def test_the_step_is_measured_again_a_quarter_later_each_time() -> None:
     numbers = [0]
     while numbers[-1] < 1000:
-        numbers.append(next_measure(numbers[-1]))
+        numbers.append(next_measurement(numbers[-1]))
     assert numbers[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22]
     assert all(1 < b / a <= 1.25 for a, b in pairwise(numbers[4:]))
-    assert all(next_measure(done) == next(n for n in numbers if n > done) for done in range(900))
+    assert all(next_measurement(done) == next(n for n in numbers if n > done) for done in range(900))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -225,11 +238,11 @@ def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
     vector = [torch.randn(w.shape, generator=torch.Generator().manual_seed(1)).to(w) for w in weights]
     flat = torch.cat([part.flatten() for part in vector])
     monkeypatch.setattr(learning_rate, "CHUNK", 7 * (D_in + 4 * H + 3 * D_out))
-    found = hessian_product(weights, data, reduction, vector, "cross_entropy")
+    found = hessian_product(weights, data, config, vector, rows=7)
     torch.testing.assert_close(torch.cat([part.flatten() for part in found]), hessian @ flat, rtol=1e-10, atol=1e-10)
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     assert 0.97 * largest <= curvature(model, data, config).largest <= (1 + 1e-9) * largest
-    assert 0.8 * largest <= 1 / LearningRateFinder(model, data, config).step() <= (1 + 1e-9) * largest
+    assert 0.8 * largest <= 1 / LearningRateFinder(model, data, config).measure() <= (1 + 1e-9) * largest
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
@@ -237,14 +250,13 @@ def test_for_classes_it_is_the_whole_hessian_of_cross_entropy(
 def test_the_product_of_a_measure_is_the_hessian_product(loss: str, reduction: str) -> None:
     config, data, model = classes(N=40, D_in=5, H=7, D_out=3, dtype="float64", reduction=reduction)
     config = config.model_copy(update={"loss": loss})
-    measure = LearningRateFinder(model, data, config)
-    measure.step()
-    v1_t, c1, v2, c2 = (part.clone() for part in measure.vector_parts)
+    finder = LearningRateFinder(model, data, config)
+    finder.measure()
+    vector = [part.clone() for part in finder.vector.parts]
     weights = [parameter.detach() for parameter in model.parameters()]
-    expected = hessian_product(weights, data, reduction, [v1_t.t(), c1, v2, c2], loss)
-    measure._multiply(weights[2])
-    t1_t, *rest = measure.product_parts
-    for own, other in zip((t1_t.t(), *rest), expected, strict=True):
+    expected = hessian_product(weights, data, config, vector, rows=40)
+    finder.product(finder.vector.parts, finder.image.parts)
+    for own, other in zip(finder.image.parts, expected, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
 
 
@@ -254,11 +266,11 @@ def test_a_measurement_of_many_rows_is_of_512_evenly_spaced_ones() -> None:
     assert torch.equal(some.x, data.x[[i * 3000 // 512 for i in range(512)]])
     assert same([some.x, some.y], [sample(data, config).x, sample(data, config).y])
     mean, total = (config.model_copy(update={"reduction": reduction}) for reduction in ("mean", "sum"))
-    step = LearningRateFinder(model, data, mean).step()
+    step = LearningRateFinder(model, data, mean).measure()
     assert step == pytest.approx(suggested(model, data, mean), rel=0.2)
-    assert LearningRateFinder(model, data, total).step() == pytest.approx(step / 3000, rel=1e-3)
+    assert LearningRateFinder(model, data, total).measure() == pytest.approx(step / 3000, rel=1e-3)
     batches = total.model_copy(update={"batch_size": 64})  # 47 of them, of 64 rows at the most
-    assert LearningRateFinder(model, data, batches).step() == pytest.approx(step / 64, rel=1e-3)
+    assert LearningRateFinder(model, data, batches).measure() == pytest.approx(step / 64, rel=1e-3)
     few = Data(data.x[:512], data.y[:512])
     assert sample(few, config).x is few.x
 
@@ -278,23 +290,31 @@ def test_a_large_file_is_sampled_and_what_is_drawn_is_not(monkeypatch: pytest.Mo
         assert is_sampled(config.model_copy(update=more))
 
 
-def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from_its_state() -> None:
+def test_a_measurement_starts_where_the_one_before_has_ended_and_so_it_does_from_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config, data, model = classes(N=600, D_in=4, H=9, D_out=3, reduction="mean")
     first = LearningRateFinder(model, data, config)
     products: list[int] = []
-    first._multiply = lambda w2: (products.append(1), LearningRateFinder._multiply(first, w2))[1]  # type: ignore
-    first.step()
+    multiply = HessianProduct.__call__
+
+    def counted(*given: Any) -> None:
+        products.append(1)
+        multiply(*given)
+
+    monkeypatch.setattr(HessianProduct, "__call__", counted)
+    first.measure()
     cold = len(products)
     state = {name: tensor.clone() for name, tensor in first.state().items()}
     assert state.keys() == {"curvature"}
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.01)
-    second = first.step()
+    second = first.measure()
     assert len(products) - cold == 2 < cold
     other = LearningRateFinder(model, data, config)
     other.load_state(state)
-    assert other.step() == second
+    assert other.measure() == second
     assert same([*other.state().values()], [*first.state().values()])
     with pytest.raises(DataError, match="is a state of another training"):
         other.load_state({"curvature": torch.zeros(3)})
@@ -307,9 +327,9 @@ def test_on_a_saddle_a_measure_is_of_the_right_sign_and_size() -> None:
             parameter.mul_(1e-3)
     data = Data(data.x, 100 * data.y)
     largest = float(torch.linalg.eigvalsh(whole_hessian(model, data, config))[-1])
-    measure = LearningRateFinder(model, data, config)
-    # A saddle, whose eigenvalues come in pairs of both signs: from a mixture of two the iteration does not move on.
-    assert 0.6 * largest < 1 / measure.step() <= largest
+    finder = LearningRateFinder(model, data, config)
+    # A saddle, whose eigenvalues come in pairs of both signs: the iteration stops at a mixture of two eigenvectors.
+    assert 0.6 * largest < 1 / finder.measure() <= largest
 
 
 def test_a_measure_beyond_the_dtype_is_an_error_and_of_zeros_none() -> None:
@@ -317,8 +337,8 @@ def test_a_measure_beyond_the_dtype_is_an_error_and_of_zeros_none() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert LearningRateFinder(model, Data(data.x, 0 * data.y), config).step() < 1  # the last bias is never flat
+    assert LearningRateFinder(model, Data(data.x, 0 * data.y), config).measure() < 1  # the last bias is never flat
     config, data, model = prepare(load_config("scratch"))
     beyond = LearningRateFinder(model, Data(data.x * 1e30, data.y * 1e30), config)
     with pytest.raises(DataError, match="the curvature of the loss is beyond float32; scale the data down"):
-        beyond.step()
+        beyond.measure()

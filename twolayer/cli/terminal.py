@@ -92,8 +92,7 @@ def error(what: TwolayerError | str) -> None:
     """Print one line on stderr; for a config a line for each problem, with its place first, as compilers do."""
     if isinstance(what, ConfigError):
         for problem in what.problems:
-            is_named = problem.origin.place == f"--{problem.key.replace('_', '-')}"  # an option has its key's name
-            key = f"{safe(problem.key)}: " if problem.key and not is_named else ""
+            key = f"{safe(problem.label)}: " if problem.label else ""
             err().print(
                 Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.sentence))
             )

@@ -148,7 +148,7 @@ class Session:
         """A divergence with the largest stable learning rate at the start; any other error unchanged."""
         if isinstance(error, DivergedError):
             with suppress(TwolayerError):  # such as too little memory: then the message is the shorter one
-                data, model = self.fit.anew()
+                data, model = self.fit.restart()
                 limit = curvature(model, data, self.fit.config).limit
                 lr = math.nan if self.fit.config.lr == "auto" else error.lr
                 return DivergedError(error.iteration, error.loss, lr, limit, self.fit.config.unit)

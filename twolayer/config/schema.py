@@ -135,13 +135,6 @@ class Config(Frozen):
     log_every: Count = Field(default=1, description="print the loss every n iterations (with batches: epochs)")
 
     @property
-    def step(self) -> float:
-        """The step, where it is a number. Raises ValueError for `auto`, which has to be measured."""
-        if self.lr == "auto":
-            raise ValueError("lr is auto")
-        return self.lr
-
-    @property
     def unit(self) -> str:
         """What a row of the history stands for: an iteration; with batches an epoch."""
         return "epoch" if self.batch_size is not None else "iteration"

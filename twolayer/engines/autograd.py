@@ -9,26 +9,28 @@ from torch import Tensor, nn
 
 from twolayer.engines import selection
 from twolayer.engines.base import Data, TensorState
+from twolayer.engines.losses import Objective
 
 
 class AutogradEngine(TensorState):
     """Gradient descent by autograd; bit-identical to `torch.optim.SGD(model.parameters(), lr)`.
 
-    Rows are all those of the data, or those that `update` is given; of too many (`selection.part_rows`) the gradients
-    of parts are added up. For classes a loss comes with the accuracy: what is said to be of shape () is of shape (2,).
+    If there are more rows than `selection.part_rows` allows at once, the gradients of parts are added up. For cross
+    entropy a loss comes with the accuracy: shapes given as () are then (2,).
     """
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
-        self.model, self.data, self.lr, self.reduction, self.loss = model, data, lr, reduction, loss
+    def __init__(self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float) -> None:
+        self.model, self.data, self.objective, self.lr = model, data, objective, lr
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         self.parameters = list(model.parameters())
-        self.loss_fn = (nn.MSELoss if loss == "mse" else nn.CrossEntropyLoss)(reduction=reduction)
+        self.is_mse = objective.loss == "mse"
+        self.loss_fn = (nn.MSELoss if self.is_mse else nn.CrossEntropyLoss)(reduction=objective.reduction)
 
     @torch.enable_grad()
     def advance(self, iterations: int) -> Tensor:
-        """Do so many iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
+        """Do n iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
         x, y = self.data.x, self.data.y
-        losses = x.new_empty(iterations) if self.loss == "mse" else x.new_empty(iterations, 2)
+        losses = x.new_empty(iterations, *self.objective.shape)
         parts = self._parts(x, y)
         for t in range(iterations):
             losses[t] = self._descend(parts, len(x))
@@ -36,18 +38,18 @@ class AutogradEngine(TensorState):
 
     @torch.enable_grad()
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """One update from the rows with these numbers, int64; their loss before it, shape (), in `out` where given."""
+        """One update from the rows with these indices (int64); their loss before it, shape (), in `out` if given."""
         loss = self._descend(self._parts(self.data.x[rows], self.data.y[rows]), len(rows))
         return loss if out is None else out.copy_(loss)
 
     def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
-        """One `update` after the other; their losses go into `out`, (len(batches),) or (len(batches), 2)."""
+        """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
         for rows, slot in zip(batches, out, strict=True):
             self.update(rows, slot)
 
     @torch.no_grad()
     def evaluate(self, data: Data) -> Tensor:
-        """The loss of the weights as they are on these data, shape ()."""
+        """The loss of the current weights on these data, shape ()."""
         return _total([self._loss(x, y, len(data.x))[1] for x, y in self._parts(data.x, data.y)])
 
     def _parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -55,15 +57,15 @@ class AutogradEngine(TensorState):
         return list(zip(torch.split(x, rows), torch.split(y, rows), strict=True))
 
     def _loss(self, x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """What a part adds to the loss of so many rows; the same detached, with the accuracy for classes."""
+        """The contribution of a part to the loss over `rows` rows; and the same detached, with the accuracy."""
         y_pred = self.model(x)
-        loss = self.loss_fn(y_pred, y if self.loss == "mse" else y.argmax(1))
-        if self.reduction == "mean" and len(x) < rows:
+        loss = self.loss_fn(y_pred, y if self.is_mse else y.argmax(1))
+        if self.objective.reduction == "mean" and len(x) < rows:
             loss = loss * (len(x) / rows)
-        if self.loss == "mse":
+        if self.is_mse:
             return loss, loss.detach()
-        hits = (y_pred.argmax(1) == y.argmax(1)).sum()
-        return loss, torch.stack([loss.detach(), hits.to(loss) / rows])
+        correct = (y_pred.argmax(1) == y.argmax(1)).sum()
+        return loss, torch.stack([loss.detach(), correct.to(loss) / rows])
 
     def _descend(self, parts: Sequence[tuple[Tensor, Tensor]], rows: int) -> Tensor:
         """One update; the loss before it."""
@@ -78,10 +80,10 @@ class AutogradEngine(TensorState):
             for parameter, gradient in zip(self.parameters, total, strict=True):
                 # What torch.optim.SGD does. `parameter -= lr * gradient` rounds the product first.
                 parameter.add_(gradient, alpha=-self.lr)
-        return _total(losses)  # all else is let go before the next forward pass, which then finds its memory warm
+        return _total(losses)  # all else is freed before the next forward pass, whose memory is then still in the cache
 
     def sync(self) -> None:
-        """Nothing is left to write: the updates are made in the model's parameters."""
+        """Nothing to do: the updates are made in the model's parameters."""
 
 
 def _total(losses: Sequence[Tensor]) -> Tensor:

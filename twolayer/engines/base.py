@@ -1,4 +1,4 @@
-"""What engines share: the data, the protocol, and the tensors that are their state."""
+"""The data, the Engine protocol, and the state that engines save and load."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on: x of shape (N, D_in) and y of shape (N, D_out), for classes one-hot.
+    """The training data: x of shape (N, D_in) and y of shape (N, D_out), one-hot for classes.
 
-    Of a file, also the rows that were held out, and the `columns` that x and y were made from.
+    For a table also the validation rows, and the encoding of its `columns`.
     """
 
     x: Tensor
@@ -32,59 +32,59 @@ class Engine(Protocol):
     """Advances gradient descent on one model and one data set."""
 
     def advance(self, iterations: int) -> Tensor:
-        """Do so many iterations; the loss BEFORE each update, shape (iterations,), on the device.
+        """Do n iterations; the loss BEFORE each update, shape (iterations,), on the device.
 
-        With `loss: cross_entropy` of shape (iterations, 2): the loss, and the part of the rows that it has right,
-        which are those whose largest output, of equals the first, is their class.
+        With `loss: cross_entropy` shape (iterations, 2): the loss and the accuracy, which is the share of rows whose
+        largest output (the first of equal ones) is that of their class.
         """
 
     def sync(self) -> None:
-        """Write the working state into the model's parameters; changes nothing of what `advance` goes on to do."""
+        """Write the weights into the model's parameters. The next iterations are the same with or without it."""
 
     def set_lr(self, lr: float) -> None:
-        """Take another step from the next iteration on."""
+        """Use another learning rate from the next iteration on."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
+        """All that a resumed training needs to be the same bit for bit: the tensors themselves, not copies, by name."""
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on from the state that such an engine had after so many iterations. Raises DataError for another's."""
+        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
 
 
 class RowEngine(Engine, Protocol):
-    """One that also takes rows by their numbers, and other rows to judge by: autograd, and where `in_parts`, all."""
+    """An engine that also trains on given rows and evaluates on others: autograd, and any engine where `in_parts`."""
 
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """One update from the rows with these numbers, int64 and on the device; their loss before it.
+        """One update from the rows with these indices (int64, on the device); their loss before it.
 
-        Of shape (), or (2,) with the accuracy; written into `out` where given. A mean is over these rows.
+        Shape (), or (2,) with the accuracy; written into `out` if given. A mean is over these rows.
         """
 
     def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
-        """One `update` after the other; their losses go into `out`, (len(batches),) or (len(batches), 2)."""
+        """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
 
     def evaluate(self, data: Data) -> Tensor:
-        """The loss of the weights as they are on these data, shape (), or (2,) with the accuracy."""
+        """The loss of the current weights on these data, shape (), or (2,) with the accuracy."""
 
 
 class TensorState:
-    """An engine whose working state is in the attributes that STATE names."""
+    """An engine whose state is in the attributes that STATE names."""
 
     lr: float
     STATE: tuple[str, ...] = ("w1", "b1", "w2", "b2")
     done = 0  # iterations
 
     def set_lr(self, lr: float) -> None:
-        """Take another step from the next iteration on."""
+        """Use another learning rate from the next iteration on."""
         self.lr = lr
 
     def state(self) -> dict[str, Tensor]:
-        """All that a continuation needs to be the same bit for bit: the working tensors themselves, by name."""
+        """All that a resumed training needs to be the same bit for bit: the tensors themselves, not copies, by name."""
         return {name: getattr(self, name) for name in self.STATE}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on from the state that such an engine had after so many iterations. Raises StateError for another's."""
+        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
         own = self.state()
         check_state(own, state)
         for name, tensor in own.items():
@@ -93,19 +93,19 @@ class TensorState:
 
 
 def views(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Views of these shapes, one after the other."""
+    """Consecutive parts of a vector, viewed with these shapes."""
     sizes = [torch.Size(shape).numel() for shape in shapes]
     return [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
 
 
-# grad_input = grad where input > threshold, else 0: what ReLU's own backward calls. Indexing with a mask, as the
+# grad_input = grad where input > threshold, else 0: what the backward of ReLU calls. Indexing with a mask, as the
 # tutorial does, takes several times as long.
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
 
 
 def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Raise StateError where the tensors of a state do not have the names, shapes and dtypes of a training's own."""
+    """Raise StateError if the names, shapes or dtypes of a saved state are not those of `own`."""
     shapes = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (own, state)]
     if shapes[0] != shapes[1]:
         names = sorted(name for name in {*own, *state} if shapes[0].get(name) != shapes[1].get(name))

@@ -1,4 +1,4 @@
-"""CUDA graphs: kernels launched together, for a fraction of what it costs to launch them one by one."""
+"""CUDA graphs: kernels launched together, at a fraction of the cost of launching them one by one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 
 class Graph:
-    """Does a function that works on fixed buffers on a GPU, always the same, by replaying its kernels.
+    """Captures a function as a CUDA graph; the first call warms up, the second captures, later ones replay.
 
-    The first call runs the function as it is, which also makes what its kernels need (handles, workspaces) and may not
-    be made while a graph is captured. The second call captures it; that call and all later ones replay the graph. The
-    kernels and their order are the same in either way, and so is every bit of what they compute.
+    The function must always be the same, on fixed buffers on a GPU. The first call runs it directly, which also creates
+    what its kernels need (handles, workspaces) and may not be created during a capture. The kernels and their order are
+    the same either way, and so is every bit of the result.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -20,19 +20,19 @@ class Graph:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def reset(self) -> None:
-        """The function is another from now on: capture it anew."""
+        """Capture again at the next call: the function has changed."""
         self.graph = None
 
     def __call__(self, function: Callable[[], object]) -> None:
-        """Do what the function does. It is not kept: it may well hold who holds this graph."""
+        """Run the function, by replay if it has been captured. It is not stored, to avoid a reference cycle."""
         with torch.cuda.device(self.device):
             if self.graph is not None:
                 self.graph.replay()
             elif self.is_warm:
                 graph = torch.cuda.CUDAGraph()
-                # A stream of this device: the one that PyTorch would take is the first device's for ever.
+                # A stream of this device: PyTorch's default for captures always belongs to the first device used.
                 stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-                # The first capture makes things for the whole process, which must not be those of inference alone.
+                # The first capture creates state for the whole process, which must not consist of inference tensors.
                 with torch.inference_mode(False), torch.no_grad(), torch.cuda.graph(graph, stream=stream):
                     function()
                 self.graph = graph

@@ -1,53 +1,54 @@
-"""Makes the engine that a config names, and checks what it is given."""
+"""Creates the engine that a config names, and checks the model and the data."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torch import nn
 
 from twolayer.config.schema import Config
-from twolayer.engines import selection
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.base import Data, Engine
-from twolayer.engines.batched import RowsEngine
+from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.cuda_graph import Graph
 from twolayer.engines.dual import DualEngine
-from twolayer.engines.fused import FoldedEngine, Fused, PlainEngine
+from twolayer.engines.fused import FusedEngine, PlainEngine, PrimalEngine
+from twolayer.engines.losses import Objective
 from twolayer.engines.manual import ManualEngine
-from twolayer.engines.selection import choose_engine, choose_form
+from twolayer.engines.selection import in_parts
 from twolayer.errors import DataError
 
-# Below so many numbers x is copied with a column of ones, so that the biases ride inside the products.
+# If x has fewer numbers than this, it is copied with a column of ones, so that the biases are part of the products.
 FOLD_BELOW = 2**20
 
 
 def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
-    """The engine that `choose_engine` names, at work on this model's parameters.
+    """The engine of a config without `auto` (see `training.setup.resolve_auto`), on this model's parameters.
 
-    Raises DataError where the model is not Linear -> ReLU -> Linear with biases, or the data are not of its shapes,
-    dtype and device, or not N rows.
+    Raises DataError if the model is not Linear -> ReLU -> Linear with biases, or if the data do not have N rows or do
+    not match the model in shape, dtype and device.
     """
-    if len(data.x) != config.N:  # by which the form and the threads are chosen
-        raise DataError(f"the config says N = {config.N}, and the data have {len(data.x)} rows")
+    if len(data.x) != config.N:  # the form and the threads were chosen by N
+        raise DataError(f"the config has N = {config.N}, but the data have {len(data.x)} rows")
     _check(model, data)
-    name = choose_engine(config)
-    engines: dict[str, Callable[..., Engine]] = {"autograd": AutogradEngine, "manual": ManualEngine}
-    if selection.in_parts(config) and not (name == "fused" and config.form == "dual"):
-        engines |= {"manual": RowsEngine, "fused": RowsEngine}
-    if name in engines:
-        return engines[name](model, data, lr=config.step, reduction=config.reduction, loss=config.loss)
-    engine = fused_engine(data, config)(model, data, lr=config.step, reduction=config.reduction, loss=config.loss)
-    if data.x.is_cuda and config.cuda_graph:
+    objective, lr = Objective.of(config), float(config.lr)
+    if config.engine == "autograd":
+        return AutogradEngine(model, data, objective, lr=lr)
+    if in_parts(config) and config.form != "dual":
+        return BatchedEngine(model, data, objective, lr=lr)
+    if config.engine == "manual":
+        return ManualEngine(model, data, objective, lr=lr)
+    on_cuda = data.x.is_cuda
+    exact = int(config.threads) > 1 and not on_cuda
+    engine = fused_engine(data, config)(model, data, objective, lr=lr, exact_updates=exact)
+    if on_cuda and config.cuda_graph:
         engine.replay = Graph(data.x.device)
     return engine
 
 
-def fused_engine(data: Data, config: Config) -> type[Fused]:
+def fused_engine(data: Data, config: Config) -> type[FusedEngine]:
     """The class for the config's form and the size of x."""
-    if choose_form(config) == "dual":
+    if config.form == "dual":
         return DualEngine
-    return FoldedEngine if data.x.numel() < FOLD_BELOW else PlainEngine
+    return PrimalEngine if data.x.numel() < FOLD_BELOW else PlainEngine
 
 
 def _check(model: nn.Sequential, data: Data) -> None:

@@ -1,4 +1,4 @@
-"""Back-propagation written out, as in torch for R's "Neural network from scratch"; no autograd."""
+"""Backpropagation written out, as in torch for R's "Neural network from scratch"; no autograd."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines.base import Data, TensorState, log_softmax_backward, relu_backward
-from twolayer.engines.losses import Score, factor, score_divisors
+from twolayer.engines.losses import ClassScore, Objective
 
 
 class ManualEngine(TensorState):
-    """Gradient descent in tensor operations, every result in a buffer that is made once.
+    """Gradient descent in tensor operations, with every result in a buffer that is allocated once.
 
     On the CPU each operation is the one that autograd's backward would run, in its order, so losses and
-    weights equal the autograd engine's bit for bit (docs/numerics.md says where PyTorch allows it).
+    weights equal the autograd engine's bit for bit (docs/numerics.md names the one exception).
     """
 
-    def __init__(self, model: nn.Sequential, data: Data, *, lr: float, reduction: str, loss: str = "mse") -> None:
+    def __init__(self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float) -> None:
         self.x, self.y, self.lr = data.x, data.y, lr  # (N, D_in), (N, D_out)
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
         N, (H, D_in), D_out = len(self.x), self.w1.shape, len(self.w2)
-        self.loss, self.reduce = loss, torch.sum if reduction == "sum" else torch.mean
-        numerator, denominator = factor(loss, reduction, N, D_out)
-        # As a tensor, because PyTorch would make one of a Python number in every iteration.
+        self.objective, self.reduce = objective, torch.sum if objective.reduction == "sum" else torch.mean
+        numerator, denominator = objective.gradient_scale(N, D_out)
+        # As a tensor, because PyTorch would convert a Python number to one in every iteration.
         self.grad_scale = self.x.new_tensor(numerator / denominator)
 
         self.h_relu, self.grad_h = self.x.new_empty(N, H), self.x.new_empty(N, H)
         self.y_pred, self.squared = self.x.new_empty(N, D_out), self.x.new_empty(N, D_out)
         self.grad_w1, self.grad_b1 = self.x.new_empty(H, D_in), self.x.new_empty(H)
         self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
-        if loss == "cross_entropy":
-            self.score = Score(self.y_pred, dim=-1)
-            self.score_divisors = self.x.new_tensor(score_divisors(reduction, N))
+        if objective.loss == "cross_entropy":
+            self.score = ClassScore(self.y_pred, dim=-1)
+            self.score_divisors = self.x.new_tensor(objective.score_divisors(N))
             self.grad_log_p = -self.grad_scale * self.y
 
     @torch.no_grad()
     def advance(self, iterations: int) -> Tensor:
-        """Do so many iterations; the loss before each update, shape (iterations,), or loss and accuracy for classes."""
-        losses = self.x.new_empty(iterations) if self.loss == "mse" else self.x.new_empty(iterations, 2)
+        """Do n iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
+        losses = self.x.new_empty(iterations, *self.objective.shape)
         x, w1, b1, w2, b2 = self.x, self.w1, self.b1, self.w2, self.b2
         h_relu, grad_h, y_pred = self.h_relu, self.grad_h, self.y_pred
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
         w1_t, w2_t, grad_h_t, grad_y_t = w1.t(), w2.t(), grad_h.t(), y_pred.t()  # views of the buffers
-        grad_at_output = self._squared_error if self.loss == "mse" else self._cross_entropy
-        step = -self.lr
+        grad_at_output = self._squared_error if self.objective.loss == "mse" else self._cross_entropy
+        rate = -self.lr
 
         for loss in losses.unbind():
             # Forward: the hidden layer, the prediction, the loss, and its gradient in the prediction's buffer.
@@ -59,21 +59,21 @@ class ManualEngine(TensorState):
             torch.mm(grad_h_t, x, out=grad_w1)
             torch.sum(grad_h, 0, out=grad_b1)
 
-            w1.add_(grad_w1, alpha=step)
-            b1.add_(grad_b1, alpha=step)
-            w2.add_(grad_w2, alpha=step)
-            b2.add_(grad_b2, alpha=step)
+            w1.add_(grad_w1, alpha=rate)
+            b1.add_(grad_b1, alpha=rate)
+            w2.add_(grad_w2, alpha=rate)
+            b2.add_(grad_b2, alpha=rate)
         return losses
 
     def _squared_error(self, loss: Tensor) -> Tensor:
-        """The gradient at the output, in place of the prediction; the loss goes into `loss`."""
+        """The gradient at the output, written over the prediction; writes the loss into `loss`."""
         residual = self.y_pred.sub_(self.y)
         torch.mul(residual, residual, out=self.squared)
         self.reduce(self.squared, (0, 1), out=loss)
         return residual.mul_(self.grad_scale)
 
     def _cross_entropy(self, loss: Tensor) -> Tensor:
-        """The gradient at the output, in place of the logits; the loss and the accuracy go into `loss`."""
+        """The gradient at the output, written over the logits; writes the loss and the accuracy into `loss`."""
         z = self.y_pred
         self.score(z, self.y, loss)
         loss.div_(self.score_divisors)
@@ -81,4 +81,4 @@ class ManualEngine(TensorState):
         return z
 
     def sync(self) -> None:
-        """Nothing is left to write: the updates are made in the model's parameters."""
+        """Nothing to do: the updates are made in the model's parameters."""

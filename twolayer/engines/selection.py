@@ -1,32 +1,35 @@
-"""Which engine, form and number of rows at a time, from the sizes alone."""
+"""Chooses the engine, the form and the rows per part, from the sizes alone."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from twolayer.config.schema import Config
 
-# The dual form recomputes from the weights at every so many iterations, counted from the first: never where a block
-# ends, so that no result depends on the cuts.
+# The dual form computes Z from the weights again every 1000 iterations, counted from the first: not where a block ends,
+# so that no result depends on where blocks end.
 FOLD_EVERY = 1000
 
-# Of so many numbers at the most are the hidden units that are held at once: those of more rows come in parts.
+# At most this many hidden activations are in memory at once; more rows are processed in parts.
 PART = 2**24
 
 
-def choose_engine(config: Config) -> str:
-    """The engine's name; `auto` is fused, and on MPS, where nothing is tested, autograd."""
+def choose_engine(config: Config) -> Literal["autograd", "manual", "fused"]:
+    """The engine of a config whose device is chosen: `auto` is fused, and autograd on MPS, where nothing is tested."""
     if config.engine != "auto":
         return config.engine
     return "autograd" if config.device == "mps" else "fused"
 
 
-def choose_form(config: Config) -> str:
-    """`primal` or `dual`; for `auto` the one with fewer floating point operations over the whole training.
+def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:
+    """The form of a config whose engine is chosen; it stays `auto` for engines without forms.
 
-    An iteration's products with x are 4 N D_in H operations in the primal form and 2 N^2 H in the dual form, which
-    takes 2 N^2 D_in once, for K, and 4 N D_in H at the start, at every fold and at the end. K is made in float64, which
-    takes a CPU twice as long and many a GPU 32 times.
+    `auto` is the form with fewer floating point operations over the whole training. An iteration's products with x are
+    4 N D_in H operations in the primal form and 2 N^2 H in the dual form, which needs 2 N^2 D_in once, for K, and
+    4 N D_in H at the start, at every fold and at the end. K is computed in float64, which takes twice as long on a CPU
+    and 32 times as long on many GPUs.
     """
-    if config.form != "auto":
+    if config.form != "auto" or config.engine in ("autograd", "manual"):
         return config.form
     if in_parts(config):
         return "primal"
@@ -38,25 +41,25 @@ def choose_form(config: Config) -> str:
 
 
 def operations(config: Config, rows: int | None = None) -> int:
-    """The operations in the matrix products of an update on all rows, or so many: two with x (or one with K), three
-    with W2.
+    """The floating point operations in the matrix products of an update on `rows` rows (default: all).
+
+    Two products with x (or one with K, if the form is dual) and three with W2.
     """
     N, D_in, H, D_out = rows or config.N, config.D_in, config.H, config.D_out
-    dual = choose_engine(config) == "fused" and choose_form(config) == "dual"
-    return (2 * N * N * H if dual else 4 * N * D_in * H) + 6 * N * H * D_out
+    return (2 * N * N * H if config.form == "dual" else 4 * N * D_in * H) + 6 * N * H * D_out
 
 
 def in_parts(config: Config) -> bool:
-    """Whether the training goes by rows: in batches, with some for validation, or with more than are held at once."""
+    """Whether the training needs rows by index: for batches, for validation, or for more rows than fit one part."""
     is_batched = config.batch_size is not None and config.batch_size < config.N
     return is_batched or config.validation is not None or config.N * config.H > PART
 
 
-def part_rows(H: int, most: int) -> int:
-    """The rows whose hidden units are held at once, of so many."""
-    return min(max(1, PART // H), most)
+def part_rows(H: int, rows: int) -> int:
+    """How many of these rows may have their hidden activations in memory at once."""
+    return min(max(1, PART // H), rows)
 
 
 def batches(N: int, batch_size: int) -> int:
-    """The updates in an epoch: as many as bring the batches, of equal size, nearest to the one that is wanted."""
+    """The updates in an epoch: the number of equal batches whose size is nearest to the one asked for."""
     return max(1, (2 * N + batch_size) // (2 * batch_size))

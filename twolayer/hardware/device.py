@@ -13,9 +13,9 @@ from twolayer.hardware import memory
 
 
 def resolve_device(device: str, dtype: str = "float32") -> str:
-    """The device that computes: `auto` becomes the first of cuda, mps and cpu that is there, `cuda` a `cuda:<n>`.
+    """The device to compute on: `auto` is the first available of cuda, mps and cpu; `cuda` becomes `cuda:<n>`.
 
-    Raises DeviceError, with the reason, where the device cannot be had; it never falls back to another.
+    Raises DeviceError, with the reason, if the device is not available; never falls back to another.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -24,7 +24,7 @@ def resolve_device(device: str, dtype: str = "float32") -> str:
     if device == "mps" and not torch.backends.mps.is_available():
         built = torch.backends.mps.is_built()
         reason = "this machine has no Metal GPU" if built else f"PyTorch {torch.__version__} is built without it"
-        raise DeviceError(f"no device mps: {reason}; take --device cpu")
+        raise DeviceError(f"no device mps: {reason}; use --device cpu")
     if device.startswith("cuda"):
         _, _, number = device.partition(":")
         if reason := _why_no_cuda(int(number) if number else None):
@@ -34,41 +34,39 @@ def resolve_device(device: str, dtype: str = "float32") -> str:
 
 
 def _why_no_cuda(ordinal: int | None) -> str:
-    """Why there is no such GPU, and what to do about it; empty where there is one."""
+    """Why there is no such GPU and what to do about it; empty if there is one."""
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or take --device cpu"
+        return f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or use --device cpu"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:  # torch says which: no driver, one too old, or no GPU
+    except (RuntimeError, AssertionError) as error:  # torch names the cause: no driver, one too old, or no GPU
         reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         if visible is not None and "driver" not in reason.lower():
-            return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or take --device cpu"
-        return f"{reason}; mend that, or take --device cpu"
+            return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or use --device cpu"
+        return f"PyTorch cannot use CUDA ({reason}); fix that, or use --device cpu"
     count = torch.cuda.device_count()
     hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
     if ordinal is not None and ordinal >= count:
         names = ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count))
-        return f"there is {names}{hidden}"
+        return f"available: {names}{hidden}"
     return ""
 
 
 def device_name(device: str) -> str:
-    """The device as people know it: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
+    """The device and the name of its GPU: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
 
 
 def fits(config: Config) -> bool:
-    """Whether there is the memory that the training needs on its device, which is resolved."""
+    """Whether the training fits into the free memory of its device, which must not be `auto`."""
     free = free_memory(config.device)
     return free is None or memory.needed(config) <= free
 
 
 def free_memory(device: str) -> int | None:
-    """The bytes that can still be taken on a device; None where nobody says."""
+    """The free bytes of a device; None if the system does not say."""
     if device.startswith("cuda"):
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # PyTorch's own, to be had again
-        return int(torch.cuda.mem_get_info(device)[0]) + unused
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch will use it again
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     return available_memory.available()

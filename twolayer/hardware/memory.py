@@ -1,4 +1,4 @@
-"""How much memory a training or a table needs, and whether there is as much: known before anything is allocated."""
+"""How much memory a training needs, and whether it is available: computed before anything is allocated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
 def needed(config: Config) -> int:
-    """The bytes that a training takes on the device, at the least.
+    """The minimum number of bytes that a training needs on its device.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
-    each with its gradient, or those of a part of the rows; and where the form is dual, its K (N, N) and what collects
-    the steps, (N, H).
+    each with its gradient, for all rows or for a part of them; and for the dual form K (N, N) and the sum of the
+    gradients S (N, H).
     """
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
@@ -25,7 +25,7 @@ def needed(config: Config) -> int:
 
 
 def needed_by_host(config: Config) -> int:
-    """The bytes that a training takes in the CPU's memory, where everything is drawn in float32, at the least."""
+    """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32."""
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * _ITEMSIZE[config.dtype])
@@ -33,9 +33,9 @@ def needed_by_host(config: Config) -> int:
 
 
 def needed_to_save(config: Config) -> int:
-    """The bytes that writing a checkpoint takes besides: two copies of the engine's state, by safetensors."""
-    steps = config.N * config.H if config.form == "dual" else 0
-    return 2 * (_parameters(config) + steps) * _ITEMSIZE[config.dtype]
+    """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
+    dual = config.N * config.H if config.form == "dual" else 0
+    return 2 * (_parameters(config) + dual) * _ITEMSIZE[config.dtype]
 
 
 def _parameters(config: Config) -> int:
@@ -47,7 +47,7 @@ def _drawn(config: Config) -> int:
 
 
 def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
-    """Raise ConfigError, with the size, for a training that cannot fit into the CPU's memory; one that is saved."""
+    """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints."""
     need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available_memory.available()
     if free is not None and need > free:
         message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"

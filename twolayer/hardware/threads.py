@@ -1,4 +1,4 @@
-"""CPU threads, and the precision of matrix products."""
+"""CPU threads and matmul precision."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 
-# The operations in an iteration that are worth a thread of their own (docs/performance.md, "Threads").
+# One thread per this many operations in an iteration (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
 
 
 def choose_threads(config: Config) -> int:
-    """The number of CPU threads; `auto` is one for small iterations and all cores for large ones."""
+    """The CPU threads of a config whose engine and form are chosen; `auto`: more, the larger the iterations are."""
     if config.threads != "auto":
         return config.threads
     rows = min(config.N, config.batch_size or config.N)
@@ -27,25 +27,25 @@ def choose_threads(config: Config) -> int:
 
 
 def cores() -> int:
-    """The CPU threads that PyTorch would take here, and no more than the container may use."""
+    """The CPU threads that PyTorch would use here, at most the CPUs that the container may use."""
     return max(1, int(min(torch.get_num_threads(), _quota())))
 
 
 def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """The CPUs' worth of time that the control groups leave to this process; infinite where they set no limit."""
+    """How many CPUs the control groups (cgroups) allow this process; infinite without a limit."""
     paths = {Path("/")}  # a container sees its own group as the root
     try:
         for line in own.read_text().splitlines():
             path = Path(line.split(":", 2)[2])
             paths |= {path, *path.parents}
-    except (OSError, IndexError):  # no Linux
+    except (OSError, IndexError):  # not Linux
         return float("inf")
     limits = [float("inf")]
     for path in paths:
         below = path.relative_to("/")
         older = root / "cpu" / below  # cgroup v1
         for files in ([root / below / "cpu.max"], [older / "cpu.cfs_quota_us", older / "cpu.cfs_period_us"]):
-            with suppress(OSError, ValueError):  # not there, or the word "max"
+            with suppress(OSError, ValueError):  # missing, or the word "max"
                 quota, period = map(int, " ".join(file.read_text() for file in files).split())
                 limits += [quota / period] if quota > 0 else []
     return min(limits)
@@ -53,17 +53,18 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
 
 @contextmanager
 def set_up(config: Config) -> Iterator[None]:
-    """Compute with the config's threads and precision inside; both are the process's own, so they are put back.
+    """Use the config's threads and precision inside; both belong to the whole process, so they are restored.
 
-    Turns torch's out-of-memory errors, which differ by device, into a DeviceError.
+    `threads` must be a number (see `training.setup.resolve_auto`). Turns torch's out-of-memory errors, which differ by
+    device, into a DeviceError.
     """
-    threads, wanted = torch.get_num_threads(), choose_threads(config)
-    products = {
+    threads, wanted = torch.get_num_threads(), int(config.threads)
+    precisions = {
         torch.backends.cuda.matmul: "tf32" if config.precision == "tf32" else "ieee",
         torch.backends.mkldnn.matmul: "ieee",  # type: ignore[attr-defined]
     }
     changed = {}
-    for backend, precision in products.items():
+    for backend, precision in precisions.items():
         before = backend.fp32_precision
         if before != precision and (before, precision) != ("none", "ieee"):  # "none" is full precision
             changed[backend] = before
@@ -81,5 +82,5 @@ def set_up(config: Config) -> Iterator[None]:
         if wanted != threads:
             torch.set_num_threads(threads)
         for backend, before in changed.items():
-            # What it has from the setting for all is not its own.
+            # A value inherited from the setting for all backends is not its own.
             backend.fp32_precision = "none" if before == torch.backends.fp32_precision else before  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Early stopping: the best weights on the validation rows, and when to look for better ones no longer."""
+"""Early stopping: keeps the best weights on the validation rows, and says when to stop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from twolayer.errors import StateError
 
 
 class EarlyStopping:
-    """The weights with the least validation loss so far; the earliest, where several have it.
+    """The weights with the lowest validation loss so far; the first of equal ones.
 
-    `loss` is that loss, and `at` the epochs that were done then.
+    `loss` is that loss, and `at` the number of epochs done before it.
     """
 
     def __init__(self, model: nn.Module, patience: int) -> None:
         self.patience = patience
         self.loss, self.at = math.inf, 0
-        self.own = model.state_dict()  # the model's weights themselves
+        self.own = model.state_dict()  # the model's weights themselves, not copies
         self.weights = {name: tensor.clone() for name, tensor in self.own.items()}
 
     def consider(self, loss: float, done: int) -> bool:
-        """Keep the model's weights if they are better; whether it is time to stop."""
+        """Keep the model's weights if `loss` is lower; True if it is time to stop."""
         if loss < self.loss:
             self.loss, self.at = loss, done
             for name, tensor in self.own.items():
@@ -34,18 +34,18 @@ class EarlyStopping:
         return done - self.at >= self.patience
 
     def restore(self) -> None:
-        """Give the model the best weights."""
+        """Copy the best weights into the model."""
         with torch.no_grad():
             for name, tensor in self.own.items():
                 tensor.copy_(self.weights[name])
 
     def state(self) -> dict[str, Tensor]:
-        """All that a continuation needs."""
+        """All that a resumed training needs."""
         figures = torch.tensor([self.loss, self.at], dtype=torch.float64)
         return {"best": figures} | {f"best.{name}": tensor for name, tensor in self.weights.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state. Raises StateError for another's."""
+        """Continue from a state. Raises StateError if it is another training's."""
         check_state(self.state(), state)
         loss, at = state["best"].tolist()
         if math.isnan(loss) or not 0 <= at < math.inf:

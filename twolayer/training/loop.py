@@ -1,4 +1,4 @@
-"""The training loop: `train` for the whole, `fit` for a block at a time."""
+"""The training loop: `train` for a whole training, `fit` for a block of iterations at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import math
 import sys
 import time
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +17,7 @@ from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.base import Data, RowEngine, check_state
 from twolayer.engines.factory import make_engine
+from twolayer.engines.losses import Objective
 from twolayer.errors import DataError, DivergedError, StateError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block
@@ -26,16 +26,16 @@ from twolayer.training import learning_rate
 from twolayer.training.early_stopping import EarlyStopping
 from twolayer.training.learning_rate import LearningRateFinder, is_sampled
 from twolayer.training.metrics import scores
-from twolayer.training.setup import build_model, prepare
+from twolayer.training.setup import build_model, prepare, resolve_auto
 
 BLOCK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training comes to: the weights that are kept are those after `kept` updates (with batches, epochs).
+    """The result of a training: the weights that are kept are those after `kept` updates (with batches, epochs).
 
-    `scores` are theirs, by the names of the history: loss, accuracy, val_loss, val_accuracy.
+    `scores` are their scores, named as in the history: loss, accuracy, val_loss, val_accuracy.
     """
 
     kept: int
@@ -43,15 +43,15 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """The loss after the last update; with `patience`, of the best weights."""
+        """The loss after the last update; with `patience`, the loss of the best weights."""
         return self.scores["loss"]
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: the config with every `auto` resolved, the trained model, its data, and the losses.
+    """A finished training: the config with every `auto` but `lr` resolved, the trained model, its data, the losses.
 
-    `losses[i]` is the loss before update i + 1 (with batches, over epoch i + 1), `final_loss` the one of the weights
+    `losses[i]` is the loss before update i + 1 (with batches, over epoch i + 1), `final_loss` the loss of the weights
     that are kept, and `seconds` the time that the iterations took.
     """
 
@@ -64,9 +64,9 @@ class Training:
 
 
 def train(config: Config) -> Training:
-    """Train the network that a config describes, from the drawing of the data to the last update.
+    """Train the network that a config describes, from drawing the data to the last update.
 
-    Raises ConfigError (it does not fit into memory), DataError, DeviceError or DivergedError.
+    Raises ConfigError (not enough memory), DataError, DeviceError or DivergedError.
     """
     config, data, model = prepare(config)
     training = fit(model, data, config)
@@ -77,18 +77,18 @@ def train(config: Config) -> Training:
 
 
 class Fit(Iterator[Block]):
-    """A training under way: trains the model in place, and gives its losses, a block of iterations at a time.
+    """A training in progress: trains the model in place and yields its losses, a block of iterations at a time.
 
-    The data and the model are to have the config's shape; of the rest `epochs`, `lr`, `loss`, `reduction`, `engine`,
-    `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the rows) count
-    here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of the hot loop;
-    the results do not depend on where the blocks are cut, and between two of them `model` is consistent. After the
-    block that ends with the first loss that is not finite comes a DivergedError.
+    The data and the model must have the config's shape. Of its other keys `epochs`, `lr`, `loss`, `reduction`,
+    `engine`, `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the
+    rows) are used here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of
+    the hot loop; the results do not depend on where blocks end, and between two blocks `model` has the current
+    weights. DivergedError follows the block that ends with the first loss that is not finite.
 
-    With `lr: auto` the step is 1 / lambda (see `learning_rate`), measured anew at fixed iterations, where blocks
-    are cut; with batches, classes or a file it may only fall. With `batch_size` an iteration is an epoch: an update
-    for every batch. `state` is what `state()` gave after `done` iterations of the same training: it goes on from
-    there, bit for bit; StateError where it is another's. No block reaches over a multiple of `cut_every`.
+    With `lr: auto` the learning rate is 1 / lambda (see `learning_rate`), measured again at fixed iterations, where
+    blocks end; with batches, classes or a file it never rises. With `batch_size` an iteration is an epoch: an update
+    for every batch. `state`: the result of `state()` after `done` iterations of the same training, which then resumes
+    bit for bit; StateError if it is another training's. No block crosses a multiple of `cut_every`.
     """
 
     def __init__(
@@ -101,22 +101,23 @@ class Fit(Iterator[Block]):
         *,
         cut_every: int = 0,
     ) -> None:
+        config = resolve_auto(config)
         self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
         if (config.validation is None) != (data.validation is None):
-            raise DataError("validation rows go with a config that has `validation`, and such a config with them")
+            raise DataError("the data must have validation rows if the config has `validation`, and only then")
         self.best = EarlyStopping(model, config.patience) if config.patience is not None else None
-        self.stopped = False  # for want of a better validation loss
-        is_continued, state = state is not None, dict(state or {})
-        with threads.set_up(config):  # the dual form's K depends on the threads, too
-            self.meter = LearningRateFinder(model, data, config) if config.lr == "auto" and is_sampled(config) else None
-            for part in (self.meter, self.best):
-                if part is not None and is_continued:
-                    own = part.state()
-                    taken = {name: state.pop(name) for name in own if name in state}
-                    part.load_state(taken)
-            self.lr = _kept_step(state) if is_continued and config.lr == "auto" else self._step(math.inf)
+        self.stopped = False  # by `patience`
+        is_resumed, state = state is not None, dict(state or {})
+        with threads.set_up(config):  # K of the dual form depends on the threads, too
+            self.finder = (
+                LearningRateFinder(model, data, config) if config.lr == "auto" and is_sampled(config) else None
+            )
+            for part in (self.finder, self.best):
+                if part is not None and is_resumed:
+                    part.load_state({name: state.pop(name) for name in part.state() if name in state})
+            self.lr = _saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
-            if is_continued:
+            if is_resumed:
                 self.engine.load_state(state, done)
                 self.engine.sync()
         self._blocks = self._run()
@@ -124,28 +125,32 @@ class Fit(Iterator[Block]):
     def __next__(self) -> Block:
         return next(self._blocks)
 
-    def anew(self) -> tuple[Data, nn.Sequential]:
-        """The data, and the model as it was before the first iteration. Raises as `prepare` does."""
-        if isinstance(self.config.data, FileData):  # which may have changed or gone since
+    def restart(self) -> tuple[Data, nn.Sequential]:
+        """The data, and a model with the initial weights. Raises as `prepare` does."""
+        if isinstance(self.config.data, FileData):  # the file may have changed or be missing by now
             return self.data, build_model(self.config)
         _, data, model = prepare(self.config)
         return data, model
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do but to finish."""
+        """Whether all iterations are done; `finish` is next."""
         return self.stopped or self.done >= self.config.epochs
 
     def state(self) -> dict[str, Tensor]:
-        """All that a continuation needs to be the same bit for bit."""
-        lr = {"lr": torch.tensor(self.lr, dtype=torch.float64)} if self.config.lr == "auto" else {}
-        parts = [part.state() for part in (self.meter, self.best) if part is not None]
-        return dict(ChainMap(self.engine.state(), lr, *parts))
+        """All that a resumed training needs to be the same bit for bit."""
+        state = self.engine.state()
+        if self.config.lr == "auto":
+            state |= {"lr": torch.tensor(self.lr, dtype=torch.float64)}
+        for part in (self.finder, self.best):
+            if part is not None:
+                state |= part.state()
+        return state
 
     def finish(self) -> Outcome:
-        """Give the model the weights that are to be kept, and say what they are worth.
+        """Copy the weights to keep into the model; their scores.
 
-        Raises DivergedError where their loss is not finite. The training cannot go on after this.
+        Raises DivergedError if their loss is not finite. The training cannot continue after this.
         """
         kept = self.done
         with threads.set_up(self.config):
@@ -162,23 +167,23 @@ class Fit(Iterator[Block]):
             raise DivergedError(self.done + 1, outcome.loss, self.lr, unit=self.config.unit)
         return outcome
 
-    def _step(self, before: float) -> float:
-        """The step from here on."""
+    def _choose_lr(self, before: float) -> float:
+        """The learning rate from here on; `before` is the one so far."""
         if self.config.lr != "auto":
             return self.config.lr
-        if self.meter is None:
+        if self.finder is None:
             return learning_rate.suggested(self.model, self.data, self.config)
-        return min(before, self.meter.step())
+        return min(before, self.finder.measure())
 
     def _measure(self, done: int) -> int:
-        """With `lr: auto`, measure the step where that is due after so many updates; when it is due again."""
+        """With `lr: auto`, measure the learning rate if that is due after `done` updates; when it is due next."""
         if self.config.lr != "auto":
             return sys.maxsize
-        if done and learning_rate.next_measure(done - 1) == done:
+        if done and learning_rate.next_measurement(done - 1) == done:
             self.engine.sync()
-            self.lr = self._step(self.lr)
+            self.lr = self._choose_lr(self.lr)
             self.engine.set_lr(self.lr)
-        return learning_rate.next_measure(done)
+        return learning_rate.next_measurement(done)
 
     def _run(self) -> Iterator[Block]:
         size, columns = 1, self.config.columns[1:]
@@ -200,19 +205,19 @@ class Fit(Iterator[Block]):
             yield Block(first, losses[: bad + 1], end - start, dict(zip(columns[1:], cut, strict=True)))
             if bad < len(rows):
                 raise DivergedError(first + bad, losses[bad], self.lr, unit=self.config.unit)
-            # Twenty times what the sync took, so that it stays a small part where it costs more than iterations do.
+            # Twenty times what the sync took, so that it stays a small part even if it costs more than iterations do.
             target = max(BLOCK_SECONDS, 20 * (end - computed))
             size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
 
     def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
-        """So many iterations or fewer on all rows at once, until the step is due; their rows of the history."""
+        """At most `count` iterations on all rows at once, until the next measurement; their rows of the history."""
         count = min(count, self._measure(self.done) - self.done)
-        values = self.engine.advance(count).view(count, -1).tolist()  # the one place that waits for the device
+        values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
         self.done += count
-        yield from ((*row, *self._shown_step()) for row in values)
+        yield from ((*row, *self._lr_column()) for row in values)
 
     def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
-        """So many epochs, or fewer where it is time to stop; their rows of the history."""
+        """At most `count` epochs, fewer if `patience` ends the training; their rows of the history."""
         for _ in range(count):
             validated = self._validated() if self.data.validation is not None else ()
             if self.best is not None:
@@ -227,19 +232,19 @@ class Fit(Iterator[Block]):
             else:
                 row = self._epoch(self.config.batch_size)
             self.done += 1
-            yield (*row, *validated, *self._shown_step())
+            yield (*row, *validated, *self._lr_column())
 
-    def _shown_step(self) -> tuple[float, ...]:
+    def _lr_column(self) -> tuple[float, ...]:
         return (self.lr,) if self.config.lr == "auto" else ()
 
     def _epoch(self, batch_size: int) -> list[float]:
-        """An update for every batch; their losses together, of the reduction that the config has."""
+        """An update for every batch; their losses combined by the config's reduction, and for classes the accuracy."""
         N, engine = self.config.N, cast(RowEngine, self.engine)
         order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
         count = selection.batches(N, batch_size)
         sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
         rows = torch.split(order, sizes)
-        values = self.data.x.new_empty(count, *((2,) if self.config.loss == "cross_entropy" else ()))
+        values = self.data.x.new_empty(count, *Objective.of(self.config).shape)
         first = number = self.done * count
         while number < first + count:
             due = min(self._measure(number), first + count)
@@ -251,15 +256,15 @@ class Fit(Iterator[Block]):
         return [_dot(losses, weights), *(_dot(column, shares) for column in accuracies)]
 
     def _validated(self) -> tuple[float, ...]:
-        """The loss, and for classes the accuracy, on the validation rows."""
+        """The loss and for classes the accuracy on the validation rows."""
         if self.data.validation is None:
-            raise DataError("patience goes with validation rows, and the data have none")
+            raise DataError("patience requires validation rows, but the data have none")
         values = cast(RowEngine, self.engine).evaluate(self.data.validation)
         return tuple(values.view(-1).tolist())
 
 
-def _kept_step(state: dict[str, Tensor]) -> float:
-    """Take the step of `lr: auto` out of a state. Raises StateError."""
+def _saved_lr(state: dict[str, Tensor]) -> float:
+    """Remove the learning rate of `lr: auto` from a state and return it. Raises StateError."""
     taken = {name: state.pop(name) for name in ("lr",) if name in state}
     check_state({"lr": torch.zeros((), dtype=torch.float64)}, taken)
     if not 0 < (lr := float(taken["lr"])) < math.inf:
@@ -272,11 +277,11 @@ def _dot(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
-    """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device, and at every start."""
+    """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device and when resumed."""
     digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
     return torch.randperm(N, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
 
 
 def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
-    """Train the model in place; the losses come a block of consecutive iterations at a time (see `Fit`)."""
+    """Train the model in place; yields the losses, a block of consecutive iterations at a time (see `Fit`)."""
     return Fit(model, data, config)

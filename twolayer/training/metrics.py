@@ -12,10 +12,12 @@ from twolayer.engines import selection
 from twolayer.engines.base import Data
 from twolayer.errors import DivergedError
 from twolayer.hardware import threads
+from twolayer.training.setup import resolve_auto
 
 
 def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
-    """The loss after the last update. Raises DivergedError where it is not finite."""
+    """The loss after the last update. Raises DivergedError if it is not finite."""
+    config = resolve_auto(config)
     with threads.set_up(config):
         loss, *_ = scores(model, data, config)
     if not math.isfinite(loss):
@@ -25,18 +27,18 @@ def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
 
 @torch.no_grad()
 def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
-    """The loss of the weights there are, and for classes the accuracy, a part of the rows at a time."""
+    """The loss of the current weights, and for classes the accuracy, a part of the rows at a time."""
     rows = selection.part_rows(config.H, len(data.x))
-    loss, right = 0.0, 0
+    loss, correct = 0.0, 0
     is_whole = len(data.x) <= rows
     reduction = config.reduction if is_whole else "sum"
     for x, y in zip(torch.split(data.x, rows), torch.split(data.y, rows), strict=True):
         output = model(x)
         if config.loss == "cross_entropy":
             loss += float(nn.functional.cross_entropy(output, y, reduction=reduction))
-            right += int((output.argmax(1) == y.argmax(1)).sum())
+            correct += int((output.argmax(1) == y.argmax(1)).sum())
         else:
             loss += float(nn.functional.mse_loss(output, y, reduction=reduction))
     if not is_whole and config.reduction == "mean":
         loss /= len(data.x) if config.loss == "cross_entropy" else data.y.numel()
-    return [loss, right / len(data.x)] if config.loss == "cross_entropy" else [loss]
+    return [loss, correct / len(data.x)] if config.loss == "cross_entropy" else [loss]

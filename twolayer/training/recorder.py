@@ -1,4 +1,4 @@
-"""A training that is taken down in a run folder: history, checkpoints, and at the end the model."""
+"""Records a training in its run folder: history, checkpoints, and at the end the model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from twolayer.runs.tensorboard import Writer
 
 
-ROW_BYTES = 56  # of the history, at the most or so
-EVENT_BYTES = 200  # of a row in TensorBoard's files
+ROW_BYTES = 56  # a row of the history, approximate maximum
+EVENT_BYTES = 200  # a row in TensorBoard's files
 
 
 class Recording:
-    """Takes down in a run folder what a training does; with `writer`, for TensorBoard, too.
+    """Writes the losses, checkpoints and end of a training into a run folder; with `writer` also for TensorBoard.
 
-    Every method raises RunError where that cannot be written; what was written before stays good.
+    Every method raises RunError if it cannot write; what was written before stays valid.
     """
 
     def __init__(self, run: Run, fit: Fit, every: CheckpointInterval, writer: Writer | None = None) -> None:
@@ -56,7 +56,7 @@ class Recording:
         self.seconds = float(run.info.get("seconds", 0.0))
 
     def add(self, block: Block) -> None:
-        """Write a block's losses, and a checkpoint where one is due."""
+        """Write a block's losses, and a checkpoint if one is due."""
         self.run.append("".join(map(csv_row, block.every(1))))
         if self.writer is not None:
             self.writer.add(block)
@@ -74,12 +74,12 @@ class Recording:
     def save(self) -> None:
         """Write a checkpoint."""
         if self.writer is not None:
-            self.writer.sync()  # what a checkpoint has seen is told nowhere else again
+            self.writer.sync()  # a resumed run does not repeat the events before its checkpoint
         checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
         self.saved_at = time.monotonic()
 
     def complete(self) -> Outcome:
-        """The training has come to its end."""
+        """Record the end of a completed training: a last checkpoint, the model and its scores."""
         self.save()
         outcome = self.fit.finish()
         digest = self._save_model(self.fit, outcome.kept)
@@ -88,29 +88,30 @@ class Recording:
         return outcome
 
     def interrupt(self, exit_code: int) -> None:
-        """The training has been asked to stop, and may go on later."""
+        """Record that the training was stopped by a signal; it can be resumed."""
         self.save()
         self.end("interrupted", exit_code)
 
     def fail(self, error: BaseException) -> None:
-        """The training has ended by an error: say so, as far as that can still be written."""
+        """Record that the training ended with an error, if that can still be written."""
         with suppress(TwolayerError):
             if isinstance(error, DivergedError):
                 self._diverge(error)
                 return
-            if isinstance(error, OSError):  # of stdout: the training is well
+            if isinstance(error, OSError):  # of stdout: the training itself is fine
                 self.save()
             self.end("failed", getattr(error, "exit_code", 1), error=str(error))
 
     def _diverge(self, error: DivergedError) -> None:
-        """The training has diverged: keep the last weights that give a finite loss.
+        """Record a divergence and save the last weights that give a finite loss.
 
-        No state is kept for this while all is well: what led here is done again, and comes out the same.
+        They are computed again from the last checkpoint, with the same result, so that no state is kept for this during
+        the training.
         """
         self.end("diverged", error.exit_code, diverged_at=error.iteration)
         updates = max(0, error.iteration - 2)
         config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
-        data, model = self.fit.anew()
+        data, model = self.fit.restart()
         found, _ = checkpoint.newest(self.run.open_checkpoints(), updates)
         fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
         for _ in fit if updates else ():
@@ -118,7 +119,7 @@ class Recording:
         self.run.update_info(model_sha256=self._save_model(fit, updates))
 
     def end(self, status: str, exit_code: int, **more: Any) -> None:
-        """Say in `run.json` how the training has ended."""
+        """Write into `run.json` how the training ended."""
         if self.writer is not None:
             self.writer.close()
         size, digest = self.run.position()
@@ -127,7 +128,7 @@ class Recording:
         self.run.update_info(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
 
     def _save_model(self, fit: Fit, iteration: int) -> str:
-        """Write the model; its SHA-256."""
+        """Write the model; returns its SHA-256."""
         tensors: dict[str, Tensor] = fit.model.state_dict()
         metadata: dict[str, Any] = {"iteration": str(iteration)}
         if (columns := fit.data.columns) is not None:
@@ -145,7 +146,7 @@ class Recording:
 def start_recording(
     fit: Fit, every: CheckpointInterval, *, out: Path | None, source: str, note: str, tensorboard: bool = False
 ) -> Run:
-    """A new run folder with what it holds before the first iteration. Raises RunError, with nothing left of it."""
+    """Create a run folder with its files before the first iteration. Raises RunError, and leaves no folder then."""
     config = fit.config
     with folder.create(out, folder.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
@@ -166,7 +167,7 @@ def start_recording(
 
 
 def _config(run: Run, config: Config) -> dict[str, Any]:
-    """The checksum of the config's file, and the one before: a kill may come between the two files' writing."""
+    """The checksums of the config file and of the one before: the process may be killed between the two writes."""
     digest = hashlib.sha256(document(config).encode()).hexdigest()
     return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
 
@@ -174,24 +175,24 @@ def _config(run: Run, config: Config) -> dict[str, Any]:
 def resume_recording(
     run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval, *, tensorboard: bool = False
 ) -> tuple[Fit, list[str]]:
-    """The training where the newest good checkpoint left it, and what is wrong with the newer ones.
+    """The training at its newest valid checkpoint, and what is wrong with newer ones.
 
-    Raises RunError where there is nothing left to do, the data are no longer the run's, or its history is not what the
-    checkpoint has seen.
+    Raises RunError if there is nothing left to do, if the data have changed, or if the history does not match the
+    checkpoint.
     """
     for key, digest in fingerprints(data, model).items():
         if digest != run.info.get(key):
             raise RunError(_other(run, config, key))
     fit, found, wrong = _restored(run, config, data, model, every)
     if run.info.get("status") == "completed" and run.info.get("stopped_early"):
-        reason = f"{config.patience} epochs had brought no better validation loss"
-        raise RunError(f"has stopped after {fit.done} epochs, because {reason}", path=run.path, usage=True)
-    # One that was killed in its last moments still wants its end written.
+        reason = f"the validation loss had not improved for {config.patience} epochs"
+        raise RunError(f"stopped after {fit.done} epochs, because {reason}", path=run.path, usage=True)
+    # A run that was killed after its last iteration is not completed yet: its end is written now.
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
         raise RunError(f"has {fit.done} {config.unit}s already", path=run.path, hint=more, usage=True)
-    told = fit.done if run.info.get("tensorboard") is True else 0
-    _check_space(run.path, fit, "make room", config.epochs - told if tensorboard else 0)
+    recorded = fit.done if run.info.get("tensorboard") is True else 0
+    _check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
     run.start_history(config.columns, *((found.history_bytes, found.history_sha256) if found else ()))
     before = run.info.get("resumed", [])
     # The run's own provenance stays that of its start.
@@ -199,7 +200,7 @@ def resume_recording(
     again = [*(before if isinstance(before, list) else []), {"at": folder.now(), "iteration": fit.done, **other}]
     ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept", "history_bytes", "history_sha256")
     for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
-        del run.info[key]  # they are of the end before
+        del run.info[key]  # of the previous end
     seconds = found.seconds if found else 0.0
     run.update_info(
         status="running",
@@ -216,7 +217,7 @@ def resume_recording(
 def _restored(
     run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval
 ) -> tuple[Fit, Checkpoint | None, list[str]]:
-    """The training at the newest checkpoint that is good and of this training; what is wrong with newer ones."""
+    """The training at the newest valid checkpoint of this training; what is wrong with newer ones."""
     wrong: list[str] = []
     for found in checkpoint.verified(run.open_checkpoints(), wrong):
         try:
@@ -227,7 +228,7 @@ def _restored(
 
 
 def provenance(config: Config) -> dict[str, Any]:
-    """What computes: versions, the machine, and the config in brief."""
+    """The environment: versions, machine and device; and the main keys of the config."""
     return {
         "shape": config.shape,
         "epochs": config.epochs,
@@ -246,18 +247,18 @@ def provenance(config: Config) -> dict[str, Any]:
 
 
 def _other(run: Run, config: Config, key: str) -> str:
-    """What to say where a fingerprint is another than at the run's start."""
+    """The message for a fingerprint that has changed since the run's start."""
     if isinstance(config.data, FileData) and key != "initial_sha256":
         is_other_file = key == "validation_sha256" and isinstance(config.validation, str)
         path = config.validation if is_other_file else config.data.path
-        return f"{path}: has changed since {run.path} began; put it back as it was"
+        return f"{path}: has changed since {run.path} started; restore the original file"
     what = "initial weights" if key == "initial_sha256" else "data"
-    versions = f"it was started with PyTorch {run.info.get('torch')}, and this is {torch.__version__}"
-    return f"{run.path}: the {what} that are drawn now are not the run's; {versions}"
+    versions = f"it was started with PyTorch {run.info.get('torch')}, this is {torch.__version__}"
+    return f"{run.path}: the {what} drawn now differ from the run's; {versions}"
 
 
 def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
-    """The SHA-256 of all the numbers that a training begins with; of a table also of what its columns are."""
+    """The SHA-256 of all numbers that a training starts from; for a table also of its encoding."""
     columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
     found = {"data_sha256": _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
     if data.validation is not None:
@@ -273,7 +274,7 @@ def _sha256(tensors: Iterable[Tensor], more: bytes = b"") -> str:
 
 
 def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
-    """Raise RunError where the disk has no room for the history, the model, and a checkpoint beside the two kept."""
+    """Raise RunError if the disk has no room for the history, the model, and one checkpoint more than the two kept."""
     state = sum(tensor.nbytes for tensor in fit.state().values())
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
     need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events

@@ -23,38 +23,48 @@ if TYPE_CHECKING:
 
 
 def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
-    """The config with device, engine and threads resolved, and its data and initial model on the device.
+    """The config with every `auto` but `lr` resolved, and its data and initial model on the device.
 
-    `table` is what its file holds, where that has been read already.
+    `table`: the contents of the config's file, if it has been read already. Raises ConfigError (not enough memory),
+    DataError or DeviceError.
     """
     memory.check(config)
-    config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
+    config = resolve_auto(config)
     memory.check(config)  # `auto` may have become the CPU
     if config.device.startswith("cuda") and not device.fits(config):
         free = device.free_memory(config.device) or 0
         sizes = f"{size(memory.needed(config))}, and {size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
-    config = config.model_copy(update={"engine": choose_engine(config)})
-    if config.device == "mps" and config.engine == "fused":  # `auto` became MPS
-        raise DeviceError("the fused engine is not to be had on mps; take --engine auto, or another device")
-    if config.engine == "fused":
-        form = config.model_copy(update={"form": choose_form(config)})
-        # The dual form has K beside all that the primal form has: where it does not fit, that may.
-        config = form if config.form != "auto" or device.fits(form) else form.model_copy(update={"form": "primal"})
-    config = config.model_copy(update={"threads": threads.choose_threads(config)})
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with threads.set_up(config):
         return settled(config), load_data(config, generator, table), build_model(config, generator)
 
 
-def load_data(config: Config, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
-    """Draw x, then y, from the generator (one seeded with `config.seed`, unless given), or read a file (unless `table`
-    is what it holds); on `config.device`.
+def resolve_auto(config: Config) -> Config:
+    """The config with its device, engine, form and threads chosen: the one place where `auto` is resolved.
 
-    The numbers are drawn and combined in float32 on the CPU whatever the dtype and the device, then converted
-    and moved: a float64 run has the very problem that the float32 run has. Source of the random data: the rTorch
-    book, "A neural network step-by-step"; of the linear: torch for R, "Neural network from scratch".
-    Raises DataError where y is not finite in float32, DeviceError where the device cannot be had.
+    `lr: auto` stays, because it is measured during training (see `learning_rate`), and so does the form of an engine
+    that has none. A config without `auto` is returned as it is. Raises DeviceError if the device is not available.
+    """
+    config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
+    config = config.model_copy(update={"engine": choose_engine(config)})
+    if config.device == "mps" and config.engine == "fused":  # the device may have been auto
+        raise DeviceError("the fused engine is not available on MPS; use --engine auto or another device")
+    if (form := choose_form(config)) != config.form:
+        chosen = config.model_copy(update={"form": form})
+        # The dual form needs K in addition to what the primal form needs: the primal form may fit where it does not.
+        config = chosen if device.fits(chosen) else chosen.model_copy(update={"form": "primal"})
+    return config.model_copy(update={"threads": threads.choose_threads(config)})
+
+
+def load_data(config: Config, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
+    """Draw x, then y, from the generator (default: one seeded with `config.seed`), or read a file; on `config.device`.
+
+    `table`: the contents of the file, if it has been read already. For every dtype and device the numbers are drawn and
+    combined in float32 on the CPU, then converted and moved: a float64 run has the same problem as a float32 run.
+    Source of the random data: the rTorch book, "A neural network step-by-step"; of the linear data: torch for R,
+    "Neural network from scratch". Raises DataError if y is not finite in float32, DeviceError if the device is not
+    available.
     """
     to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
     if isinstance(config.data, FileData):
@@ -72,19 +82,19 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
         weights = torch.tensor(config.data.rows)  # (D_out, D_in)
         y = torch.addmm(y, x, weights.t(), beta=config.data.noise)
         if not torch.isfinite(y).all():
-            raise DataError("data: the targets are too large for float32; take smaller weights or less noise")
+            raise DataError("data: the targets are too large for float32; use smaller weights or less noise")
     return Data(x.to(**to), y.to(**to))
 
 
 def build_model(config: Config, generator: torch.Generator | None = None) -> nn.Sequential:
     """`nn.Sequential(Linear(D_in, H), ReLU(), Linear(H, D_out))` with its initial weights, on `config.device`.
 
-    The weights come from the generator (one seeded with `config.seed`, unless given): to get the weights that
-    `train` starts from, hand over the generator that `load_data` has drawn from. They are drawn in float32 on
-    the CPU, then converted and moved; torch's global generator is left as it was. Raises DeviceError.
+    The weights come from the generator (default: one seeded with `config.seed`): to get the weights that `train`
+    starts from, pass the generator that `load_data` has drawn from. They are drawn in float32 on the CPU, then
+    converted and moved; torch's global generator is not changed. Raises DeviceError.
     """
     generator = generator or torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: lend it ours
+    with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: give it our state
         torch.set_rng_state(generator.get_state())
         model = nn.Sequential(
             nn.Linear(config.D_in, config.H),

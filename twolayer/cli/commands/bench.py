@@ -15,7 +15,7 @@ from twolayer.cli.options import ConfigArgument, DeviceOption, FormatOption, Set
 from twolayer.cli.process import computing
 from twolayer.cli.terminal import Format, out, rows
 from twolayer.errors import DisagreementError
-from twolayer.formatting import duration, microseconds_unit
+from twolayer.formatting import counted, duration, microseconds_unit
 
 commands = typer.Typer()
 
@@ -32,19 +32,19 @@ def bench(
 ) -> None:
     """Time every engine on this machine, and check its losses.
 
-    Times are medians of several rounds, with the minimum and the maximum; set-up is the time that an engine takes to
+    Times are the min, median and max of several rounds; set-up is the time that an engine takes to
     start and to write back the weights. The exit code is 1 if an engine's losses differ from autograd's by more than
     rounding.
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
         from twolayer.hardware.device import device_name
-        from twolayer.training.benchmark import Bench  # a second, nearly all of it torch
+        from twolayer.training.benchmark import Benchmark  # a second, nearly all of it torch
 
     process.start_computing()
-    full, engines, done, interrupted = resolved.config, Bench(resolved.config), 0, False
+    full, engines, done, interrupted = resolved.config, Benchmark(resolved.config), 0, False
     if format_ == "table":
-        terminal.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds an iteration\n")
+        terminal.say(f"{full.shape}, {full.dtype}, on {device_name(engines.device)}; microseconds per iteration\n")
     try:
         with progress.Bar(rounds) as bar:
             bar.draw(0, "rounds")
@@ -56,14 +56,13 @@ def bench(
     if done:
         measured(list(engines.rows()), format_)
     if done and format_ == "table":
-        products = engines.products
-        terminal.say(
-            f"\nshare: of {products.rate / 1e9:.3g} GFLOP/s, the rate of {products.size} x {products.size} products "
-            f"with {products.config.threads} threads"
-        )
+        matmul = engines.matmul
+        shape = f"{matmul.size} x {matmul.size}, {counted(int(matmul.config.threads), 'thread')}"
+        terminal.say("\nGFLOP/s: the operations of the book's loop, for every engine, by the median time")
+        terminal.say(f"this machine: {matmul.rate / 1e9:.3g} GFLOP/s in products of {shape}, best round")
         for name, reason in engines.left_out.items():
-            terminal.say(f"left out: {name}, {reason}")
-        terminal.say(f"auto takes {engines.auto}")
+            terminal.say(f"left out: {name}, which {reason}")
+        terminal.say(f"auto chooses {engines.auto}")
     if interrupted:
         raise typer.Exit(128 + signal.SIGINT)
     if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
@@ -71,26 +70,31 @@ def bench(
 
 
 def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
-    """What `bench` has measured, an engine a row; the one that `auto` takes stands out."""
+    """Print what `bench` has measured, a row per engine; the one that `auto` chooses is bold."""
     if form != "table":
         rows(list(figures[0]), [list(row.values()) for row in figures], form)
         return
     unit = microseconds_unit(out().options.ascii_only)
-    lines = [["engine", "threads", "median", "least", "most", "set-up", "GFLOP/s", "share", "agrees"]]
+    lines = [["engine", "threads", "min", "median", "max", "set-up", "GFLOP/s", "agrees"]]
     for number, row in enumerate(figures):
+        times = [row[key] for key in ("min_us", "median_us", "max_us")]
         lines.append(
             [
                 row["name"],
                 str(row["threads"]),
-                *(f"{row[key]:.4g}" for key in ("microseconds", "least", "most")),
-                duration(row["set_up"] / 1e6, unit),
+                *(f"{time:.4g}" if time < 1000 else f"{time:.0f}" for time in times),
+                duration(row["set_up_us"] / 1e6, unit),
                 f"{row['gflops']:.3g}",
-                f"{row['share']:.0%}",
-                ("yes" if row["agrees"] else "NO") if number else "itself",
+                ("yes" if row["agrees"] else "NO") if number else "reference",
             ]
         )
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    for number, (name, *cells, agrees) in enumerate(lines):
-        numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))
+    drop = [lines[0].index(name) for name in ("set-up", "GFLOP/s", "threads", "min", "max")]
+    kept = terminal.fit(widths, out().width, drop) if out().is_terminal else range(len(widths))
+    for number, cells in enumerate(lines):
+        last = len(cells) - 1
+        padded = (cells[i].ljust(widths[i]) if i in (0, last) else cells[i].rjust(widths[i]) for i in kept)
         is_bold = not number or figures[number - 1]["auto"]
-        out().print(Text(f"{name:<{widths[0]}}  {numbers}  {agrees}", "bold" if is_bold else ""))
+        out().print(Text("  ".join(padded).rstrip(), "bold" if is_bold else ""))
+    if left_out := [name for i, name in enumerate(lines[0]) if i not in kept]:
+        out().print(terminal.no_room(left_out))
