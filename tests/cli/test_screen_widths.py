@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def as_csv(command: tuple[str, ...], folder: Path) -> list[list[str]]:
+    return list(csv.reader(run([*command, "--format", "csv"], folder).stdout.splitlines()))
+
+
 def to_six_digits(cell: str) -> set[str]:
     """How a table may show the numbers in a cell of csv."""
     numbers = NUMBER.findall(cell)
@@ -50,7 +56,7 @@ def to_six_digits(cell: str) -> set[str]:
 def test_every_number_on_the_screen_is_whole_and_every_column_is_named(
     command: list[str], width: int, folder: Path
 ) -> None:
-    names, *cells = csv.reader(run([*command, "--format", "csv"], folder).stdout.splitlines())
+    names, *cells = as_csv(tuple(command), folder)
     allowed = {form for row in cells for cell in row for form in to_six_digits(cell)}
     code, written = in_terminal(command, folder, {"COLUMNS": str(width), "LINES": "24"})
     assert code == 0

@@ -60,12 +60,19 @@ class LossView:
     """
 
     def __init__(
-        self, columns: Sequence[str], epochs: int, log_every: int = 1, form: Format = "table", *, quiet: bool = False
+        self,
+        columns: Sequence[str],
+        epochs: int,
+        log_every: int = 1,
+        form: Format = "table",
+        *,
+        quiet: bool = False,
+        bar: bool = True,
     ) -> None:
         self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
         self.places, self.widths = _fitted(columns, epochs, out().width if out().is_terminal else None)
         self.done = 0
-        self.bar = Bar(epochs, hidden=quiet)
+        self.bar = Bar(epochs, hidden=quiet or not bar)
 
     def __enter__(self) -> Self:
         if self.quiet:

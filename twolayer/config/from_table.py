@@ -28,7 +28,7 @@ def which_target(path: str) -> str:
 
     names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"no target is given; choose one by --target COLUMN; the columns are {shown}"
+    return f"no target is given; add --target COLUMN, one of: {shown}"
 
 
 def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
