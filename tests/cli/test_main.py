@@ -265,11 +265,13 @@ def test_a_step_above_the_limit_is_told_at_the_start_where_that_is_cheap(twolaye
 
 
 def test_with_lr_auto_csv_and_json_have_the_step(twolayer: Run, tmp_path: Path) -> None:
-    done = twolayer("train", "scratch", "--lr", "auto", "--format", "csv")
+    done = twolayer("train", "scratch", "--lr", "auto", "--format", "csv", "--log-every", "1")
     assert done.stdout == (tmp_path / "runs" / "scratch-1" / "history.csv").read_text()
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["iteration", "loss", "lr"]
-    first = json.loads(twolayer("train", "scratch", "--lr", "auto", "--format", "jsonl").stdout.splitlines()[0])
+    first = json.loads(
+        twolayer("train", "scratch", "--lr", "auto", "--format", "jsonl", "--log-every", "1").stdout.splitlines()[0]
+    )
     assert first == {"iteration": 1, "loss": float(rows[0]["loss"]), "lr": float(rows[0]["lr"])}
 
 
