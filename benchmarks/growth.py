@@ -1,4 +1,4 @@
-"""How the cost grows: microseconds an iteration against N, D_in and H, beside the operations in an iteration.
+"""How the cost grows: microseconds per iteration against N, D_in and H, beside the operations in an iteration.
 
     python benchmarks/growth.py [rounds] [--json PATH]
 
@@ -35,7 +35,7 @@ CORES = torch.get_num_threads()
 
 @dataclass
 class Point:
-    """One size of one of the three, and the microseconds an iteration, round by round."""
+    """One size of one of the three, and the microseconds per iteration, round by round."""
 
     of: str
     size: int
@@ -45,7 +45,7 @@ class Point:
     times: list[float] = field(default_factory=list)
 
     def seconds(self, iterations: int) -> float:
-        """How long so many iterations take."""
+        """The time that a number of iterations takes."""
         assert isinstance(self.config.threads, int)
         torch.set_num_threads(self.config.threads)
         harness.settle()
@@ -63,7 +63,7 @@ class Point:
 
 
 def point(of: str, size: int) -> Point:
-    """The engine that `auto` takes for this size, made for its data."""
+    """The engine that `auto` chooses for this size, on its data."""
     config = load_config("default", **CENTRE | {of: size}, lr=1e-9, environment={})  # no size diverges
     config, data, model = prepare(config)
     before = torch.get_num_threads()
@@ -94,7 +94,7 @@ def main() -> None:
     for of in SIZES:
         fixed = ", ".join(f"{name} = {size}" for name, size in CENTRE.items() if name != of)
         print(f"\n{fixed}; {options.rounds} rounds\n")
-        print(f"| {of} | form | threads | million operations | µs an iteration | least | most | GFLOP/s |")
+        print(f"| {of} | form | threads | million operations | µs per iteration | min | max | GFLOP/s |")
         print("|---|---|---|---|---|---|---|---|")
         for one in points:
             if one.of != of:

@@ -101,15 +101,13 @@ def main() -> None:
     medians = {name: statistics.median(all_times) for name, all_times in times.items()}
     alone = medians["the imports alone"]
     print(f"{options.rounds} rounds, whole processes, seconds\n")
-    print("| process | median | least | most | of the imports alone | goal |\n|---|---|---|---|---|---|")
+    print("| process | median | min | max | of the imports alone | goal |\n|---|---|---|---|---|---|")
     for name, all_times in times.items():
         row: list[Any] = [f"{value:.2f}" for value in (medians[name], min(all_times), max(all_times))]
         goal = MOST_SECONDS.get(name)
         said = f"below {goal:g}: {'yes' if medians[name] < goal else 'NO'}" if goal else ""
         print(f"| {name} | {' | '.join(row)} | {medians[name] / alone:.2f} | {said} |")
-    print(
-        "\n| report of | opens in, seconds | least | most | below 3 | MB | at most 6 |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n| report of | opens in, seconds | min | max | below 3 | MB | at most 6 |\n|---|---|---|---|---|---|---|")
     for name, all_times in pages.items():
         median, size = statistics.median(all_times), weights[name]
         row = [f"{value:.2f}" for value in (median, min(all_times), max(all_times))]
@@ -118,7 +116,7 @@ def main() -> None:
     each = {name: statistics.median(all_times) for name, all_times in trainings.items()}
     cost = (each["with --tensorboard"] - each["without"]) / LENGTH * 1e6
     print(f"\n{LENGTH} iterations: {each['without']:.2f} s, with event files {each['with --tensorboard']:.2f} s, ")
-    print(f"{cost:.1f} microseconds an iteration more")
+    print(f"{cost:.1f} microseconds per iteration more")
     found = {"seconds": times, "opening": pages, "bytes": weights, "trainings": trainings}
     harness.save(options.json, {"rounds": options.rounds, **found})
 

@@ -1,4 +1,4 @@
-"""The training loop alone, side by side: microseconds an iteration, medians of interleaved rounds, and their ratios.
+"""The training loop alone, side by side: microseconds per iteration, medians of interleaved rounds, and their ratios.
 
     python benchmarks/loop.py [rounds] [--json PATH]
 
@@ -45,7 +45,7 @@ GOALS: list[dict[str, float | None]] = [
 PRODUCTS, SHARE = "its two large products", 0.85
 CORES = torch.get_num_threads()
 
-Times = dict[str, list[float]]  # microseconds an iteration, round by round
+Times = dict[str, list[float]]  # microseconds per iteration, round by round
 
 
 def by_engine(problem: Problem, iterations: int, *, config: Config) -> Train:
@@ -96,7 +96,7 @@ def name_of(config: Config) -> str:
 
 
 def measure(config: Config, found: dict[str, tuple[int, Peer]], iterations: int, rounds: int) -> Times:
-    """Run all programs in turn, round after round; their losses are held against those of the first."""
+    """Run all programs in turn, round after round; their losses are compared with those of the first."""
     _, data, model = prepare(config)
     w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
     problem = Problem(data.x.numpy(), data.y.numpy(), (w1, b1, w2, b2), float(config.lr))
@@ -157,8 +157,8 @@ def main() -> None:
         shapes.append({"shape": shape, "iterations": iterations, "auto": auto, "threads": threads, "times": times})
         reached += goals(shape, auto, times, wanted)
 
-        print(f"\n{N} x {D_in} -> {H} -> {D_out}; {iterations} iterations; auto takes {auto}\n")
-        print("| program | threads | µs an iteration | least | most | by hand / it | JAX / it |")
+        print(f"\n{N} x {D_in} -> {H} -> {D_out}; {iterations} iterations; auto chooses {auto}\n")
+        print("| program | threads | µs per iteration | min | max | by hand / it | JAX / it |")
         print("|---|---|---|---|---|---|---|")
         for name, taken in times.items():
             mark = "**" if name == auto else ""

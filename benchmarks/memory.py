@@ -34,7 +34,7 @@ def buffers() -> int:
 
 
 def allocated(config: Config) -> int:
-    """The most bytes that PyTorch's allocator had handed out at any time in a training."""
+    """The peak of bytes allocated by PyTorch in a training."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports its own start and stop
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         train(config)
@@ -47,7 +47,7 @@ def allocated(config: Config) -> int:
 
 
 def grown(config: Config) -> int:
-    """By how many bytes the process in memory grew at most in a training."""
+    """The peak growth of the process in bytes in a training."""
     (SELF / "clear_refs").write_text("5")  # the high-water mark becomes what there is now
     before = resident("VmRSS")
     train(config)

@@ -29,7 +29,7 @@ Train = Callable[[], list[float]]  # the loss before each update
 
 @dataclass(frozen=True)
 class Problem:
-    """Data, initial weights and step: x (N, D_in), y (N, D_out), w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,)."""
+    """Data, weights and learning rate: x (N, D_in), y (N, D_out), w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,)."""
 
     x: Array
     y: Array
@@ -37,7 +37,7 @@ class Problem:
     lr: float
 
 
-Peer = Callable[[Problem, int], Train]  # sets up so many iterations, which is not measured
+Peer = Callable[[Problem, int], Train]  # sets up n iterations, which is not measured
 
 
 def _model(problem: Problem) -> tuple[torch.Tensor, torch.Tensor, nn.Sequential]:

@@ -39,7 +39,7 @@ def log_scale(values: list[float]) -> alt.Scale:
 
 
 def loop() -> alt.HConcatChart:
-    """A panel for each shape, a row for each program: microseconds an iteration."""
+    """A panel for each shape, a row for each program: microseconds per iteration."""
     shapes = read("loop.json")["shapes"]
     names = ["twolayer", *(name for name in shapes[0]["times"] if not name.startswith("twolayer"))]
     found = [

@@ -73,7 +73,7 @@ def main() -> None:
             if turn:  # the first is a warm-up
                 times[name].append(round(taken, 4))
 
-    print(f"{options.rounds} rounds, seconds\n\n| process | median | least | most |\n|---|---|---|---|")
+    print(f"{options.rounds} rounds, seconds\n\n| process | median | min | max |\n|---|---|---|---|")
     for name, taken_all in times.items():
         print(f"| {name} | {statistics.median(taken_all):.3f} | {min(taken_all):.3f} | {max(taken_all):.3f} |")
     print("\n| ratio of medians | | held |\n|---|---|---|")

@@ -84,7 +84,7 @@ def main() -> None:
                     times[name].append(taken)
 
     print(f"{options.rounds} rounds, {ROWS} x {COLUMNS} numbers, seconds\n")
-    print("| call | median | least | most |\n|---|---|---|---|")
+    print("| call | median | min | max |\n|---|---|---|---|")
     for name, taken_all in times.items():
         print(f"| {name} | {statistics.median(taken_all):.3f} | {min(taken_all):.3f} | {max(taken_all):.3f} |")
     medians = [statistics.median(taken_all) for taken_all in times.values()]

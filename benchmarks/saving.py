@@ -53,7 +53,7 @@ def main() -> None:
         for length in LENGTHS:
             _, peaks[length] = run([TWOLAYER, "train", "--epochs", str(length)], folder)
 
-    print(f"{options.rounds} rounds, seconds\n\n| process | median | least | most |\n|---|---|---|---|")
+    print(f"{options.rounds} rounds, seconds\n\n| process | median | min | max |\n|---|---|---|---|")
     for name, taken_all in times.items():
         print(f"| {name} | {statistics.median(taken_all):.3f} | {min(taken_all):.3f} | {max(taken_all):.3f} |")
     pairs = [saved / plain for saved, plain in zip(*times.values(), strict=True)]

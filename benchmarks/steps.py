@@ -1,4 +1,4 @@
-"""`lr: auto` beside fixed steps on the shapes of loop.py: what the tests hold for all but the largest.
+"""`lr: auto` compared with fixed learning rates on the shapes of loop.py; the tests check all but the largest.
 
 python benchmarks/steps.py [--json PATH]
 """
@@ -24,9 +24,9 @@ FLOOR = 1e-11  # of the first loss; below it there is nothing but rounding
 
 
 def main() -> None:
-    """Train every shape with each step, and print the last losses as parts of the first."""
+    """Train every shape with each learning rate, and print the last losses relative to the first."""
     options = harness.options(__doc__ or "")
-    print("losses after so many iterations, as parts of the first\n")
+    print("losses after the given iterations, relative to the first\n")
     print(
         "| shape | iterations | lambda | auto, most | auto | " + " | ".join(f"{part:g} / lambda" for part in PARTS),
         end="",
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def with_step(config: Config, lr: float | str) -> Training:
-    """The training with that step."""
+    """The training with that learning rate."""
     return train(config.model_copy(update={"lr": lr}))
 
 

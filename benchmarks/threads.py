@@ -2,7 +2,7 @@
 
     python benchmarks/threads.py [rounds] [--json PATH]
 
-Microseconds an iteration of `engine: auto`, medians of interleaved rounds; then the default config alone and twice at
+Microseconds per iteration of `engine: auto`, medians of interleaved rounds; then the default config alone and twice at
 the same time, as processes.
 """
 
@@ -39,11 +39,11 @@ SHAPES = [
     (1024, 512, 512, 32),
     (4096, 1024, 1024, 64),
 ]
-SECONDS = 0.1  # a measure, at the least
+SECONDS = 0.1  # minimum per measurement
 
 
 def microseconds(shape: tuple[int, int, int, int], threads: int) -> float:
-    """Microseconds an iteration."""
+    """Microseconds per iteration."""
     N, D_in, H, D_out = shape
     config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-9, threads=threads, environment={})
     config, data, model = prepare(config)
@@ -59,7 +59,7 @@ def microseconds(shape: tuple[int, int, int, int], threads: int) -> float:
 
 
 def at_once(processes: int, threads: int | str) -> list[float]:
-    """Microseconds an iteration of so many trainings of the default config at the same time."""
+    """Microseconds per iteration for several trainings of the default config at the same time."""
     command = [str(Path(sys.executable).with_name("twolayer")), "train", "--quiet", "--epochs", "30000"]
     started = [
         subprocess.Popen([*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True)
@@ -72,7 +72,7 @@ def at_once(processes: int, threads: int | str) -> list[float]:
 def main() -> None:
     """Measure and print both tables."""
     options = harness.options(__doc__ or "", rounds=7)
-    print(f"{cores()} cores\n\n| shape | form | million operations | 1 thread | {cores()} threads | auto takes |")
+    print(f"{cores()} cores\n\n| shape | form | million operations | 1 thread | {cores()} threads | auto chooses |")
     print("|---|---|---|---|---|---|")
     results = []
     for shape in SHAPES:

@@ -62,8 +62,6 @@ def table() -> str:
             default += ", except with a file"
         elif key == "patience":
             default += f"; for a file `{PATIENCE}` if `epochs` is not set"
-        elif key == "log_every":
-            default += "; for a file a thirtieth of `epochs`"
         elif key in FILE_DEFAULTS:
             default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")

@@ -254,7 +254,7 @@ def test_lr_prints_the_largest_stable_step_and_where_the_configs_stands(twolayer
     values = {row["what"]: float(row["value"]) for row in rows}
     assert values["2 / lambda"] == 2 / values["lambda"] == 2 * values["1 / lambda"]
     assert values["lr"] == 1e-4
-    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the largest stable step")
+    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the largest stable one")
 
 
 def test_a_step_above_the_limit_is_told_at_the_start_where_that_is_cheap(twolayer: Run) -> None:

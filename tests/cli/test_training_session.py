@@ -377,3 +377,11 @@ def test_a_run_goes_on_on_another_device(twolayer: Run, tmp_path: Path) -> None:
     losses = [[float(row.split(",")[1]) for row in each] for each in (rows, truth)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(("options", "rows"), [([], 30), (["--log-every", "10"], 15), (["--format", "csv"], 150)])
+def test_of_a_table_some_thirty_rows_are_on_the_screen_and_all_in_csv(
+    options: list[str], rows: int, twolayer: Run
+) -> None:
+    lines = twolayer("train", "diabetes", "--epochs", "150", "--no-save", *options).stdout.splitlines()
+    assert sum(re.fullmatch(r"\s*\d+[ ,].*", line) is not None for line in lines) == rows

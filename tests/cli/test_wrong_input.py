@@ -89,6 +89,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
         (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),
         (["--set", "data.noise=1"], "--set data.noise=1  data.noise: requires source: linear"),
         (["--epoch", "5"], "error: No such option: --epoch; did you mean --epochs?\n"),
+        (["--bogus"], "error: No such option: --bogus; see twolayer train --help\n"),
         (["--epochs"], "error: Option '--epochs' requires an argument\n"),
         (["--format", "xml"], "error: Invalid value for '--format': 'xml'"),
         (["one", "two"], "error: Got unexpected extra argument(s) (two); see twolayer train --help\n"),

@@ -263,10 +263,3 @@ def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
     assert len(found) == 21
     assert found[-1] == "my.yaml  and 880 more problems"
-
-
-def test_of_a_table_some_thirty_rows_are_printed_unless_log_every_is_given() -> None:
-    assert (load_config("diabetes").epochs, load_config("diabetes").log_every) == (150, 5)
-    assert load_config("diabetes", epochs=3000).log_every == 100
-    assert load_config("diabetes", epochs=3).log_every == 1
-    assert load_config("diabetes", epochs=3000, log_every=7).log_every == 7

@@ -18,7 +18,7 @@ BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4
 def test_the_defaults_are_the_books() -> None:
     config = Config(**BOOK)
     assert (config.seed, config.device, config.data.source, config.init) == (0, "cpu", "random", "default")
-    assert (config.loss, config.reduction, config.dtype, config.log_every) == ("mse", "sum", "float32", 1)
+    assert (config.loss, config.reduction, config.dtype, config.log_every) == ("mse", "sum", "float32", "auto")
     assert (config.engine, config.threads) == ("auto", "auto")
 
 

@@ -101,7 +101,9 @@ def test_whole_chunks_go_through_what_a_graph_may_replay(engine: str, monkeypatc
     monkeypatch.setattr(selection, "FOLD_EVERY", 30)
     config, data, model = prepare(with_engine(load_config("default"), engine))
     with set_up(config):  # also what is computed at the start depends on the threads
-        machine = fused_engine(data, config)(model, data, Objective.of(config), lr=float(config.lr))
+        exact = int(config.threads) > 1
+        kind = fused_engine(data, config)
+        machine = kind(model, data, Objective.of(config), lr=float(config.lr), exact_updates=exact)
     assert len(machine.slots) == 12  # iterations a chunk
     calls: list[object] = []
 

@@ -105,9 +105,7 @@ def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
     config, data, model = prepare(load_config("scratch", epochs=16))
     with (
         open_for_resume(tmp_path / "run") as run,
-        pytest.raises(
-            RunError, match=r"the data that are drawn now are not the run's; it was started with PyTorch 2\."
-        ),
+        pytest.raises(RunError, match=r"the data drawn now differ from the run's; it was started with PyTorch 2\."),
     ):
         resume_recording(run, config, Data(data.x + 1, data.y), model, EVERY)
 
@@ -118,7 +116,7 @@ def test_other_weights_than_the_runs_are_refused(tmp_path: Path) -> None:
     _, _, other = prepare(load_config("scratch", epochs=16, seed=7))
     with (
         open_for_resume(tmp_path / "run") as run,
-        pytest.raises(RunError, match="the initial weights that are drawn now"),
+        pytest.raises(RunError, match="the initial weights drawn now"),
     ):
         resume_recording(run, config, data, other, EVERY)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any
 
@@ -98,8 +99,9 @@ def _in_our_words(error: typer.TyperException) -> str:
     message = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
     message = message.replace("Value error, ", "").replace("Input should be", "must be")
     message, _, options = message.partition(" (Possible options: ")
-    if options:
-        return f"{message}; did you mean {options.removesuffix(')').replace(', ', ' or ')}?"
+    near = get_close_matches(message.split()[-1], options.removesuffix(")").split(", "), cutoff=0.7)
+    if near:
+        return f"{message}; did you mean {' or '.join(near)}?"
     if isinstance(error, typer.BadParameter) and error.message:  # which says what is allowed
         return message
     context = getattr(error, "ctx", None)

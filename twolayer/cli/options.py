@@ -148,7 +148,7 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            raise RunError(f"{run.path}: its table has changed since: {what}") from None
+            raise RunError(f"its table has changed since: {what}", path=run.path) from None
         raise
     own = dict(flat(before.config))
     changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
@@ -158,7 +158,9 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
         message = f"{run.path}: {'; '.join(wrong)}: when a run is resumed, only {', '.join(CHANGEABLE)} may change"
         raise RunError(message, usage=True)
     if run.info.get("status") == "diverged":
-        raise RunError(f"{run.path}: has diverged, and would diverge again; try a smaller lr in a new run", usage=True)
+        raise RunError(
+            "has diverged, and would diverge again", path=run.path, hint="try a smaller lr in a new run", usage=True
+        )
     memory.check(after.config, after.name, saved=True)
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 

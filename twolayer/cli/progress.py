@@ -60,12 +60,19 @@ class LossView:
     """
 
     def __init__(
-        self, columns: Sequence[str], epochs: int, log_every: int = 1, form: Format = "table", *, quiet: bool = False
+        self,
+        columns: Sequence[str],
+        epochs: int,
+        log_every: int = 1,
+        form: Format = "table",
+        *,
+        quiet: bool = False,
+        bar: bool = True,
     ) -> None:
         self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
-        self.places, self.widths = _fitted(columns, epochs, out().width if out().is_terminal else None)
+        self.places, self.widths = fitted(columns, epochs, out().width if out().is_terminal else None)
         self.done = 0
-        self.bar = Bar(epochs, hidden=quiet)
+        self.bar = Bar(epochs, hidden=quiet or not bar)
 
     def __enter__(self) -> Self:
         if self.quiet:
@@ -107,7 +114,7 @@ class LossView:
         out().print(Text(dash * (sum(self.widths) + len(self.widths)), "dim"), soft_wrap=True)
 
 
-def _fitted(names: Sequence[str], last: int, room: int | None) -> tuple[list[int], list[int]]:
+def fitted(names: Sequence[str], last: int, room: int | None) -> tuple[list[int], list[int]]:
     """The columns of a table of losses that fit into `room` characters, by index, and their widths.
 
     A space is printed before each. The first and the loss are never left out; `last` is the last row's number.

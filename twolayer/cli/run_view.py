@@ -10,8 +10,8 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from twolayer.cli.progress import LossRows
-from twolayer.cli.terminal import fit, no_room, out
+from twolayer.cli.progress import LossRows, fitted
+from twolayer.cli.terminal import no_room, out
 from twolayer.formatting import microseconds_unit
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
@@ -19,14 +19,12 @@ from twolayer.reporting.summary import summary_lines
 from twolayer.runs.history import Reader
 from twolayer.runs.saved_run import SavedRun
 
-_NARROW, _WIDE = 12, 15  # widths of a column of numbers to six digits, with the space before it
 _MIN_CURVE_WIDTH = 44  # characters of a curve beside the table
 _AROUND_CURVE = 4  # lines: the title, the frame and the numbers below it
 _AROUND_TABLE = 4  # lines: the head, two rules, and the names of columns left out
 _MIN_HEIGHT, _MAX_HEIGHT = 3, 24  # lines of a curve
 _PIPE_HEIGHT = 40  # lines for curve and table at a pipe
 _DRAWN = ("loss", "val_loss")
-_DROP = ("lr", "val_accuracy", "accuracy", "val_loss")  # left out on a narrow screen, the first one first
 
 
 @dataclass(frozen=True)
@@ -153,14 +151,8 @@ def _curve(run: SavedRun, scale: Scale, width: int, height: int) -> list[Text]:
 def fit_columns(history: Reader, width: int) -> _Columns:
     """The columns of the history's table that fit into `width` characters."""
     names = [history.unit, *history.columns]
-    first = max(len(history.unit), len(str(len(history))))
-    widths = {name: max(_NARROW, len(name) + 1) for name in names[1:]}
-    if first + 1 + len(widths) * _WIDE <= width:
-        widths = dict.fromkeys(widths, _WIDE)
-    found = [first + 1, *widths.values()]
-    places = fit(found, width, [names.index(name) for name in _DROP if name in widths], gap=0)
-    left_out = tuple(name for i, name in enumerate(names) if i not in places)
-    return _Columns(tuple(places), [found[i] - 1 for i in places], left_out)
+    places, widths = fitted(names, len(history), width)
+    return _Columns(tuple(places), widths, tuple(name for i, name in enumerate(names) if i not in places))
 
 
 def _beside(left: list[Text], right: list[Text]) -> list[Text]:

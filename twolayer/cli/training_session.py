@@ -15,6 +15,7 @@ from rich.text import Text
 
 from twolayer.cli import process, progress, terminal
 from twolayer.cli.terminal import err, out
+from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.formatting import duration, safe
@@ -85,7 +86,8 @@ class Session:
             try:
                 if not quiet:
                     self._introduce(aside=aside)
-                view = progress.LossView(fit.config.columns, fit.config.epochs, fit.config.log_every, form, quiet=quiet)
+                every = _log_every(fit.config, form)
+                view = progress.LossView(fit.config.columns, fit.config.epochs, every, form, quiet=quiet)
                 seconds, exit_code = self._train(view)
             except KeyboardInterrupt:  # before the first iteration
                 exit_code = process.exit_code(signal.SIGINT)
@@ -174,6 +176,13 @@ class Session:
         run = _name(recorder)
         score = f"; score other rows: twolayer evaluate {run} DATA" if self.fit.data.columns is not None else ""
         return f"see: twolayer show {run}, twolayer report {run}{score}"
+
+
+def _log_every(config: Config, form: terminal.Format) -> int:
+    """Every which row is printed: with `auto` all, but of a table on the screen some thirty."""
+    if config.log_every != "auto":
+        return config.log_every
+    return max(1, config.epochs // 30) if form == "table" and config.data.source == "file" else 1
 
 
 def _note_move(recorder: Recording) -> None:

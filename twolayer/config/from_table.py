@@ -28,7 +28,7 @@ def which_target(path: str) -> str:
 
     names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"no target is given; choose one by --target COLUMN; the columns are {shown}"
+    return f"no target is given; add --target COLUMN, one of: {shown}"
 
 
 def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
@@ -42,9 +42,6 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     for keys in (("data", "path"), ("validation",)):
         _place(document, keys, folder, name)
     resolved = validate(document, name)
-    if "log_every" not in given:
-        document.value["log_every"] = max(1, resolved.config.epochs // 30)  # some thirty rows fit a screen
-        resolved = validate(document, name)
     if not read:
         return resolved
     config = resolved.config

@@ -132,7 +132,11 @@ class Config(Frozen):
     cuda_graph: bool = Field(
         default=True, description="on CUDA, the fused engine launches its kernels as a graph; the losses are the same"
     )
-    log_every: Count = Field(default=1, description="print the loss every n iterations (with batches: epochs)")
+    log_every: Literal["auto"] | Count = Field(
+        default="auto",
+        description="print the loss every n iterations (with batches: epochs); `auto` prints all, of a file some 30 "
+        "on the screen",
+    )
 
     @property
     def unit(self) -> str:

@@ -55,7 +55,7 @@ ALLOWED = {
     "threads": "auto, or a whole number from 1 to 1024",
     "precision": "full or tf32",
     "cuda_graph": "true or false",
-    "log_every": _COUNT,
+    "log_every": "auto, or a positive whole number",
 }
 
 

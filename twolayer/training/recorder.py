@@ -186,11 +186,11 @@ def resume_recording(
     fit, found, wrong = _restored(run, config, data, model, every)
     if run.info.get("status") == "completed" and run.info.get("stopped_early"):
         reason = f"the validation loss had not improved for {config.patience} epochs"
-        raise RunError(f"{run.path}: stopped after {fit.done} epochs, because {reason}", usage=True)
+        raise RunError(f"stopped after {fit.done} epochs, because {reason}", path=run.path, usage=True)
     # A run that was killed after its last iteration is not completed yet: its end is written now.
     if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
         more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
-        raise RunError(f"{run.path}: has {fit.done} {config.unit}s already; {more}", usage=True)
+        raise RunError(f"has {fit.done} {config.unit}s already", path=run.path, hint=more, usage=True)
     recorded = fit.done if run.info.get("tensorboard") is True else 0
     _check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
     before = run.info.get("resumed", [])

@@ -59,7 +59,7 @@ def test_a_disagreement_is_shown_and_exits_with_1(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "error: not the losses of autograd: fused (primal), fused (dual)\n"
+    assert done.stderr == "error: the losses differ from those of autograd: fused (primal), fused (dual)\n"
     assert sum(line.endswith("  NO") for line in done.stdout.splitlines()) == 2
 
 

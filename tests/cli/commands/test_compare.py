@@ -316,7 +316,7 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
     [
         (["a"], "error: compare needs two or more runs"),
         (["--expect-equal", "a"], "error: compare needs two or more runs"),
-        ([], "error: Missing argument 'RUN'."),
+        ([], "error: Missing argument 'RUN'; see twolayer compare --help"),
         (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists all runs"),
         (["a", "again", "--expect-equal=-1"], "error: --expect-equal: must be a number, 0 or more, not '-1'"),
         (["a", "again", "--expect-equal=nan"], "error: --expect-equal: must be a number, 0 or more, not 'nan'"),

@@ -265,8 +265,8 @@ def test_a_run_that_is_named_twice_is_drawn_once(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("default-1", 2, "Missing option '-o' / '--out'."),
-        ("-o x.png", 2, "Missing argument 'RUN'."),
+        ("default-1", 2, "Missing option '-o' / '--out'; see twolayer plot --help"),
+        ("-o x.png", 2, "Missing argument 'RUN'; see twolayer plot --help"),
         ("default-1 -o x.jpg", 2, "x.jpg: its name must end in .png, .svg, .pdf or .html"),
         ("default-1 -o x", 2, "x: its name must end in .png, .svg, .pdf or .html"),
         ("default-1 -o runs/default-1/run.json", 2, "must end in .png, .svg, .pdf or .html"),

@@ -292,8 +292,8 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "an open quote": (NEW + '1,"red,2\n', [], 1, "stdin: row 4: a quote is opened and not closed"),
     "CR alone": (NEW.replace("\n", "\r"), [], 1, "stdin: its lines end in CR alone; save it with"),
     "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix names no known format; use one of .csv"),
-    "no file": (NEW, ["-o", "run", "--format", "csv"], 2, "run: is there already, and is no file"),
-    "a device": (NEW, ["-o", "/dev/null", "--format", "csv"], 2, "/dev/null: is there already, and is no file"),
+    "no file": (NEW, ["-o", "run", "--format", "csv"], 2, "run: exists and is not a file"),
+    "a device": (NEW, ["-o", "/dev/null", "--format", "csv"], 2, "/dev/null: exists and is not a file"),
     "no folder": (NEW, ["-o", "no/out.csv"], 1, "no/out.csv: cannot be written: No such file or directory"),
     "parquet to stdout": (NEW, ["--format", "parquet"], 2, "--format parquet: is not text and cannot be printed"),
 }

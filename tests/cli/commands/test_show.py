@@ -417,7 +417,7 @@ def test_a_run_that_goes_on_is_redrawn_in_place_until_it_is_killed(tmp_path: Pat
         followed.wait_for("running since", 4)
         counts = [int(count) for count in re.findall(r"(\d+) of 1000000 iterations", followed.written)]
         assert counts == sorted(set(counts))  # it moves on
-        assert re.search(r"an iteration, .+ left", followed.written)
+        assert re.search(r"per iteration, .+ left", followed.written)
         process.kill()
         assert followed.rest() == 0
     lines = followed.screen.lines()

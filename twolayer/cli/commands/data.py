@@ -53,9 +53,15 @@ def data_command(
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
     if format_ == "table":
-        rows = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+        digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
+        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
     terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for problem in found.problems:
         terminal.note(problem)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _short(cell: object, digits: int) -> object:
+    """A number to this many significant digits; all else unchanged."""
+    return f"{cell:.{digits}g}" if isinstance(cell, float) else cell

@@ -45,11 +45,11 @@ def lr_command(
     found = learning_rate.curvature(model, data, full)
     rows = [
         ("lambda", found.largest, f"by {found.products} products with the Hessian"),
-        ("2 / lambda", found.limit, "the largest stable step"),
-        ("1 / lambda", found.limit / 2, "to try; what lr auto begins with"),
+        ("2 / lambda", found.limit, "the largest stable learning rate"),
+        ("1 / lambda", found.limit / 2, "to try; lr auto starts with it"),
     ]
     if full.lr != "auto":
-        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable step"))
+        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable one"))
     if format_ == "table":
         terminal.rows(
             ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_

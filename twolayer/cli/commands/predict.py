@@ -47,7 +47,9 @@ def predict(
         form = form or writers.FORMATS.get(out.suffix.lower())
         if form is None:
             known = " ".join(writers.FORMATS)
-            raise RunError(f"{out}: the suffix names no known format; use one of {known}, or --format", usage=True)
+            raise RunError(
+                "the suffix names no known format", path=out, hint=f"use one of {known}, or --format", usage=True
+            )
         _check_out(out, data)
     form = form or "csv"
     if out is None and form == "parquet":
@@ -72,6 +74,6 @@ def predict(
 def _check_out(out: Path, data: str) -> None:
     """Raise RunError where the output would replace the input, or something that is not a file."""
     if out.exists() and not out.is_file():
-        raise RunError(f"{out}: exists and is not a file; choose another name", usage=True)
+        raise RunError("exists and is not a file", path=out, hint="choose another name", usage=True)
     if data != "-" and out.exists() and Path(data).exists() and out.samefile(data):
-        raise RunError(f"{out}: is the input; choose another name", usage=True)
+        raise RunError("is the input", path=out, hint="choose another name", usage=True)

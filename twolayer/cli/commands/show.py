@@ -60,8 +60,7 @@ def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = 
     from twolayer.cli import run_view  # takes a tenth of a second, mostly for numpy
 
     if form != "table":
-        with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
-            view.bar.is_shown = False
+        with LossView((run.history.unit, *run.history.columns), 0, 1, form, bar=False) as view:
             view.show(_block(run.history, 0))
         return
     for line in run_view.view(run, scale, with_table=not everything):
@@ -94,8 +93,7 @@ def _follow(run: SavedRun, form: Format, scale: Scale) -> int:
 
 def _tail(run: SavedRun, form: Format, stop: process.Stop) -> SavedRun:
     shown = 0
-    with LossView((run.history.unit, *run.history.columns), 0, 1, form) as view:
-        view.bar.is_shown = False
+    with LossView((run.history.unit, *run.history.columns), 0, 1, form, bar=False) as view:
         while True:
             if len(run.history) < shown:
                 shown = len(run.history)
