@@ -13,7 +13,7 @@ from twolayer.evaluation.baselines import linear_baseline
 from twolayer.evaluation.predictor import bundle
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checksum import digest
-from twolayer.runs.run_files import MODEL
+from twolayer.runs.run_files import CONFIG, MODEL
 from twolayer.tables.dataset import Table, read
 from twolayer.tables.options import FileData
 
@@ -46,6 +46,8 @@ def make_run(
     x, y = torch.from_numpy(table.x), torch.from_numpy(table.y)
     baseline = linear_baseline(x, y, table.columns.classes is not None)
     with folder.create(path, "x") as run:
+        run.write(CONFIG, b"")
+        run.start_history(("iteration", "loss"))
         if status == "completed":
             tensors = bundle(model, table.columns, baseline)
             columns = table.columns.document()
