@@ -189,6 +189,11 @@ class Folder:
         os.fsync(self.descriptor)
 
 
+def reason(error: OSError | ValueError) -> str:
+    """Why a path cannot be used. A null byte in it never reaches the system, and every Python words that differently."""
+    return error.strerror or str(error) if isinstance(error, OSError) else "the path has a null byte"
+
+
 def unreadable(error: BaseException) -> str:
     """Why a file cannot be read, in one line: what messages say after the file's name."""
     lines = (getattr(error, "strerror", None) or str(error)).splitlines()

@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
     assert problems("defualt") == ["my.yaml  no such file; did you mean default?"]
     assert problems(tmp_path) == ["my.yaml  is a folder, not a file"]
     assert problems("/dev/zero") == ["my.yaml  is over 1 MiB; a config is smaller"]
-    assert problems("a\0b") == [r"a\x00b  cannot be read: embedded null byte"]
+    assert problems("a\0b") == [r"a\x00b  cannot be read: the path has a null byte"]
     assert problems("x" * 300) == ["my.yaml  cannot be read: File name too long"]
     assert problems(tmp_path / "no.yaml" / "x") == [
         "my.yaml  no such file; bundled configs are default, diabetes, modules, scratch"

@@ -18,7 +18,7 @@ from twolayer.config.schema import KEYS, Config
 from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import ConfigError, Origin, Problem
-from twolayer.files import unreadable
+from twolayer.files import reason
 from twolayer.tables.options import is_table
 
 MAX_BYTES = 2**20  # a file over 1 MiB is not a config
@@ -111,7 +111,7 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
     except IsADirectoryError:
         raise refuse("is a folder, not a file") from None
     except (OSError, ValueError) as error:
-        raise refuse(unreadable(error)) from None
+        raise refuse(f"cannot be read: {reason(error)}") from None
     if len(raw) > MAX_BYTES:
         raise refuse("is over 1 MiB; a config is smaller")
     return name, _decoded(name, raw), path.parent

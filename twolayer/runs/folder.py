@@ -19,6 +19,7 @@ from twolayer.files import (
     Folder,
     make_folders,
     named,
+    reason,
     remove_folder,
     remove_folders,
     temporary_name,
@@ -219,8 +220,7 @@ def check_free(out: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:  # a name too long, a NUL
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{str(out)!r}: {reason}", usage=True) from None
+        raise RunError(f"{str(out)!r}: {reason(error)}", usage=True) from None
     resume = f"resume it with --resume {out}, or " if (out / INFO).exists() else ""
     raise RunError("already exists", path=out, hint=f"{resume}choose another folder", usage=True)
 
@@ -283,7 +283,7 @@ def find(text: str) -> Path:
         if text and given.is_dir():
             return given
     except (OSError, ValueError) as error:
-        raise RunError(f"{text!r}: {getattr(error, 'strerror', None) or error}", usage=True) from None
+        raise RunError(f"{text!r}: {reason(error)}", usage=True) from None
     raise RunError(f"{text or repr(text)}: no such run folder", hint="`twolayer runs` lists all runs", usage=True)
 
 

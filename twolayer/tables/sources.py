@@ -19,7 +19,7 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError
-from twolayer.files import unreadable
+from twolayer.files import reason, unreadable
 from twolayer.formatting import size
 from twolayer.tables import array_files
 from twolayer.tables.options import TABLES
@@ -132,7 +132,7 @@ def _check_file(path: Path, name: str) -> None:
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{name}: {unreadable(error)}") from None
+        raise DataError(f"{name}: cannot be read: {reason(error)}") from None
     if not S_ISREG(mode):
         raise DataError(f"{name}: is {'a folder' if S_ISDIR(mode) else 'not a regular file, which can be read twice'}")
 
