@@ -190,7 +190,7 @@ class Folder:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a path cannot be used. A null byte in it never reaches the system, and every Python words that differently."""
+    """Why a path cannot be used. A null byte never reaches the system, and every Python words it differently."""
     return error.strerror or str(error) if isinstance(error, OSError) else "the path has a null byte"
 
 
