@@ -64,8 +64,8 @@ def can_fork(environment: Mapping[str, str]) -> bool:
 class Forked:
     """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
 
-    A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits its
-    address space, in bytes; 0: no limit.
+    A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits the
+    bytes that its address space may grow by; 0: no limit.
     """
 
     def __init__(
@@ -258,7 +258,8 @@ def _child(server: socket.socket) -> list[str]:
         if request["new_session"]:
             os.setsid()
         if request["memory"]:
-            resource.setrlimit(resource.RLIMIT_AS, (request["memory"],) * 2)
+            pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)

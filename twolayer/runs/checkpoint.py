@@ -46,6 +46,8 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
     with named(folder.path / name):
         folder.write(name, *pack(state, metadata))
     names = _names(folder)
+    if name not in names:
+        raise RunError("was removed while the training ran", path=folder.path / name)
     later = names.index(name)  # newer ones were damaged, else the run would have resumed from them
     for old in [*names[:later], *names[later + KEPT :]]:
         with suppress(OSError):  # an old checkpoint left behind does no harm
