@@ -60,7 +60,7 @@ class Folder:
     """A folder that is held open. A context manager.
 
     Everything is read and written through its descriptor: if the folder is moved, that follows it, and nothing is
-    written into whatever is at its old `path`. Names are those of files in the folder; links are never followed.
+    written into what is at its old `path`. Names are those of files in the folder; links are never followed.
     Methods raise OSError.
     """
 

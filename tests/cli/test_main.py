@@ -189,7 +189,7 @@ def test_init_writes_a_config_that_trains_and_never_overwrites_unasked(tmp_path:
     assert (done.returncode, done.stderr) == (0, written)
     assert twolayer("train", "twolayer.yaml", "--quiet", "--epochs", "2").returncode == 0
     again = without_torch("init", cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml is there already; --force overwrites it\n")
+    assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml already exists; --force overwrites it\n")
     done = without_torch("init", "--force", cwd=tmp_path)
     written = "wrote twolayer.yaml (its schema is twolayer.schema.json); train it with: twolayer train twolayer.yaml\n"
     assert (done.returncode, done.stderr) == (0, written)
@@ -254,7 +254,7 @@ def test_lr_prints_the_largest_stable_step_and_where_the_configs_stands(twolayer
     values = {row["what"]: float(row["value"]) for row in rows}
     assert values["2 / lambda"] == 2 / values["lambda"] == 2 * values["1 / lambda"]
     assert values["lr"] == 1e-4
-    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the largest stable one")
+    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the limit")
 
 
 def test_a_step_above_the_limit_is_told_at_the_start_where_that_is_cheap(twolayer: Run) -> None:

@@ -224,3 +224,12 @@ def test_no_name_key_or_value_is_more_than_text(
         text = re.sub(r"\x1b\[[0-9;]*m", "", written).replace("\r\n", "")
         assert code in (0, 2)
         assert text.isprintable(), command
+
+
+def test_a_table_without_rows_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "head.csv").write_text("a,b\n")
+    for command in ("train", "data"):
+        done = without_torch(command, "head.csv", "--target", "b", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.endswith("has 0 rows; training needs 2 or more\n")
+        assert len(done.stderr.splitlines()) == 1

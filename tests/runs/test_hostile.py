@@ -516,7 +516,7 @@ def test_a_checkpoint_with_other_tensors_is_passed_over(of: str, kind: str, twol
     done = twolayer("train", "--resume", of, "--epochs", "8", "-q")
     assert done.returncode == 0
     assert "5.safetensors: is a state of another training: its" in done.stderr
-    assert "has no good checkpoint; it starts again at iteration 1" in done.stderr
+    assert "no checkpoint to resume from; it starts at iteration 1" in done.stderr
     assert saved_run.read(run).problems == ()
 
 

@@ -243,7 +243,10 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
         (["1", "inf", "2"], "column a is infinite in row 2"),
         (["2020-01-01", "2020-01-02", "2020-02-01"], "column a holds dates; put it in data.exclude"),
         (["2020-01-01T10:00:00Z", "2020-01-02 10:00", "2020-02-01"], "column a holds dates"),
-        (['"1,5"', "2", '"3,5"'], "column a holds numbers with decimal commas; set data.decimal to a comma"),
+        (
+            ['"1,5"', "2", '"3,5"'],
+            "column a holds numbers with commas; if they are decimal commas, set data.decimal",
+        ),
         (["1", "2", "?"], "column a looks numeric, but 1 of 3 values are not numbers; the first is '?' in row 3"),
         ([f"u{i}" for i in range(21)], "column a holds text that differs in most rows; put it in data.exclude"),
         ([f"u{i % 1001}" for i in range(2100)], "column a holds text with 1001 different values, more than 1000"),

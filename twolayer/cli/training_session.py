@@ -75,7 +75,7 @@ class Session:
         for damage in damages:
             terminal.note(damage)
         if not fit.done:
-            terminal.note(f"{run.path}: has no good checkpoint; it starts again at iteration 1")
+            terminal.note(f"{run.path}: no checkpoint to resume from; it starts at iteration 1")
         return cls(fit, resolved.name, Recording(run, fit, every, writer(run, config, fit.done) if writer else None))
 
     def run(self, form: terminal.Format = "table", *, quiet: bool = False) -> int:
@@ -174,7 +174,7 @@ class Session:
 
     def _what_next(self, recorder: Recording) -> str:
         run = _name(recorder)
-        score = f"; score other rows: twolayer evaluate {run} DATA" if self.fit.data.columns is not None else ""
+        score = f"; evaluate on other data: twolayer evaluate {run} DATA" if self.fit.data.columns is not None else ""
         return f"see: twolayer show {run}, twolayer report {run}{score}"
 
 

@@ -48,7 +48,7 @@ def write_starter(path: FilePath, name: str = "default", *, force: bool = False)
         if target.is_dir():
             raise TwolayerError(f"{target} is a folder; name a file")
         if target.exists() and not force:
-            raise TwolayerError(f"{target} is there already; --force overwrites it")
+            raise TwolayerError(f"{target} already exists; --force overwrites it")
     for target, original in copies.items():
         _copy(original, target)
     schema, ours = path.parent / SCHEMA, source.with_name(SCHEMA)

@@ -123,7 +123,7 @@ class Config(Frozen):
     )
     threads: Literal["auto"] | Threads = Field(
         default="auto",
-        description="CPU threads; `auto` uses as many as the sizes are worth, at most all cores",
+        description="CPU threads; `auto` uses as many as the problem size is worth, at most all cores",
     )
     precision: Literal["full", "tf32"] = Field(
         default="full",
@@ -134,8 +134,8 @@ class Config(Frozen):
     )
     log_every: Literal["auto"] | Count = Field(
         default="auto",
-        description="print the loss every n iterations (with batches: epochs); `auto` prints all, of a file some 30 "
-        "on the screen",
+        description="print the loss every n iterations (with batches: epochs); `auto` prints all, or for a table "
+        "about 30 on a terminal",
     )
 
     @property
@@ -145,7 +145,7 @@ class Config(Frozen):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the history: the unit, the loss, and whatever else this config records."""
+        """The columns of the history: the unit, the loss, and what else this config records."""
         scores = ("loss", "accuracy") if self.loss == "cross_entropy" else ("loss",)
         validated = [f"val_{score}" for score in scores] if self.validation is not None else []
         return (self.unit, *scores, *validated, *(["lr"] if self.lr == "auto" else []))

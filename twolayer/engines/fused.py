@@ -163,7 +163,7 @@ class PlainEngine(FusedEngine):
 
 
 class FoldedEngine(FusedEngine):
-    """Folds the second layer's biases into its products; stores whatever has a row per data row transposed.
+    """Folds the second layer's biases into its products; stores transposed what has a row per data row.
 
     `exact_updates` is meant for several CPU threads: with them MKL adds a product to B part by part, rounding each
     time, which makes the error of the losses seven times as large. Adding the finished product avoids that.

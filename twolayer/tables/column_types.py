@@ -235,7 +235,7 @@ def _unfit(cells: pl.Series, distinct: pl.Series, numbers: int, filled: int, dec
     whole = distinct.str.contains(_WHOLE)
     comma = distinct.str.contains(_COMMA)
     if decimal == "." and comma.any() and (whole | comma).all():
-        return "{holds} numbers with decimal commas; set data.decimal to a comma"
+        return "{holds} numbers with commas; if they are decimal commas, set data.decimal to a comma, else remove them"
     if distinct.str.contains(_DATE).all():
         return "{holds} dates; put {it} in data.exclude, or convert {it} to numbers"
     if 2 * numbers > filled:

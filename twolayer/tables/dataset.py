@@ -117,11 +117,11 @@ def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
 def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
     """Which rows are held out: (rows,) booleans. Raises DataError if fewer than 2 are left."""
     held = np.zeros(rows, dtype=bool)
-    if part is not None:
+    if part is not None and rows:
         count = max(1, round(part * rows))
         held[np.random.default_rng([seed, 1]).choice(rows, count, replace=False, shuffle=False)] = True
     if (left := rows - int(held.sum())) < 2:
-        out = f", of which {rows - left} are held out" if part is not None else ""
+        out = f", of which {rows - left} are held out" if left < rows else ""
         raise DataError(f"{name}: has {counted(rows, 'row')}{out}; training needs 2 or more")
     return held
 

@@ -31,7 +31,7 @@ def data_command(
 ) -> None:
     """Show a table's columns, and how a training would use them.
 
-    Whatever prevents a training on this table is listed below, and the exit code is then 1.
+    Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
     data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):

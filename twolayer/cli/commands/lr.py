@@ -49,7 +49,7 @@ def lr_command(
         ("1 / lambda", found.limit / 2, "to try; lr auto starts with it"),
     ]
     if full.lr != "auto":
-        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the largest stable one"))
+        rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the limit"))
     if format_ == "table":
         terminal.rows(
             ("what", "value", "comment"), [(name, f"{value:.4g}", what) for name, value, what in rows], format_

@@ -29,7 +29,8 @@ def runs_command(
     """List the runs, newest first."""
     rows, problems = listing.list_runs(folder)
     if format_ == "table":
-        _print(rows)
+        if rows:
+            _print(rows)
     else:
         terminal.rows(listing.COLUMNS, [row.values() for row in rows], format_)
     for problem in problems:
