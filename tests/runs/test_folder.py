@@ -14,7 +14,7 @@ import pytest
 
 from twolayer import files
 from twolayer.errors import RunError
-from twolayer.runs.folder import Run, create, find, open_for_resume, safe_name
+from twolayer.runs.folder import Run, create, open_for_resume
 from twolayer.runs.lock import is_held, lock
 
 
@@ -117,47 +117,6 @@ def test_a_place_that_cannot_be_is_named(out: str, message: str, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("default", "default"),
-        ("my.yaml", "my"),
-        ("/etc/my config.yml", "my-config"),
-        ("../x", "x"),
-        ("..", "run"),
-        (".hidden", "hidden"),
-        ("a\0b", "a-b"),
-        ("-rf", "rf"),
-        ("x" * 300, "x" * 60),
-        ("é.yaml", "run"),
-    ],
-)
-def test_a_runs_name_is_made_safe(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
-    assert made(safe).path.parent == Path("runs")
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "x" * 300, "nothing", "", "."])
-def test_what_is_no_run_is_refused(name: str) -> None:
-    with pytest.raises(RunError) as caught:
-        open_for_resume(find(name))
-    assert caught.value.exit_code == 2
-
-
-def test_a_run_is_found_by_its_name_and_by_its_path(tmp_path: Path) -> None:
-    made().close()
-    assert find("x-1") == find("runs/x-1") == Path("runs/x-1")
-    assert find(str(tmp_path / "runs" / "x-1")) == tmp_path / "runs" / "x-1"
-
-
-def test_a_link_out_of_the_runs_is_refused(tmp_path: Path) -> None:
-    made(out=Path("elsewhere")).close()
-    Path("runs").mkdir()
-    Path("runs/x-1").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="runs/x-1: is a link to a place outside runs"):
-        find("x-1")
-
-
 @pytest.mark.parametrize("part", ["checkpoints", "history.csv", "run.json", "config.yaml"])
 def test_nothing_is_written_through_a_link(part: str, tmp_path: Path) -> None:
     run = made()
@@ -179,8 +138,8 @@ def test_a_run_that_another_process_holds_is_refused_and_a_killed_ones_is_not() 
     run = made()
     run.close()
     program = (
-        f"from twolayer.runs import folder; "
-        f"run = folder.open_for_resume(folder.find({str(run.path)!r})); print(1, flush=True); input()"
+        f"from twolayer.runs import folder, names; "
+        f"run = folder.open_for_resume(names.find({str(run.path)!r})); print(1, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

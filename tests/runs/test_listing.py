@@ -13,7 +13,8 @@ from tests.helpers.processes import in_terminal, screen, without_torch
 from tests.helpers.trained import train
 from twolayer.errors import RunError
 from twolayer.runs import listing
-from twolayer.runs.folder import RUNS, Run
+from twolayer.runs.folder import Run
+from twolayer.runs.names import RUNS
 
 
 @pytest.fixture(scope="module")

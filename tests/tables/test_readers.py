@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from twolayer.errors import DataError
-from twolayer.runs import folder
+from twolayer.runs import names
 from twolayer.tables import readers, writers
 from twolayer.tables.options import TABLES, is_table
 from twolayer.tables.readers import collect
@@ -177,7 +177,7 @@ def test_every_suffix_of_a_table_is_read_named_and_known(tmp_path: Path, suffix:
         {"parquet": frame.write_parquet}.get(kind, frame.write_ndjson if "js" in kind else frame.write_ipc)(path)
     assert list(load(path).values()) == [[1, 2], [3, 4]]
     assert is_table(path)
-    assert folder.safe_name(str(path)) == "some"
+    assert names.safe_name(str(path)) == "some"
     assert set(writers.FORMATS) <= set(TABLES)
 
 

@@ -14,7 +14,7 @@ import typer
 
 from twolayer.config.bundled import bundled
 from twolayer.config.schema import KEYS, SOURCES, Config
-from twolayer.runs.folder import RUNS
+from twolayer.runs.names import RUNS
 from twolayer.runs.run_files import INFO
 from twolayer.tables.options import is_table
 

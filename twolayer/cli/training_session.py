@@ -20,7 +20,7 @@ from twolayer.config.validation import Resolved
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.formatting import duration, safe
 from twolayer.hardware.device import device_name
-from twolayer.runs import folder
+from twolayer.runs import folder, names
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
@@ -196,7 +196,7 @@ def _note_move(recorder: Recording) -> None:
 def _name(recorder: Recording) -> str:
     """The run as a command takes it: its name in runs/, or its path."""
     path = recorder.run.where() or recorder.run.path
-    is_named = path.parent == folder.RUNS and folder.NAME.fullmatch(path.name) and not Path(path.name).is_dir()
+    is_named = path.parent == names.RUNS and names.NAME.fullmatch(path.name) and not Path(path.name).is_dir()
     return shlex.quote(path.name if is_named else str(path))
 
 

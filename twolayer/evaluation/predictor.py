@@ -60,7 +60,7 @@ def bundle(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> dict[
 
 
 def load_model(run: Path) -> Predictor:
-    """The model of a run folder (see `folder.find`). Raises RunError where there is none, or it is damaged."""
+    """The model of a run folder (see `names.find`). Raises RunError where there is none, or it is damaged."""
     info, path = check_files(run), run / MODEL
     status = info.get("status")
     again = f"resume it with: twolayer train --resume {shlex.quote(str(run))}"

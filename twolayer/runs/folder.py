@@ -6,7 +6,6 @@ import datetime
 import errno
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -19,7 +18,6 @@ from twolayer.files import (
     Folder,
     make_folders,
     named,
-    reason,
     remove_folder,
     remove_folders,
     temporary_name,
@@ -29,6 +27,7 @@ from twolayer.runs import checksum
 from twolayer.runs.history import csv_header
 from twolayer.runs.leftovers import MARKER, remove_leftovers
 from twolayer.runs.lock import hold
+from twolayer.runs.names import free_place
 from twolayer.runs.run_files import (
     CHECKPOINTS,
     CONFIG,
@@ -37,16 +36,10 @@ from twolayer.runs.run_files import (
     INFO,
     MODEL,
     check_info,
-    check_inside,
     check_writable,
     read_config,
     read_info,
 )
-from twolayer.tables.options import TABLES
-
-RUNS = Path("runs")
-SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class Run:
@@ -164,7 +157,7 @@ def create(out: Path | None, name: str) -> Iterator[Run]:
     It is filled under a temporary name and renamed when the context ends without an error; it stays locked then. After
     an error nothing is left. Raises RunError where the place is taken, or the folder cannot be created.
     """
-    place = _place(out, name)
+    place = free_place(out, name)
     made = make_folders(place.parent)
     remove_leftovers(place.parent)
     unfinished = place.parent / temporary_name()
@@ -185,7 +178,7 @@ def create(out: Path | None, name: str) -> Iterator[Run]:
         run.open_checkpoints(create=True)
         yield run
         while not _moved(run, place):
-            place = _place(out, name)  # another process was faster
+            place = free_place(out, name)  # another process was faster
         with named(place):
             run.folder.remove(MARKER)
             with Folder(place.parent) as parent:
@@ -199,30 +192,6 @@ def create(out: Path | None, name: str) -> Iterator[Run]:
             path = place / error.path.relative_to(unfinished)  # the user knows the folder by this name
             raise RunError(error.reason, path=path, hint=error.hint, usage=error.usage) from None
         raise
-
-
-def _place(out: Path | None, name: str) -> Path:
-    """The path of a new run folder. Raises RunError where something is there."""
-    if out is None:
-        numbers = [0]
-        with suppress(OSError):
-            found = (re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,8})", entry.name) for entry in RUNS.iterdir())
-            numbers += [int(match[1]) for match in found if match]
-        return RUNS / f"{name}-{max(numbers) + 1}"
-    check_free(out)
-    return out
-
-
-def check_free(out: Path) -> None:
-    """Raise RunError where something is at the path of a new run folder."""
-    try:
-        out.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as error:  # a name too long, a NUL
-        raise RunError(f"{str(out)!r}: {reason(error)}", usage=True) from None
-    resume = f"resume it with --resume {out}, or " if (out / INFO).exists() else ""
-    raise RunError("already exists", path=out, hint=f"{resume}choose another folder", usage=True)
 
 
 def _moved(run: Run, place: Path) -> bool:
@@ -270,32 +239,9 @@ def open_for_resume(path: Path) -> Run:
     return run
 
 
-def find(text: str) -> Path:
-    """The run folder that a user names: by its path, or by the name of a folder in `runs`. Raises RunError."""
-    try:
-        in_runs = RUNS / text
-        if NAME.fullmatch(text) and not Path(text).is_dir() and in_runs.is_dir():
-            check_inside(in_runs, RUNS)
-            return in_runs
-        given = Path(text)
-        if given.is_symlink() and given.parent.resolve() == RUNS.resolve():
-            check_inside(given, RUNS)
-        if text and given.is_dir():
-            return given
-    except (OSError, ValueError) as error:
-        raise RunError(f"{text!r}: {reason(error)}", usage=True) from None
-    raise RunError(f"{text or repr(text)}: no such run folder", hint="`twolayer runs` lists all runs", usage=True)
-
-
 def now() -> str:
     """The time, as `run.json` has it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def safe_name(text: str) -> str:
-    """A config's name, or its file's, as the name of a folder."""
-    stem = SUFFIX.sub("", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:60] or "run"
 
 
 def check_note(text: str) -> None:

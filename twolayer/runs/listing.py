@@ -11,8 +11,8 @@ from typing import Any
 from twolayer.config.schema import Config
 from twolayer.errors import RunError
 from twolayer.files import unreadable
-from twolayer.runs.folder import RUNS
 from twolayer.runs.history import Reader
+from twolayer.runs.names import RUNS
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, check_history, check_inside
 from twolayer.runs.saved_run import load_config, read_status
 from twolayer.tables.options import FileData

@@ -24,7 +24,7 @@ from twolayer.evaluation import predictor
 from twolayer.evaluation.baselines import linear_baseline
 from twolayer.files import named
 from twolayer.hardware.device import device_name
-from twolayer.runs import checkpoint, folder
+from twolayer.runs import checkpoint, folder, names
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
@@ -148,7 +148,7 @@ def start_recording(
 ) -> Run:
     """Create a run folder with its files before the first iteration. Raises RunError, and leaves no folder then."""
     config = fit.config
-    with folder.create(out, folder.safe_name(source)) as run:
+    with folder.create(out, names.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)

@@ -18,7 +18,7 @@ from twolayer.formatting import duration, microseconds_unit, shown
 from twolayer.reporting import comparison
 from twolayer.reporting.comparison import Row
 from twolayer.runs import saved_run
-from twolayer.runs.folder import find
+from twolayer.runs.names import find
 
 commands = typer.Typer()
 

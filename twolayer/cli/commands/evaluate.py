@@ -9,7 +9,7 @@ import typer
 from twolayer.cli import process, terminal
 from twolayer.cli.options import DataArgument, FormatOption, RunArgument
 from twolayer.cli.process import computing
-from twolayer.runs import folder
+from twolayer.runs import names
 
 if TYPE_CHECKING:
     from twolayer.evaluation.scores import Scores
@@ -28,7 +28,7 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
     The baselines are a linear model and a constant (the mean, or the frequencies of the classes), fitted to the run's
     training rows. The loss is in the units of the training; R2, RMSE and MAE are in those of the target.
     """
-    path = folder.find(run)
+    path = names.find(run)
     with computing():
         from twolayer.evaluation import encoded_rows  # a second, nearly all of it torch
 

@@ -10,7 +10,7 @@ import typer
 from twolayer.cli import terminal
 from twolayer.cli.options import RunsArgument, ScaleOption
 from twolayer.runs import saved_run
-from twolayer.runs.folder import find
+from twolayer.runs.names import find
 
 commands = typer.Typer()
 

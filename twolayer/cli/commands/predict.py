@@ -12,7 +12,7 @@ from twolayer.cli.options import DataArgument, RunArgument
 from twolayer.cli.process import computing
 from twolayer.errors import RunError
 from twolayer.files import replacing
-from twolayer.runs import folder
+from twolayer.runs import names
 
 commands = typer.Typer()
 
@@ -36,7 +36,7 @@ def predict(
     Inputs are found by the names of their columns; all other columns are copied. In a CSV, text that a spreadsheet
     would read as a formula gets a single quote before it.
     """
-    path = folder.find(run)
+    path = names.find(run)
     with computing():
         from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
         from twolayer.tables import writers

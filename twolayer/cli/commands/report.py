@@ -11,7 +11,7 @@ import typer
 from twolayer.cli import terminal
 from twolayer.cli.options import RunsArgument
 from twolayer.runs import saved_run
-from twolayer.runs.folder import find
+from twolayer.runs.names import find
 
 commands = typer.Typer()
 

@@ -12,8 +12,8 @@ from twolayer.cli import terminal
 from twolayer.cli.options import FormatOption
 from twolayer.formatting import duration, microseconds_unit
 from twolayer.runs import listing
-from twolayer.runs.folder import RUNS
 from twolayer.runs.listing import RunRow
+from twolayer.runs.names import RUNS
 
 commands = typer.Typer()
 

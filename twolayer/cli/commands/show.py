@@ -17,8 +17,8 @@ from twolayer.cli.terminal import Format, note, out
 from twolayer.reporting.downsampling import Scale
 from twolayer.reporting.summary import summary_lines
 from twolayer.runs import saved_run
-from twolayer.runs.folder import find
 from twolayer.runs.history import Block, Reader
+from twolayer.runs.names import find
 from twolayer.runs.saved_run import SavedRun
 
 commands = typer.Typer()

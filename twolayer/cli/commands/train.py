@@ -31,7 +31,7 @@ from twolayer.cli.options import (
 )
 from twolayer.cli.process import computing
 from twolayer.errors import RunError
-from twolayer.runs import checkpoint_interval, folder
+from twolayer.runs import checkpoint_interval, folder, names
 from twolayer.runs.run_files import INFO
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _check_options(context: typer.Context) -> None:
             if is_given:
                 raise typer.BadParameter(f"--resume continues an existing run; remove {name}")
     elif given["out"] is not None:
-        folder.check_free(given["out"])
+        names.check_free(given["out"])
     folder.check_note(given["note"] or "")
 
 
@@ -125,7 +125,7 @@ def _unsaved(config: str, sets: list[str], context: typer.Context) -> Session:
 
 def _resumed(name: str, sets: list[str], context: typer.Context, every: str | None, *, tensorboard: bool) -> Session:
     """A training that continues in its run folder, with the run's own options where none are given."""
-    run = folder.open_for_resume(folder.find(name))
+    run = folder.open_for_resume(names.find(name))
     resolved = resolve_again(run, sets, context)
     try:
         interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
