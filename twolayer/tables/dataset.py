@@ -26,7 +26,10 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Table:
-    """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file."""
+    """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file.
+
+    `notes` is what the user should know about it, a sentence each.
+    """
 
     columns: Encoding
     x: Array
@@ -34,6 +37,7 @@ class Table:
     x_validation: Array | None
     y_validation: Array | None
     rows: int
+    notes: tuple[str, ...] = ()
 
 
 def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
@@ -60,6 +64,13 @@ def read(
     one-hot encoded. If `loss` is None, classes are predicted if there is one target, of text or booleans. Raises
     DataError with everything that keeps the table from being trained on.
     """
+    found = survey(data, loss=loss)
+    held = _held_out(found.frame.height, validation if isinstance(validation, float) else None, seed, data.path)
+    return split(found, held, data, validation=validation, dtype=dtype)
+
+
+def survey(data: FileData, *, loss: str | None) -> Survey:
+    """The file's columns, checked, with all its rows: what `split` makes a table of. Raises DataError as `read`."""
     named = [*data.target, *(data.inputs or ()), *data.exclude]
     source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
     inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
@@ -69,8 +80,17 @@ def read(
     )  # fmt: skip
     if found.problems:
         raise TableError(data.path, found.problems)
+    return found
+
+
+def split(
+    found: Survey, held: Array, data: FileData, *, validation: float | str | None, dtype: str = "float32"
+) -> Table:
+    """The table of a survey: encoded by the rows that are not `held`, a boolean for each row of `found.frame`.
+
+    The held rows are its validation rows, unless `validation` is the path of another file. Raises DataError.
+    """
     rows = found.frame.height
-    held = _held_out(rows, validation if isinstance(validation, float) else None, seed, data.path)
     columns = _fit(found, held, data)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
