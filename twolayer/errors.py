@@ -16,7 +16,7 @@ TwolayerError           1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +112,38 @@ class DataError(TwolayerError):
     """The data cannot be trained on."""
 
 
-class TableError(DataError):
-    """The table called `name` cannot be trained on; `problems` holds everything that is wrong with it."""
+@dataclass(frozen=True)
+class TableProblem:
+    """One thing that keeps a table from being trained on.
 
-    def __init__(self, name: str, problems: Sequence[str]) -> None:
-        self.name, self.problems = name, tuple(problems)
-        super().__init__(f"{name}: {'; '.join(problems)}")
+    `text` is a sentence about the table: what is wrong, why, and what to do about it. `fix` holds the keys that mend
+    it, with their values as text, such as `(("data.exclude", "name"),)`: one pair for each column of a key that is a
+    list of columns. It is empty where only another file, or a choice that nobody can make for the user, helps.
+    """
+
+    text: str
+    fix: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return safe(self.text)
+
+
+class TableError(DataError):
+    """The table called `name` cannot be trained on; `problems` holds everything that is wrong with it.
+
+    The message is one line for one problem; for several the first line counts them, and each has a line of its own.
+    """
+
+    def __init__(self, name: str, problems: Iterable[str | TableProblem]) -> None:
+        self.name = name
+        self.problems = tuple(TableProblem(what) if isinstance(what, str) else what for what in problems)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"{safe(self.name)}: {self.problems[0]}"
+        lines = (f"{safe(self.name)}: {counted(len(self.problems), 'problem')}", *map(str, self.problems))
+        return "\n  ".join(lines)
 
 
 class StateError(DataError):

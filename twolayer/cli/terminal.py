@@ -20,7 +20,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from twolayer.errors import ConfigError, TwolayerError
+from twolayer.errors import ConfigError, TableError, TwolayerError
 from twolayer.formatting import json_number, no_formula, safe
 
 Format = Literal["table", "csv", "jsonl"]
@@ -89,7 +89,10 @@ def write_bytes(data: bytes) -> None:
 
 
 def error(what: TwolayerError | str) -> None:
-    """Print one line on stderr; for a config a line for each problem, with its place first, as compilers do."""
+    """Print one line on stderr; for a config and a table a line for each problem.
+
+    Those of a config have their place first, as compilers write it.
+    """
     if isinstance(what, ConfigError):
         for problem in what.problems:
             key = f"{safe(problem.label)}: " if problem.label else ""
@@ -97,7 +100,8 @@ def error(what: TwolayerError | str) -> None:
                 Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.sentence))
             )
     else:
-        err().print(Text.assemble(("error", "bold red"), f": {safe(what)}"))
+        lines = str(what) if isinstance(what, TableError) else safe(what)
+        err().print(Text.assemble(("error", "bold red"), f": {lines}"))
 
 
 def note(text: str) -> None:

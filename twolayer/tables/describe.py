@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer.errors import TableError
+from twolayer.errors import TableError, TableProblem
 from twolayer.formatting import counted
 from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
 from twolayer.tables.features import Kind
@@ -41,7 +41,7 @@ class Summary:
 
     rows: int
     columns: tuple[ColumnSummary, ...]
-    problems: tuple[str, ...]
+    problems: tuple[TableProblem, ...]
 
 
 def summary(
@@ -64,7 +64,7 @@ def summary(
     names = list(source.names)
     raw, typed = collect(source, names), source.raw is None
     frame, kinds, _ = infer_types(raw, names, decimal, typed=typed)
-    problems: list[str] = []
+    problems: list[str | TableProblem] = []
     taken: list[str] = []
     targets: list[str] = []
     found = Survey(frame, {}, (), None, frozenset(), frozenset(), ())
@@ -81,7 +81,7 @@ def summary(
         problems += found.problems
         frame = frame.with_columns(found.frame)
     uses = {column: _use(column, kinds, taken, targets, found) for column in names}
-    return Summary(frame.height, tuple(_columns(frame, kinds, uses)), tuple(problems))
+    return Summary(frame.height, tuple(_columns(frame, kinds, uses)), TableError(name, problems).problems)
 
 
 def _use(column: str, kinds: dict[str, Kind], taken: list[str], targets: list[str], found: Survey) -> str:

@@ -57,7 +57,7 @@ def data_command(
         rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
     terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for problem in found.problems:
-        terminal.note(problem)
+        terminal.note(problem.text)
     if found.problems:
         raise typer.Exit(1)
 
