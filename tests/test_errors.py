@@ -14,6 +14,7 @@ from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError, DataError, Origin, OutputError, Problem, RunError, TwolayerError
 from twolayer.formatting import safe
 from twolayer.tables.describe import summary
+from twolayer.tables.options import FileData
 
 EVIL = ["a\x1b[31mb", "a\nb\rc\u2028d", "a\u202eb\u2066c", "a\udcffb", "a\x9b31mb\x7f", "C:\\a\\nb", "\u200b\ufeff"]
 
@@ -70,7 +71,8 @@ def test_paths_columns_and_values_are_text_from_python(tmp_path: Path) -> None:
             load_config(source)
         assert str(error.value).isprintable()
         assert r"\x1b[31m" in str(error.value)
-    (problem,) = summary(path, str(path), target=["z"], separator=",").problems
+    data = FileData(source="file", path=str(path), target=["z"], separator=",")
+    (problem,) = summary(data, str(path), targets=["z"]).problems
     assert problem.text.startswith("data.target: there is no column z")
 
 

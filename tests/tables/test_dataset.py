@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from tests.helpers.processes import Run, examples
 from twolayer.errors import DataError, TableError, TableProblem
 from twolayer.tables.dataset import Table, read, scan
-from twolayer.tables.describe import summary
+from twolayer.tables.describe import Summary, summary
 from twolayer.tables.encoding import encode, encode_targets, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
@@ -39,6 +40,11 @@ def load(
     data = FileData(**{"source": "file", "path": "t.csv", "target": "y"} | options)
     with chdir(folder):
         return read(data, validation=validation, seed=seed, loss=loss, dtype=dtype)
+
+
+def summary_of(folder: Path, path: str = "t.csv", *, target: str | None = None, **options: Any) -> Summary:
+    data = FileData(**{"source": "file", "path": str(folder / path), "target": target or "any"} | options)
+    return summary(data, path, targets=[target] if target else [])
 
 
 def refusal(folder: Path, text: str | None = None, **options: Any) -> str:
@@ -172,7 +178,7 @@ def test_an_unknown_category_is_zeros_and_counted(folder: Path) -> None:
     ],
 )
 def test_a_cell_that_does_not_fit_is_told_with_its_place(folder: Path, column: str, cell: str, message: str) -> None:
-    columns = load(folder).columns
+    columns = load(folder, missing="refuse").columns
     frame = pl.DataFrame({"width": ["1", "2"], "kind": ["a", "b"], "wet": ["true", "false"]})
     cells = pl.Series(column, [frame[column][0], cell])
     with pytest.raises(DataError) as error:
@@ -196,12 +202,30 @@ def test_a_target_that_does_not_fit_is_told_with_its_place(folder: Path) -> None
 
 
 def test_missing_values_are_refused_with_the_count_and_the_first_row(folder: Path) -> None:
-    told = refusal(folder, "a,b,y\n1,2,1\nNA,3,2\n,n/a,3\n2,NaN,4\n")
+    told = refusal(folder, "a,b,y\n1,2,1\nNA,3,2\n,n/a,3\n2,NaN,4\n", missing="refuse")
     assert "column a has no value in 2 of 4 rows, first in row 2; drop these rows, or set data.missing: mean" in told
     assert "column b has no value in 2 of 4 rows, first in row 3" in told
-    assert "target y has no value in 1 of 3 rows, first in row 2" in refusal(
-        folder, "a,y\n1,2\n2,\n3,4\n", missing="mean"
-    )
+
+
+def test_rows_without_a_target_are_left_out_and_told(folder: Path) -> None:
+    text = "a,y\n7,NA\n1,2\n3,\n2,4\n1e100,5\n"
+    table = load(folder, text)
+    assert (table.rows, table.x.shape) == (3, (3, 1))
+    assert table.notes == ("2 rows of 5 without a target (y), first row 1: left out",)
+    told = refusal(folder, strict=True)
+    assert told == "2 rows of 5 without a target (y), first row 1; drop them, or set data.strict: false"
+    # Places in messages are those of the file.
+    assert refusal(folder, scale=False, dtype="float32").startswith("row 5, column a: the number is too large")
+
+
+def test_a_gap_where_none_was_in_training_becomes_the_mean_and_is_counted(folder: Path) -> None:
+    table = load(folder, scale=False)
+    frame = pl.DataFrame({"width": ["4.0", "?", None], "kind": ["b", "", "a"], "wet": ["true", "true", "NA"]})
+    gaps = Counter[str]()
+    assert encode(frame, table.columns, "n", gaps=gaps).tolist() == [
+        [4, 0, 1, 0, 1], [4, 0, 0, 0, 1], [4, 1, 0, 0, 0.5]
+    ]  # fmt: skip
+    assert gaps == {"width": 2, "kind": 1, "wet": 1}
 
 
 def test_missing_values_become_the_training_rows_mean_and_a_feature_of_their_own(folder: Path) -> None:
@@ -228,7 +252,6 @@ def test_missing_values_become_the_training_rows_mean_and_a_feature_of_their_own
         ({"exclude": ["width", "kind", "wet"]}, "no column is left to predict from"),
         ({"loss": "mse", "target": "kind"}, "the target column kind is text; to predict its classes, set loss"),
         ({"loss": "cross_entropy", "target": ["y", "kind"]}, "needs one target column, not 2"),
-        ({"loss": "cross_entropy", "target": "width"}, "classes must be text or whole numbers, and 1.5 is neither"),
         ({"validation": 0.7}, "has 4 rows, of which 3 are held out; training needs 2 or more"),
     ],
 )
@@ -239,19 +262,16 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["5", "5", "5"], "column a is constant; put it in data.exclude"),
-        (["u", "u", "u"], "column a is constant"),
-        (["", "NA", ""], "column a is empty; put it in data.exclude"),
         (["1", "inf", "2"], "column a is infinite in row 2"),
-        (["2020-01-01", "2020-01-02", "2020-02-01"], "column a holds dates; put it in data.exclude"),
-        (["2020-01-01T10:00:00Z", "2020-01-02 10:00", "2020-02-01"], "column a holds dates"),
+        (["01/02/2020", "03/04/2020"], "column a holds dates that can be read in two ways, such as 01/02/2020"),
         (
-            ['"1,5"', "2", '"3,5"'],
-            "column a holds numbers with commas; if they are decimal commas, set data.decimal",
+            ['"1,500"', "999"],
+            "column a holds numbers that can be read in two ways: 1,500 can be 1500 or 1.500; set data.",
         ),
-        (["1", "2", "?"], "column a looks numeric, but 1 of 3 values are not numbers; the first is '?' in row 3"),
-        ([f"u{i}" for i in range(21)], "column a holds text that differs in most rows; put it in data.exclude"),
-        ([f"u{i % 1001}" for i in range(2100)], "column a holds text with 1001 different values, more than 1000"),
+        (
+            ["1", "2", "3+"],
+            "column a looks like numbers, but 1 of 3 values are not numbers; the first is '3+' in row 3",
+        ),
         (["1e200", "2e200", "-1e200"], "column a: its numbers are too large or too small; scale them"),
         (
             ["1e16", "10000000000000002", "10000000000000004"],
@@ -266,12 +286,36 @@ def test_columns_that_cannot_be_trained_on_are_refused(folder: Path, cells: list
     assert message in refusal(folder, "a,b,y\n" + rows)
 
 
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["5", "5", "5"], "is constant"),
+        (["u", "u", "u"], "is constant"),
+        (["2020-01-01", "2020-01-01"], "is constant"),
+        (["", "NA", ""], "is empty"),
+        ([f"u{i}" for i in range(21)], "differs in most rows"),
+        ([f"u{i % 1001}" for i in range(2100)], "has 1001 different values, more than 1000"),
+    ],
+)
+def test_columns_that_cannot_help_are_left_out_and_told(folder: Path, cells: list[str], reason: str) -> None:
+    rows = "".join(f"{cell},{i},{i * i}\n" for i, cell in enumerate(cells))
+    table = load(folder, "a,b,y\n" + rows)
+    assert table.columns.inputs == ("b",)
+    assert table.notes[0] == f"left out: a ({reason}); to use one, name it in data.inputs"
+    assert load(folder, inputs=["a", "b"]).columns.inputs == ("a", "b")
+    assert refusal(folder, strict=True) == f"column a {reason}; put it in data.exclude"
+    only = refusal(folder, "a,y\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
+    assert only == f"no column is left to predict from: column a {reason}"
+    target = refusal(folder, "b,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    assert target == f"target y {reason}: it cannot be predicted"
+
+
 def test_a_target_that_hardly_varies_is_refused_and_may_still_be_classes(folder: Path) -> None:
     text = "a,y\n" + "".join(f"{i},{2**53 + i % 3}\n" for i in range(9))
     assert refusal(folder, text).endswith(
         "is nearly constant (varying by less than 1e-12 of its size); subtract a constant"
     )
-    assert summary(folder / "t.csv", "t.csv", target=["y"]).problems == (TableProblem(refusal(folder)),)
+    assert summary_of(folder, target="y").problems == (TableProblem(refusal(folder)),)
     assert load(folder, loss="cross_entropy").columns.classes == tuple(str(2**53 + i) for i in range(3))
 
 
@@ -303,12 +347,11 @@ def test_classes_may_be_numbers_that_floats_do_not_tell_apart(folder: Path) -> N
     table = load(folder, f"a,y\n1,{big}\n2,{big + 1}\n3,{big}\n", loss="cross_entropy")
     assert table.columns.classes == (str(big), str(big + 1))
     assert table.y.tolist() == [[1, 0], [0, 1], [1, 0]]
-    told = refusal(folder, "a,y\n1,1e300\n2,5\n3,1e300\n", loss="cross_entropy")
-    assert told.startswith("target y: classes must be text or whole numbers, and 1e+300 is neither")
+    assert load(folder, "a,y\n1,2.5\n2,10\n3,2.5\n", loss="cross_entropy").columns.classes == ("2.5", "10")
 
 
 def test_a_column_without_a_name_is_shown(folder: Path) -> None:
-    assert refusal(folder, "a,y,\n1,2,\n3,4,\n") == 'column "" is empty; put it in data.exclude'
+    assert refusal(folder, "a,y,\n1,2,\n3,4,\n", strict=True) == 'column "" is empty; put it in data.exclude'
     assert load(folder, exclude="").columns.inputs == ("a",)
 
 
@@ -317,22 +360,24 @@ def test_blank_lines_are_no_rows(folder: Path) -> None:
     table = load(folder, "\n" + FLOWERS.replace("\n", "\n\n  \n"))
     assert table.rows == 4
     assert (table.x == whole.x).all()
-    assert summary(folder / "t.csv", "t.csv", target=["y"]).rows == 4
-    told = refusal(folder, FLOWERS.replace("\n", "\n\n") + ",b,true,3\n")
+    assert summary_of(folder, target="y").rows == 4
+    told = refusal(folder, FLOWERS.replace("\n", "\n\n") + ",b,true,3\n", missing="refuse")
     assert told.startswith("column width has no value in 1 of 5 rows, first in row 5")
 
 
-def test_dates_and_nested_columns_are_refused_and_can_be_excluded(folder: Path) -> None:
-    frame = pl.DataFrame({"a": [1, 2], "d": [1, 2], "l": [[1], [2]], "y": [1.0, 2.0]}).cast({"d": pl.Date})
+def test_nested_columns_are_left_out(folder: Path) -> None:
+    frame = pl.DataFrame({"a": [1, 2], "l": [[1], [2]], "y": [1.0, 2.0]})
     frame.write_parquet(folder / "t.parquet")
-    with pytest.raises(DataError, match=r"(?s)column d holds dates or times; .*column l holds values of type List; "):
-        load(folder, path="t.parquet")
-    assert load(folder, path="t.parquet", exclude=["d", "l"]).columns.inputs == ("a",)
+    table = load(folder, path="t.parquet")
+    assert table.columns.inputs == ("a",)
+    assert table.notes == ("left out: l (holds values of type List); to use one, name it in data.inputs",)
+    with pytest.raises(DataError, match="column l holds values of type List, which cannot be used"):
+        load(folder, path="t.parquet", inputs=["l"])
 
 
 def test_all_bad_columns_are_named_at_once(folder: Path) -> None:
-    told = refusal(folder, "a,b,c,y\n1,u,1,1\n1,u,,2\n1,u,3,3\n")
-    assert told.startswith("columns a, b are constant; put them in data.exclude; column c has no value in 1 of 3")
+    told = refusal(folder, "a,b,c,y\n1,u,1,1\n1,u,,2\n1,u,3,3\n", strict=True, missing="refuse")
+    assert told.startswith("columns a, b are constant; put them in data.exclude; column c has no value in 1 of 3 rows")
 
 
 def test_numbers_beyond_the_dtype_are_refused(folder: Path) -> None:
@@ -379,7 +424,7 @@ def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run
         (good.replace("\n", "\r"), [], "t.txt: its lines end in CR alone; save it with LF or CR LF"),
         (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line has 3"),
         (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from"),
-        (good, ["--set", "validation=few.csv"], "few.csv: columns a, b, y are missing, and the model needs them"),
+        (good, ["--set", "validation=few.csv"], "few.csv: columns b, y are missing, and the model needs them"),
     ):
         (folder / "t.txt").write_bytes(text.encode())
         done = twolayer("train", "t.txt", "--set", "data.target=y", "--epochs", "2", "--quiet", *options)
@@ -454,26 +499,28 @@ def test_another_file_is_the_validation_set(folder: Path) -> None:
 
 def test_a_summary_tells_every_column_and_what_read_would_refuse(folder: Path) -> None:
     (folder / "t.csv").write_text("a,k,d,y\n1,u,2020-01-01,2\nNA,v,2020-01-02,3\n4,u,2020-01-03,4\n")
-    found = summary(folder / "t.csv", "t.csv", target=["y"])
+    found = summary_of(folder, target="y")
     assert found.rows == 3
     told = [(c.column, c.type, c.used_as, c.missing, c.distinct, c.min, c.mean, c.std, c.max) for c in found.columns]
     assert told == [
         ("a", "number", "number", 1, 2, 1, 2.5, 1.5, 4),
         ("k", "text", "2 categories", 0, 2, None, None, None, None),
-        ("d", "text", "refused", 0, 3, None, None, None, None),
+        ("d", "date", "date", 0, 3, None, None, None, None),
         ("y", "number", "target", 0, 3, 2, 3, pytest.approx((2 / 3) ** 0.5), 4),
     ]
-    assert "; ".join(map(str, found.problems)) == refusal(folder)
-    assert not summary(folder / "t.csv", "t.csv", target=["y"], exclude=["d"], missing="mean").problems
-    assert summary(folder / "t.csv", "t.csv", target=["k"]).columns[1].used_as == "target, 2 classes"
-    assert summary(folder / "t.csv", "t.csv").columns[3].used_as == "number"
-    (problem,) = summary(folder / "t.csv", "t.csv", target=["q"]).problems
+    assert not found.problems
+    refused = summary_of(folder, target="y", missing="refuse")
+    assert "; ".join(map(str, refused.problems)) == refusal(folder, missing="refuse")
+    assert not summary_of(folder, target="y", exclude=["d"], missing="mean").problems
+    assert summary_of(folder, target="k").columns[1].used_as == "target, 2 classes"
+    assert summary_of(folder).columns[3].used_as == "number"
+    (problem,) = summary_of(folder, target="q").problems
     assert problem.text.startswith("data.target: there is no column q")
 
 
 def test_a_missing_number_is_no_number(folder: Path) -> None:
     pl.DataFrame({"a": [1.0, math.nan, 3.0], "y": [1, 2, 3]}).write_parquet(folder / "t.parquet")
     with pytest.raises(DataError, match="column a has no value in 1 of 3 rows, first in row 2"):
-        load(folder, path="t.parquet")
+        load(folder, path="t.parquet", missing="refuse")
     assert load(folder, path="t.parquet", missing="mean", scale=False).x.tolist() == [[1, 0], [2, 1], [3, 0]]
-    assert summary(folder / "t.parquet", "t").columns[0].mean == 2
+    assert summary_of(folder, "t.parquet").columns[0].mean == 2

@@ -1,279 +1,187 @@
-"""The columns of a table: which are inputs and targets, their types, and what keeps them from being trained on."""
+"""What a column is: the first of the rules in `decide` that fits, from top to bottom."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
 from math import isfinite
 from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.errors import TableError
-from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped, subject
-from twolayer.tables.features import FLAT, Kind
-from twolayer.tables.sources import Source
-
-MAX_CATEGORIES = 1000
-NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
-_FEW = 20  # rows; of so few rows each may have its own text
-_SHOWN = 20  # problems
-_PLURALS = {"is": "are", "holds": "hold", "looks": "look", "it": "them"}  # words of a reason, there in braces
-_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
-_WHOLE = r"^[+-]?\d+$"
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-
+from twolayer.tables import dates, notation
+from twolayer.tables.encoding import MARKS, boolean, labels
+from twolayer.tables.features import FLAT, Kind, Order
+from twolayer.tables.options import FileData
 
 Number: TypeAlias = int | float | Decimal
+Span: TypeAlias = tuple[Number, Number]  # min and max
+
+MAX_CATEGORIES = 1000
+FEW = 20  # rows; of so few rows each may have its own text
+
+_ROW_NUMBERS = r"^(|Unnamed: \d+|__index_level_\d+__)$"  # names that pandas, R and others give to row numbers
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A table's columns: `frame` (text of numbers converted), the kind of each input, and the classes of the target.
+class Column:
+    """What a column is, and how its cells are read.
 
-    `missing` are the columns with missing values. `problems` is what keeps the table from being trained on, each a
-    sentence; `refused` are the columns that cannot be used at all.
+    `cells` are numbers, booleans, text of categories, or Datetime. `notation` is set for text that is no plain number,
+    `order` for text of dates; `example` is such a cell. `refused` is why it cannot be used before the user decides
+    something, and `decide` the keys that do; `useless` is why it is left out, and `usable` whether it need not be.
     """
 
-    frame: pl.DataFrame
-    kinds: dict[str, Kind]
-    targets: tuple[str, ...]
-    classes: tuple[str, ...] | None
-    missing: frozenset[str]
-    refused: frozenset[str]
-    problems: tuple[str, ...]
+    cells: pl.Series
+    kind: Kind
+    notation: notation.Notation | None = None
+    order: Order | None = None
+    example: str = ""
+    refused: str = ""
+    decide: str = ""
+    useless: str = ""
+    usable: bool = True
+
+    @property
+    def value(self) -> str:
+        """What the example is."""
+        cells = pl.Series([self.example]).to_frame("cell")
+        if self.order is None:
+            return f"{cells.select(notation.parse(pl.col('cell'), self.notation)).item():g}"
+        when = cells.select(dates.parse(pl.col("cell"), self.order)).item()
+        return f"{when:%H:%M:%S}" if self.order == "time" else f"{when}".removesuffix(" 00:00:00")
 
 
-def select_columns(
-    source: Source, target: Sequence[str], inputs: Sequence[str] | None, exclude: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """The names of the input columns and of the target columns; the name of an array stands for all its columns.
-
-    Raises TableError if a column does not exist or has two roles, or if no input is left.
-    """
-    there = set(source.names)
-    problems = []
-
-    def resolve(key: str, names: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        for name in names:
-            if name in there:
-                found.append(name)
-            elif name in source.groups:
-                found += source.groups[name]
-            else:
-                problems.append(f"data.{key}: there is no column {name}{_nearest(name, source)}")
-        return list(dict.fromkeys(found))
-
-    targets, out = resolve("target", target), set(resolve("exclude", exclude))
-    chosen = list(source.names) if inputs is None else resolve("inputs", inputs)
-    if both := [name for name in targets if inputs is not None and name in chosen]:
-        problems.append(f"data.inputs: {listed(both)} also the target")
-    if both := [name for name in targets if name in out]:
-        problems.append(f"data.exclude: {listed(both)} the target")
-    if problems:
-        raise TableError(source.name, problems)
-    taken = [name for name in chosen if name not in out and name not in targets]
-    if not taken:
-        raise TableError(source.name, ["no column is left to predict from"])
-    return taken, targets
-
-
-def _nearest(name: str, source: Source) -> str:
-    if close := get_close_matches(name, [*source.names, *source.groups], 1, 0.6):
-        return f"; did you mean {close[0]}?"
-    shown = ", ".join(source.names[:10])
-    return f"; its columns are {shown}{' ...' if len(source.names) > 10 else ''}"
+def decide(cells: pl.Series, data: FileData, *, as_categories: bool = False) -> Column:
+    """What a column is. Of the text, blanks around it are removed, and it is null where it is missing."""
+    dtype = cells.dtype
+    # 1. The user says that it is categories, or it is the target of classes.
+    if as_categories:
+        return Column(class_labels(cells), "category")
+    # 2. The file says what it is: a typed number is never doubted.
+    if dtype.is_numeric() or dtype == pl.Null:
+        return Column(cells, "number")
+    if dtype == pl.Boolean:
+        return Column(cells, "boolean")
+    if dtype == pl.Duration:
+        return Column(cells.dt.total_microseconds() / 1e6, "number")
+    if dtype.is_temporal():
+        return Column(dates.typed(cells), "date")
+    if dtype != pl.String:
+        return Column(
+            cells, "category", useless=f"{{holds}} values of type {str(dtype).partition('(')[0]}", usable=False
+        )
+    distinct = cells.drop_nulls().unique(maintain_order=True)
+    # 3. It is empty, or all of it is true or false.
+    if not len(distinct):
+        return Column(cells.cast(pl.Float64), "number")
+    if distinct.str.to_lowercase().is_in(["true", "false"]).all():
+        return Column(cells.to_frame("cell").select(boolean(pl.col("cell")).cast(pl.Boolean)).to_series(), "boolean")
+    # 4. Digits with leading zeros are a code, such as a zip code.
+    known = distinct.filter(~distinct.str.to_lowercase().is_in(MARKS))
+    if notation.has_leading_zeros(known):
+        return _categories(cells, distinct)
+    # 5. All of it, but for marks of missing values, is numbers, or dates.
+    found = _numbers(cells, known, data) or _dates(cells, known, data)
+    if found is not None:
+        return found
+    # 6. Most of it is numbers or dates: what the rest is, only the user knows.
+    if (reason := _mostly(cells, data)) is not None:
+        return reason
+    # 7. Categories, unless there are too many.
+    return _categories(cells, distinct)
 
 
-def check_columns(
-    frame: pl.DataFrame,
-    inputs: Sequence[str],
-    targets: Sequence[str],
-    *,
-    missing: str = "refuse",
-    loss: str | None = None,
-    decimal: str = ".",
-    typed: bool = False,
-) -> Survey:
-    """Check the columns. The text of a `typed` format stays text, even if all of it is numbers."""
-    frame, kinds, refused = infer_types(frame, [*inputs, *targets], decimal, typed=typed)
-    frame, spans = _spans(frame, [column for column in kinds if kinds[column] != "category"])
-    gaps = {column: count for column, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
-    for column in kinds:
-        if gaps.get(column) == frame.height:
-            refused[column] = "{is} empty; put {it} in data.exclude"
-        elif column in spans and not all(map(isfinite, spans[column])):
-            row = 1 + (frame[column].cast(pl.Float64).is_infinite().arg_max() or 0)
-            refused[column] = f"{{is}} infinite in row {row}"
-        elif column not in gaps and _constant(frame[column], spans.get(column)):
-            refused[column] = "{is} constant; put {it} in data.exclude"
-        elif column in spans and column not in targets and _nearly_constant(*spans[column]):
-            refused[column] = f"{{is}} {NEARLY_CONSTANT}"
-    problems = _grouped({column: refused[column] for column in [*inputs, *targets] if column in refused})
-    for column in [*inputs, *targets]:
-        if column in gaps and column not in refused and (missing == "refuse" or column in targets):
-            problems.append(_gap(frame[column], gaps[column], target=column in targets))
-    classes = None
-    if not any(column in refused for column in targets):
-        classes = _classes(frame, kinds, targets, loss, problems)
-    if classes is None:  # the numbers of classes may be nearly equal
-        flat = {
-            column: f"{{is}} {NEARLY_CONSTANT}"
-            for column in targets
-            if column in spans and column not in refused and _nearly_constant(*spans[column])
-        }
-        problems += _grouped(flat)
-        refused |= flat
-    if len(problems) > _SHOWN:
-        problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more such problems"]
-    known = {column: kinds[column] for column in inputs if column in kinds}
-    return Survey(
-        frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), frozenset(refused), tuple(problems)
-    )
+def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
+    found = notation.find(known, data.decimal, data.thousands)
+    if found.notation is None:
+        return None
+    first = known.sort(descending=True)[0] if not found.unclear else known.filter(known.str.contains("[.,]"))[0]
+    if found.unclear:
+        mark = "," if "," in first else "."
+        keys = "a comma" if mark == "," else "a point"
+        plain, decimal = (first.replace(mark, new) for new in ("", "."))
+        why = f"{{holds}} numbers that can be read in two ways: {first} can be {plain} or {decimal}"
+        return Column(cells, "number", refused=why, decide=f"set data.thousands or data.decimal to {keys}")
+    plain = found.notation == notation.Notation() and not known.cast(pl.Float64, strict=False).null_count()
+    used = None if plain else found.notation
+    values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
+    return Column(_mapped(cells, values), "number", notation=used, example="" if plain else first)
 
 
-def _grouped(refused: dict[str, str]) -> list[str]:
-    """A sentence for each reason, with all its columns."""
-    reasons: dict[str, list[str]] = {}
-    for column, reason in refused.items():
-        reasons.setdefault(reason, []).append(column)
-    return [f"{subject(columns)} {_inflected(reason, len(columns))}" for reason, columns in reasons.items()]
+def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
+    order, unclear = dates.find(known, data.date_order)
+    if order is None:
+        return None
+    if unclear:
+        why = f"{{holds}} dates that can be read in two ways, such as {known[0]}"
+        return Column(cells, "date", refused=why, decide="set data.date_order to dmy or mdy")
+    values = known.to_frame("cell").select("cell", value=dates.parse(pl.col("cell"), order))
+    return Column(_mapped(cells, values), "date", order=order, example=known[0])
 
 
-def _inflected(reason: str, columns: int) -> str:
-    """The predicate of a sentence about one or several columns."""
-    for singular, plural in _PLURALS.items():
-        reason = reason.replace(f"{{{singular}}}", singular if columns == 1 else plural)
-    return reason
+def _mostly(cells: pl.Series, data: FileData) -> Column | None:
+    """The column, refused, if more than half of its cells are numbers or dates but not all of them, in one notation."""
+    filled = len(cells) - cells.null_count()
+    for what, like in (("numbers", notation.like_number), ("dates", dates.like_date)):
+        fits = like(cells)
+        count = int(fits.sum() or 0)
+        if 2 * count <= filled:
+            continue
+        distinct = cells.filter(fits.fill_null(value=False)).unique(maintain_order=True)
+        if count == filled:
+            if len(distinct) <= FEW:  # such as 1st, 2nd, 3rd
+                return None
+            some = ", ".join(distinct.head(3).to_list())
+            why = f"{{holds}} {what} in several notations, such as {some}"
+            return Column(
+                cells, "category", refused=why, decide="write all of them in one, or add {it} to data.categories"
+            )
+        row = (cells.is_not_null() & ~fits.fill_null(value=False)).arg_max() or 0
+        other = f"{filled - count} of {filled} values are not {what}"
+        why = f"{{looks}} like {what}, but {other}; the first is {cells[row][:40]!r} in row {row + 1}"
+        return Column(cells, "category", refused=why, decide="add {it} to data.categories, or such values to data.na")
+    return None
 
 
-def _gap(cells: pl.Series, count: int, *, target: bool) -> str:
-    first = 1 + (cells.is_null().arg_max() or 0)
-    kind, hint = ("target", "drop these rows") if target else ("column", "drop these rows, or set data.missing: mean")
-    return f"{kind} {shown(cells.name)} has no value in {count} of {len(cells)} rows, first in row {first}; {hint}"
+def _categories(cells: pl.Series, distinct: pl.Series) -> Column:
+    filled, useless = len(cells) - cells.null_count(), ""
+    if filled > FEW and 2 * len(distinct) > filled:
+        useless = "{differs} in most rows"
+    elif len(distinct) > MAX_CATEGORIES:
+        useless = f"{{has}} {len(distinct)} different values, more than {MAX_CATEGORIES}"
+    return Column(cells, "category", useless=useless)
 
 
-def _constant(cells: pl.Series, span: tuple[Number, Number] | None) -> bool:
-    return len(cells) > 1 and (span[0] == span[1] if span is not None else cells.n_unique() == 1)
+def _mapped(cells: pl.Series, values: pl.DataFrame) -> pl.Series:
+    """The value of each cell, null for those that have none."""
+    return cells.to_frame("cell").join(values, on="cell", how="left", maintain_order="left")["value"]
 
 
-def _nearly_constant(low: Number, high: Number) -> bool:
+def class_labels(cells: pl.Series) -> pl.Series:
+    """The cells as names of categories: text, `true`, `false`, or a number (10 for 10.0)."""
+    if cells.dtype != pl.String:
+        return labels(cells)
+    is_decimal = cells.str.contains(r"^[+-]?(?:0|[1-9][0-9]*)\.[0-9]*$").all()
+    return labels(cells.cast(pl.Float64, strict=False)) if is_decimal else cells
+
+
+def is_row_number(cells: pl.Series, *, is_first: bool) -> bool:
+    """Whether a column of numbers counts the rows: the first one, or one with a name that tools give to such."""
+    if pl.select(pl.lit(cells.name).str.contains(_ROW_NUMBERS)).item():
+        whole = cells.null_count() == 0 and (cells.dtype.is_integer() or bool((cells == cells.round(0)).all()))
+        return bool(whole) and cells.n_unique() == len(cells)
+    return is_first and rises_by_one(cells) and cells[0] in (0, 1)
+
+
+def rises_by_one(cells: pl.Series) -> bool:
+    """Whether each cell is one more than that above it."""
+    if not cells.dtype.is_numeric() or len(cells) < 3 or cells.null_count():
+        return False
+    return bool(cells[-1] - cells[0] == len(cells) - 1 and (cells.cast(pl.Float64).diff().drop_nulls() == 1).all())
+
+
+def is_nearly_constant(low: Number, high: Number) -> bool:
     """Whether two numbers differ, but by no more than rounding changes their mean and standard deviation."""
     size = max(abs(float(low)), abs(float(high)))
     return isfinite(size) and low != high and float(high) / 2 - float(low) / 2 <= FLAT * size / 2
-
-
-def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, tuple[Number, Number]]]:
-    """The frame with null for NaN, and min and max of the columns of numbers that are not empty.
-
-    They have the columns' own types: whole numbers may differ where floats would be equal.
-    """
-    if not columns or not frame.height:
-        return frame, {}
-    schema = frame.schema
-    floats = [column for column in columns if schema[column].is_float()]
-    if floats:
-        holes = frame.select(pl.col(floats).is_nan().any()).row(0, named=True)
-        if holed := [column for column, hole in holes.items() if hole]:
-            frame = frame.with_columns(pl.col(holed).fill_nan(None))
-    values = pl.col(columns)
-    lows, highs = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
-    ends = zip(columns, lows, highs, strict=True)
-    return frame, {column: (low, high) for column, low, high in ends if low is not None}
-
-
-# --- types
-
-
-def infer_types(
-    frame: pl.DataFrame, columns: Sequence[str], decimal: str, *, typed: bool
-) -> tuple[pl.DataFrame, dict[str, Kind], dict[str, str]]:
-    """The frame with text stripped, and converted if all of it is numbers; kinds; refused columns, and why."""
-    kinds: dict[str, Kind] = {}
-    refused: dict[str, str] = {}
-    texts = []
-    schema = frame.schema  # built again at every access
-    for column in columns:
-        dtype = schema[column]
-        if dtype in (pl.String, pl.Categorical, pl.Enum):
-            texts.append(column)
-        elif dtype.is_numeric() or dtype == pl.Null:
-            kinds[column] = "number"
-        elif dtype == pl.Boolean:
-            kinds[column] = "boolean"
-        else:
-            what = "dates or times" if dtype.is_temporal() else f"values of type {str(dtype).partition('(')[0]}"
-            refused[column] = f"{{holds}} {what}; put {{it}} in data.exclude, or convert {{it}} to numbers"
-    if not texts:
-        return frame, kinds, refused
-    frame = frame.with_columns(stripped(pl.col(texts).cast(pl.String)))
-    parsed = [] if typed else frame.select(number(pl.col(texts), decimal).is_not_null().sum()).row(0)
-    for column, numbers in zip(texts, parsed or [0] * len(texts), strict=True):
-        cells = frame[column]
-        filled = cells.len() - cells.null_count()
-        distinct = cells.drop_nulls().unique().to_frame("cell") if numbers < filled else cells.head(0).to_frame("cell")
-        if not filled:
-            kinds[column] = "number"  # `check_columns` refuses it as empty
-        elif numbers == filled:
-            kinds[column] = "number"
-            frame = frame.with_columns(number(pl.col(column), decimal))
-        elif not typed and all(distinct.select(boolean(pl.col("cell")).is_not_null()).to_series()):
-            kinds[column] = "boolean"
-            frame = frame.with_columns(boolean(pl.col(column)).cast(pl.Boolean))
-        elif reason := _unfit(cells, distinct.to_series(), numbers, filled, decimal, typed=typed):
-            refused[column] = reason
-        else:
-            kinds[column] = "category"
-    return frame, kinds, refused
-
-
-def _unfit(cells: pl.Series, distinct: pl.Series, numbers: int, filled: int, decimal: str, *, typed: bool) -> str:
-    """Why text cannot be categories; empty if it can."""
-    whole = distinct.str.contains(_WHOLE)
-    comma = distinct.str.contains(_COMMA)
-    if decimal == "." and comma.any() and (whole | comma).all():
-        return "{holds} numbers with commas; if they are decimal commas, set data.decimal to a comma, else remove them"
-    if distinct.str.contains(_DATE).all():
-        return "{holds} dates; put {it} in data.exclude, or convert {it} to numbers"
-    if 2 * numbers > filled:
-        wrong = (
-            cells.is_not_null() & cells.to_frame("cell").select(number(pl.col("cell"), decimal).is_null()).to_series()
-        )
-        row = wrong.arg_max() or 0
-        other = f"{filled - numbers} of {filled} values are not numbers"
-        return f"{{looks}} numeric, but {other}; the first is {cells[row][:40]!r} in row {row + 1}"
-    if filled > _FEW and 2 * len(distinct) > filled:
-        return "{holds} text that differs in most rows; put {it} in data.exclude"
-    if len(distinct) > MAX_CATEGORIES:
-        many = f"{len(distinct)} different values, more than {MAX_CATEGORIES}"
-        return f"{{holds}} text with {many}; put {{it}} in data.exclude"
-    return ""
-
-
-def _classes(
-    frame: pl.DataFrame, kinds: dict[str, Kind], targets: Sequence[str], loss: str | None, problems: list[str]
-) -> tuple[str, ...] | None:
-    """The classes in order, or None if numbers are predicted; what is wrong is added to the problems."""
-    named = [column for column in targets if kinds[column] == "category"]
-    if loss is None:
-        loss = "cross_entropy" if len(targets) == 1 and kinds[targets[0]] != "number" else "mse"
-    if loss == "mse":
-        if named:
-            problems.append(f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy")
-        return None
-    if len(targets) != 1:
-        problems.append(f"loss: cross_entropy needs one target column, not {len(targets)}")
-        return None
-    column = targets[0]
-    names = labels(frame[column]).drop_nulls().unique(maintain_order=True).to_list()
-    if kinds[column] == "number":
-        if fractions := [name for name in names if not name.lstrip("-").isdecimal()]:
-            problems.append(f"target {column}: classes must be text or whole numbers, and {fractions[0]} is neither")
-            return None
-        names.sort(key=int)
-    if len(names) > MAX_CATEGORIES:
-        problems.append(f"target {column} has {len(names)} classes, more than {MAX_CATEGORIES}")
-    return tuple(names if kinds[column] == "number" else sorted(names))

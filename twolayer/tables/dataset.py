@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from twolayer import available_memory
 from twolayer.errors import DataError, TableError
-from twolayer.formatting import counted
-from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
+from twolayer.formatting import counted, size
+from twolayer.tables.dates import part_of
 from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
-from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
+from twolayer.tables.features import FLAT, PARTS, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import Source, open_table
+from twolayer.tables.survey import NEARLY_CONSTANT, Survey, check_columns
 
 _BLOCK = 1 << 18  # numbers that are processed at a time: they fit into the cache
 _THREADS = min(4, os.cpu_count() or 1)
@@ -46,7 +49,7 @@ def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None 
     The columns of a CSV are all text, exactly as in the file, so that they can be written unchanged; `encode` converts
     them to numbers. Other formats keep their types. Raises DataError.
     """
-    decimal, named = (columns.decimal, columns.inputs) if columns is not None else (".", None)
+    decimal, named = (columns.separating_decimal, columns.inputs) if columns is not None else (".", None)
     return open_table(path, name or str(path), decimal=decimal, text=True, named=named)
 
 
@@ -73,11 +76,11 @@ def survey(data: FileData, *, loss: str | None) -> Survey:
     """The file's columns, checked, with all its rows: what `split` makes a table of. Raises DataError as `read`."""
     named = [*data.target, *(data.inputs or ()), *data.exclude]
     source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
-    inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
+    inputs, targets = select_columns(source, data)
+    frame = collect(source, [*inputs, *targets])
     found = check_columns(
-        collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
-        typed=source.raw is None,
-    )  # fmt: skip
+        frame, inputs, targets, data, loss=loss, categories=resolved(data.categories, source), first=source.names[0]
+    )
     if found.problems:
         raise TableError(data.path, found.problems)
     return found
@@ -91,33 +94,49 @@ def split(
     The held rows are its validation rows, unless `validation` is the path of another file. Raises DataError.
     """
     rows = found.frame.height
+    numbers = np.arange(1, rows + 1) if found.rows is None else found.rows
     columns = _fit(found, held, data)
+    _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
-        _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
+        _refuse_large(x, y, numbers[~held], columns, data.path, scale=False)
     if isinstance(validation, str):
         frame = _other(validation, data, columns)
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
-        _refuse_large(x_held, y_held, np.arange(frame.height), columns, validation, scale=data.scale)
+        _refuse_large(x_held, y_held, np.arange(1, frame.height + 1), columns, validation, scale=data.scale)
     else:
-        _refuse_large(x_held, y_held, np.flatnonzero(held), columns, data.path, scale=data.scale)
+        _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=data.scale)
     if validation is None:
-        return Table(columns, x, y, None, None, rows)
-    return Table(columns, x, y, x_held, y_held, rows)
+        return Table(columns, x, y, None, None, rows, found.notes)
+    return Table(columns, x, y, x_held, y_held, rows, found.notes)
+
+
+def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
+    """Raise DataError, with the columns that need most, if x and y do not fit into memory."""
+    need = rows * (len(columns.features) + len(columns.classes or columns.targets)) * np.dtype(dtype).itemsize
+    free = available_memory.available()
+    if free is None or need <= free:
+        return
+    widest = sorted(columns.groups, key=lambda group: -len(group[1]))[:5]
+    made = ", ".join(f"{shown(column)} {len(features)}" for column, features in widest)
+    raise DataError(
+        f"{name}: {rows} rows of {len(columns.features)} inputs need {size(need)} of memory, and {size(free)} is "
+        f"available; most inputs are made of: {made}; put columns in data.exclude"
+    )
 
 
 def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
-    """Raise DataError, with the place in the file, if the square of a number overflows. `rows` count from 0."""
+    """Raise DataError, with the place in the file, if the square of a number overflows. `rows` are their numbers."""
     names = [feature.column for feature in columns.features], [target.column for target in columns.targets]
     for array, columns_of in zip((x, y), names, strict=True):
         limit = float(np.sqrt(np.finfo(array.dtype).max))
         if not array.size or (array.max() <= limit and array.min() >= -limit):
             continue
         row, column = np.argwhere(~(np.abs(array) <= limit))[0].tolist()
-        place = f"{name}: row {rows[row] + 1}, column {shown(columns_of[column])}: the number"
+        place = f"{name}: row {rows[row]}, column {shown(columns_of[column])}: the number"
         if not scale:
             raise DataError(f"{place} is too large for {array.dtype}; set data.scale: true")
         raise DataError(f"{place} is too far from the training rows for {array.dtype}; drop the row")
@@ -153,16 +172,20 @@ def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
     """The encoding: features in the order of their columns, scaled by the rows that are not held out."""
     frame, kept = found.frame, ~held
     regression = found.classes is None
-    plain = [column for column, kind in found.kinds.items() if kind != "category"]
+    plain = [column for column, kind in found.kinds.items() if kind in ("number", "boolean")]
+    fill_all = data.missing == "mean"
     moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept, data.path)
     features: list[Feature] = []
     for column, kind in found.kinds.items():
         marked = column in found.missing
         if kind == "category":
             features += _categories(frame[column], column, kept)
+        elif kind == "date":
+            features += _dates(frame[column], column, kept, filled=marked or fill_all)
         else:
             mean, deviation = moments[column]
-            features.append(Feature(column, column, "number", None, mean if marked else None, mean, deviation))
+            fill = mean if marked or fill_all else None
+            features.append(Feature(column, column, "number", None, fill, mean, deviation))
         if marked:
             share = float(frame[column].is_null().to_numpy()[kept].mean())
             features.append(Feature(f"{column} missing", column, "missing", None, None, *_of_share(share)))
@@ -172,7 +195,13 @@ def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
     if not data.scale:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
         targets = [Target(target.column) for target in targets]
-    return Encoding(tuple(features), tuple(targets), found.classes, found.kinds, data.decimal)
+    used = {*found.kinds, *(found.targets if regression else ())}
+    return Encoding(
+        tuple(features), tuple(targets), found.classes, found.kinds, ".",
+        {column: notation for column, notation in found.notations.items() if column in used},
+        {column: order for column, order in found.orders.items() if column in used},
+        tuple(data.na), data.missing,
+    )  # fmt: skip
 
 
 def _varies(mean: float, deviation: float) -> bool:
@@ -208,6 +237,20 @@ def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
         Feature(f"{column}={name}", column, "category", name, None, *_of_share(float(share)))
         for name, share in zip(names, shares, strict=False)
     ]
+
+
+def _dates(cells: pl.Series, column: str, kept: Array, *, filled: bool) -> list[Feature]:
+    """The time that has elapsed, and what of month, weekday and hour varies in the training rows."""
+    features = []
+    for part in PARTS:
+        values = part_of(cells, part)[kept]
+        there = values[~np.isnan(values)]
+        mean = float(there.mean()) if len(there) else 0.0
+        spread = float(there.std()) * (len(there) / len(values)) ** 0.5 if len(there) else 0.0
+        if part == "elapsed" or spread > FLAT:
+            name = f"{column} {part}" if part != "elapsed" else column
+            features.append(Feature(name, column, "date", None, mean if filled else None, mean, spread, part))
+    return features
 
 
 def _of_share(share: float) -> tuple[float, float]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
 from twolayer.errors import TableError, TableProblem
 from twolayer.formatting import counted
-from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
-from twolayer.tables.features import Kind
+from twolayer.tables.column_types import Column
+from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import open_table
+from twolayer.tables.survey import Survey, check_columns, read_columns
 
 
 @dataclass(frozen=True)
@@ -37,84 +38,80 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows and columns of a file, and the problems for which `dataset.read` would refuse it."""
+    """The rows and columns of a file, the problems for which `dataset.read` would refuse it, and what it would say."""
 
     rows: int
     columns: tuple[ColumnSummary, ...]
     problems: tuple[TableProblem, ...]
+    notes: tuple[str, ...]
 
 
-def summary(
-    path: Path | str,
-    name: str,
-    *,
-    target: Sequence[str] = (),
-    inputs: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    missing: str = "refuse",
-    separator: str = "auto",
-    decimal: str = ".",
-) -> Summary:
-    """Describe a file, with the problems that `dataset.read` would raise; without a target, all columns are inputs.
+def summary(data: FileData, name: str, *, targets: Sequence[str], loss: str | None = None) -> Summary:
+    """Describe a file, with the problems that `dataset.read` would raise; without targets, all columns are inputs.
 
-    Raises DataError if the file cannot be read.
+    `targets` replaces those of `data`. Raises DataError if the file cannot be read.
     """
-    named = [*target, *(inputs or ()), *exclude]
-    source = open_table(path, name, separator=separator, decimal=decimal, named=named)
+    named = [*targets, *(data.inputs or ()), *data.exclude]
+    source = open_table(data.path, name, separator=data.separator, decimal=data.decimal, named=named)
     names = list(source.names)
-    raw, typed = collect(source, names), source.raw is None
-    frame, kinds, _ = infer_types(raw, names, decimal, typed=typed)
-    problems: list[str | TableProblem] = []
-    taken: list[str] = []
-    targets: list[str] = []
-    found = Survey(frame, {}, (), None, frozenset(), frozenset(), ())
+    raw = collect(source, names)
+    categories = resolved(data.categories, source)
+    problems: list[TableProblem] = []
+    found = Survey(raw, {}, (), None, frozenset(), frozenset(), ())
     if raw.height < 2:
-        problems.append(f"has {counted(raw.height, 'row')}; training needs 2 or more")
+        problems.append(TableProblem(f"has {counted(raw.height, 'row')}; training needs 2 or more"))
     try:
-        taken, targets = select_columns(source, target, inputs, exclude)
+        taken, roles = select_columns(source, data, targets)
     except TableError as error:
         problems += error.problems
     else:
-        found = check_columns(
-            raw.select(*taken, *targets), taken, targets, missing=missing, decimal=decimal, typed=typed
-        )
+        found = check_columns(raw, taken, roles, data, loss=loss, categories=categories, first=names[0])
         problems += found.problems
-        frame = frame.with_columns(found.frame)
-    uses = {column: _use(column, kinds, taken, targets, found) for column in names}
-    return Summary(frame.height, tuple(_columns(frame, kinds, uses)), TableError(name, problems).problems)
+    others = read_columns(raw, [column for column in names if column not in found.columns], data, categories)
+    columns = found.columns | others
+    frame = raw.with_columns(column.cells.alias(name) for name, column in columns.items())
+    uses = {name: _use(name, found) for name in names}
+    return Summary(raw.height, tuple(_columns(frame, columns, uses)), tuple(problems), found.notes)
 
 
-def _use(column: str, kinds: dict[str, Kind], taken: list[str], targets: list[str], found: Survey) -> str:
+def _use(column: str, found: Survey) -> str:
     """How training would use a column."""
-    if column in targets:
+    if column in found.targets:
         return f"target, {len(found.classes)} classes" if found.classes else "target"
-    if column not in taken:
-        return "not used"
-    if column not in kinds or column in found.refused:
+    if column in found.left_out:
+        return "left out"
+    if column in found.refused:
         return "refused"
-    if kinds[column] == "category":
+    if column not in found.kinds:
+        return "not used"
+    if found.kinds[column] == "category":
         return f"{found.frame[column].drop_nulls().n_unique()} categories"
-    return "number" if kinds[column] == "number" else "0 and 1"
+    return {"number": "number", "boolean": "0 and 1", "date": "date"}[found.kinds[column]]
 
 
-def _columns(frame: pl.DataFrame, kinds: dict[str, Kind], uses: dict[str, str]) -> list[ColumnSummary]:
-    plain = [column for column, kind in kinds.items() if kind != "category"]
+def _columns(frame: pl.DataFrame, columns: dict[str, Column], uses: dict[str, str]) -> list[ColumnSummary]:
+    plain = [name for name in uses if frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean]
     values = pl.col(plain).cast(pl.Float64).fill_nan(None)
     statistics = {"min": values.min(), "mean": values.mean(), "std": values.std(ddof=0), "max": values.max()}
     found = {name: frame.select(value).row(0, named=True) if plain else {} for name, value in statistics.items()}
     rows = []
-    for column, use in uses.items():
-        cells = frame[column]
+    for name, use in uses.items():
+        cells = frame[name]
         cells = cells.fill_nan(None) if cells.dtype.is_float() else cells
-        kind = "text" if kinds.get(column) == "category" or cells.dtype == pl.String else kinds.get(column)
         rows.append(
             ColumnSummary(
-                column,
-                kind or str(cells.dtype).partition("(")[0].lower(),
+                name,
+                _type(columns[name], cells),
                 use,
                 cells.null_count(),
                 None if cells.dtype.is_nested() else cells.drop_nulls().n_unique(),
-                *(found[statistic].get(column) for statistic in ("min", "mean", "std", "max")),
+                *(found[statistic].get(name) for statistic in ("min", "mean", "std", "max")),
             )
         )
     return rows
+
+
+def _type(column: Column, cells: pl.Series) -> str:
+    if cells.dtype == pl.String:
+        return "text"
+    return column.kind if column.usable else str(cells.dtype).partition("(")[0].lower()

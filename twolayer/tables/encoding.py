@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,17 @@ import numpy as np
 import polars as pl
 
 from twolayer.errors import DataError
+from twolayer.tables import dates, notation
 from twolayer.tables.features import Array, Encoding, Feature, Kind, safe_deviation
+from twolayer.tables.notation import Notation
 from twolayer.tables.sources import MISSING
+
+# Texts that stand for a missing value where all other cells of a column are numbers or dates, in lower case.
+MARKS = frozenset(
+    {"?", "-", "--", "---", ".", "..", "...", "*", "none", "null", "nil", "na", "n/a", "n.a.", "nan", "-nan", "+nan"}
+    | {"nan(ind)", "-nan(ind)", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "unknown", "missing", "not available"}
+    | {"#n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
+)
 
 _PLAIN = frozenset(
     {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
@@ -18,20 +28,25 @@ _PLAIN = frozenset(
 )  # types that numpy has, too
 
 
-def encode(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
+def encode(
+    frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1, gaps: Counter[str] | None = None
+) -> Array:
     """x, standardised: (rows, D_in), float64. `name` and `first_row` are for the places in errors.
 
-    A category that the model does not know becomes zeros; `unknown` counts those. Raises DataError if a column does
-    not exist, or a cell is not a number or has no value.
+    A category that the model does not know becomes zeros; `unknown` counts those. `gaps` counts, by column, values that
+    are missing though none was in training. Raises DataError if a column does not exist, or a cell is not a number or
+    has no value.
     """
-    x = unscaled(frame, columns, name, first_row)
+    x = unscaled(frame, columns, name, first_row, gaps)
     with np.errstate(over="ignore", invalid="ignore"):  # the caller checks for numbers that are not finite
         x -= columns.mean
         x /= safe_deviation(columns.mean, columns.deviation)
     return x
 
 
-def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
+def unscaled(
+    frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1, gaps: Counter[str] | None = None
+) -> Array:
     """The features before standardising, missing numbers filled: (rows, D_in), float64. Raises DataError."""
     require_columns(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
@@ -41,7 +56,7 @@ def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int =
     rest = []
     for column, features in columns.groups:
         cells = there[column]
-        plain = columns.kinds[column] != "category" and cells.dtype in _PLAIN
+        plain = columns.kinds[column] in ("number", "boolean") and cells.dtype in _PLAIN
         if plain and len(features) == 1 and not cells.null_count():
             x[:, at] = cells.to_numpy()
         else:
@@ -52,33 +67,51 @@ def unscaled(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int =
         wrong = set(np.flatnonzero(~np.isfinite(x).all(axis=0)).tolist())
         rest += [(j, columns.features[j].column, (columns.features[j],)) for j in sorted(wrong)]
     for at, column, features in rest:
-        _encode(given[column], columns, features, x[:, at : at + len(features)], Place(name, column, first_row))
+        place = Place(name, column, first_row)
+        gap = _encode(given[column], columns, features, x[:, at : at + len(features)], place)
+        if gap and gaps is not None:
+            gaps[column] += gap
     return x
 
 
 def _parsed(given: dict[str, pl.Series], columns: Encoding) -> dict[str, pl.Series]:
-    """The columns of text in which every cell is a number, as numbers."""
-    if columns.decimal != ".":
-        return {}
-    texts = [given[c] for c, kind in columns.kinds.items() if kind == "number" and given[c].dtype == pl.String]
+    """The columns of plain text in which every cell is a number, as numbers."""
+    kinds = columns.kinds.items()
+    plain = [name for name, kind in kinds if kind == "number" and columns.notation(name) is None]
+    texts = [given[name] for name in plain if given[name].dtype == pl.String]
     parsed = (cells.cast(pl.Float64, strict=False) for cells in texts)  # expressions on 10,000 columns take seconds
     return {cells.name: cells for cells in parsed if not cells.null_count()}
 
 
-def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], x: Array, where: Place) -> None:
-    """Write the features of a column into x: (rows, number of features)."""
-    if columns.kinds[where.column] == "category":
-        cells = text(cells)
+def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], x: Array, where: Place) -> int:
+    """Write the features of a column into x: (rows, number of features).
+
+    Returns how many values are missing if none was in training, else 0.
+    """
+    kind = columns.kinds[where.column]
+    if kind == "category":
+        cells = text(cells, columns.na)
         code = cells.cast(pl.Enum([f.category for f in features if f.category is not None]), strict=False).to_physical()
         x[np.flatnonzero(code.is_not_null().to_numpy()), code.drop_nulls().to_numpy().astype(np.intp)] = 1
+    elif kind == "date":
+        cells = _dates(cells, columns, where)
+        for j, feature in enumerate(features):
+            if feature.part is not None:
+                x[:, j] = dates.part_of(cells, feature.part)
+                if feature.fill is not None:
+                    np.nan_to_num(x[:, j], copy=False, nan=feature.fill)
     else:
-        cells = numbers(cells, columns.kinds[where.column], columns.decimal, where)
+        cells = numbers(cells, kind, columns, where)
         fill = features[0].fill
         x[:, 0] = (cells if fill is None else cells.fill_null(fill)).to_numpy()
-    if cells.null_count():
-        if features[-1].kind != "missing":
-            raise DataError(f"{where.row(cells.is_null())} has no value, and none was missing in training")
+    if not cells.null_count():
+        return 0
+    if features[-1].kind == "missing":
         x[:, -1] = cells.is_null().to_numpy()
+        return 0
+    if columns.missing == "refuse":
+        raise DataError(f"{where.row(cells.is_null())} has no value, and none was missing in training")
+    return cells.null_count()
 
 
 @dataclass(frozen=True)
@@ -119,22 +152,22 @@ def shown(column: str) -> str:
     return column if column.strip() else f'"{column}"'
 
 
-def text(cells: pl.Series) -> pl.Series:
-    """The cells as text, without blanks around it; null for a missing value."""
-    return cells.cast(pl.String).to_frame("cell").select(stripped(pl.col("cell"))).to_series()
+def text(cells: pl.Series, na: Sequence[str] = ()) -> pl.Series:
+    """The names of categories: text without blanks around it, `true`, `false`, or a number; null if missing."""
+    if not isinstance(cells.dtype, (pl.String, pl.Categorical, pl.Enum)):
+        return labels(cells)
+    return cells.cast(pl.String).to_frame("cell").select(without_missing(pl.col("cell"), na)).to_series()
 
 
-def stripped(cell: pl.Expr) -> pl.Expr:
-    """The same, as an expression on text."""
+def without_missing(cell: pl.Expr, na: Sequence[str] = ()) -> pl.Expr:
+    """Text without blanks around it; null for a missing value. `na` are further texts that stand for one."""
     inner = cell.str.strip_chars()
-    return pl.when(~inner.is_in(MISSING)).then(inner)
+    return pl.when(~inner.is_in([*MISSING, *na])).then(inner)
 
 
-def number(cell: pl.Expr, decimal: str) -> pl.Expr:
-    """Stripped text as float64; null if it is not a number."""
-    if decimal == ",":  # a dot may separate thousands (1.234,5): not a number
-        cell = cell.str.replace_all(".", "?", literal=True).str.replace(",", ".", literal=True)
-    return cell.cast(pl.Float64, strict=False)
+def without_marks(cell: pl.Expr) -> pl.Expr:
+    """Text of a column of numbers or dates; null for what stands for a missing value there."""
+    return pl.when(~cell.str.to_lowercase().is_in(list(MARKS))).then(cell)
 
 
 def boolean(cell: pl.Expr) -> pl.Expr:
@@ -142,25 +175,52 @@ def boolean(cell: pl.Expr) -> pl.Expr:
     return cell.str.to_lowercase().replace_strict({"false": 0.0, "true": 1.0}, default=None, return_dtype=pl.Float64)
 
 
-def numbers(cells: pl.Series, kind: Kind, decimal: str, where: Place) -> pl.Series:
+def numbers(cells: pl.Series, kind: Kind, columns: Encoding, where: Place) -> pl.Series:
     """The cells as float64, null if missing. Raises DataError for text and for infinity."""
     if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
-        frame = text(cells).alias("cell").to_frame()
-        value = number(pl.col("cell"), decimal)
+        frame = _known(cells, columns)
+        value = notation.parse(pl.col("cell"), columns.notation(where.column))
         if kind == "boolean":
             value = pl.coalesce(boolean(pl.col("cell")), value)
-        found = frame.select(value).to_series()
-        if found.null_count() > frame["cell"].null_count():
-            wrong = found.is_null() & frame["cell"].is_not_null()
-            cell = frame["cell"][wrong.arg_max() or 0]
-            raise DataError(f"{where.row(wrong)} {cell[:40]!r} is not a number")
+        found = _all_of(frame, value, where, "a number", columns.notation(where.column))
     elif cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
         found = cells.cast(pl.Float64)
+    elif cells.dtype == pl.Duration:
+        found = cells.dt.total_microseconds() / 1e6
     else:
         raise DataError(f"{where.name}: column {shown(where.column)} holds {cells.dtype}, not numbers")
     found = found.fill_nan(None)
     if (infinite := found.is_infinite().fill_null(value=False)).any():
         raise DataError(f"{where.row(infinite)} is infinite")
+    return found
+
+
+def _dates(cells: pl.Series, columns: Encoding, where: Place) -> pl.Series:
+    """The cells as Datetime, null if missing. Raises DataError for all that is no date."""
+    if cells.dtype.is_temporal() and cells.dtype != pl.Duration:
+        return dates.typed(cells)
+    if cells.dtype == pl.Null:
+        return cells.cast(pl.Datetime("us"))
+    if cells.dtype != pl.String:
+        raise DataError(f"{where.name}: column {shown(where.column)} holds {cells.dtype}, not dates")
+    value = dates.parse(pl.col("cell"), columns.orders.get(where.column, "ymd"))
+    return _all_of(_known(cells, columns), value, where, "a date")
+
+
+def _known(cells: pl.Series, columns: Encoding) -> pl.DataFrame:
+    """Text of numbers or dates, as the column `cell`; null for a missing value."""
+    frame = cells.cast(pl.String).to_frame("cell")
+    return frame.select(without_marks(without_missing(pl.col("cell"), columns.na)))
+
+
+def _all_of(frame: pl.DataFrame, value: pl.Expr, where: Place, what: str, form: Notation | None = None) -> pl.Series:
+    """The values of the cells. Raises DataError for a cell that has none."""
+    found = frame.select(value).to_series()
+    if found.null_count() > frame["cell"].null_count():
+        wrong = found.is_null() & frame["cell"].is_not_null()
+        cell = frame["cell"][wrong.arg_max() or 0]
+        how = f"; in training, numbers of this column were like {form.example}" if form is not None else ""
+        raise DataError(f"{where.row(wrong)} {cell[:40]!r} is not {what}{how}")
     return found
 
 
@@ -170,7 +230,9 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
     for column, kind in columns.kinds.items():
         if kind == "category" and column in frame.columns:
             known = [feature.category for feature in columns.features if feature.column == column]
-            count = int((~text(frame[column]).drop_nulls().is_in([c for c in known if c is not None])).sum())
+            count = int(
+                (~text(frame[column], columns.na).drop_nulls().is_in([c for c in known if c is not None])).sum()
+            )
             if count:
                 found[column] = count
     return found
@@ -180,13 +242,12 @@ def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row:
     """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
     require_columns(frame.columns, [target.column for target in columns.targets], name)
     if columns.classes is not None:
-        return _one_hot(
-            frame[columns.targets[0].column], columns.classes, Place(name, columns.targets[0].column, first_row)
-        )
+        where = Place(name, columns.targets[0].column, first_row)
+        return _one_hot(frame[columns.targets[0].column], columns, where)
     y = np.empty((frame.height, len(columns.targets)))
     for j, target in enumerate(columns.targets):
         where = Place(name, target.column, first_row)
-        cells = numbers(frame[target.column], "boolean", columns.decimal, where)
+        cells = numbers(frame[target.column], "boolean", columns, where)
         if cells.null_count():
             raise DataError(f"{where.row(cells.is_null())} the target has no value")
         y[:, j] = cells.to_numpy()
@@ -194,19 +255,24 @@ def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row:
 
 
 def labels(cells: pl.Series) -> pl.Series:
-    """The names of classes: text without blanks around it, `true`, `false`, or a number; null if missing."""
+    """The names of classes in a column that is not text: `true`, `false`, or a number (10 for 10.0)."""
     if cells.dtype.is_float():
         whole = cells.fill_nan(None)
-        return pl.select(
-            pl.when(whole == whole.round(0))
-            .then(pl.coalesce(whole.cast(pl.Int64, strict=False).cast(pl.String), whole.cast(pl.String)))
-            .otherwise(whole.cast(pl.String))
-        ).to_series()
-    return text(cells)
+        return (
+            pl.select(
+                pl.when(whole == whole.round(0))
+                .then(pl.coalesce(whole.cast(pl.Int64, strict=False).cast(pl.String), whole.cast(pl.String)))
+                .otherwise(whole.cast(pl.String))
+            )
+            .to_series()
+            .alias(cells.name)
+        )
+    return cells.cast(pl.String)
 
 
-def _one_hot(cells: pl.Series, classes: tuple[str, ...], where: Place) -> Array:
-    found = labels(cells)
+def _one_hot(cells: pl.Series, columns: Encoding, where: Place) -> Array:
+    classes = columns.classes or ()
+    found = text(cells, columns.na)
     # Text may write a class in another way than in training: True for true, 1.0 for 1.
     others = [found, found.str.to_lowercase()] if classes == ("false", "true") else [found]
     others.append(labels(found.cast(pl.Float64, strict=False)))

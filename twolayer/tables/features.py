@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
 from math import isfinite
@@ -11,16 +11,19 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from twolayer.errors import DataError
+from twolayer.tables.notation import Notation
 
-Kind: TypeAlias = Literal["number", "boolean", "category"]
+Kind: TypeAlias = Literal["number", "boolean", "category", "date"]
+Order: TypeAlias = Literal["ymd", "dmy", "mdy", "time"]  # of dates in text; "time": times of day, without dates
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+PARTS = ("elapsed", "month sin", "month cos", "weekday sin", "weekday cos", "hour sin", "hour cos")  # of dates
 FLAT = 1e-12  # a standard deviation of less than this part of the mean is rounding
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of x: a number, 1 for text equal to `category`, or 1 for a missing value.
+    """One column of x: a number, 1 for text equal to `category`, 1 for a missing value, or a `part` of a date.
 
     `fill` replaces a missing number; None if none may be missing. x is (value - mean) / deviation, where `deviation` is
     the standard deviation.
@@ -28,11 +31,12 @@ class Feature:
 
     name: str
     column: str
-    kind: Literal["number", "category", "missing"]
+    kind: Literal["number", "category", "missing", "date"]
     category: str | None = None
     fill: float | None = None
     mean: float = 0.0
     deviation: float = 1.0
+    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Target:
 class Encoding:
     """How a table becomes x and y. `classes` are those of the only target; None if numbers are predicted.
 
-    `kinds` is the kind of each input column. `decimal` is the decimal point of numbers that are text.
+    `kinds` is the kind of each input column. `notations` has the columns of text (targets, too) whose numbers are not
+    plain, `orders` those of dates; `decimal` is the decimal point of all others in the models of version 0.1.0.
+    `na` are further texts for a missing value. `missing` is "mean" if a value may be missing in any input, "refuse" if
+    only in those of which the training had some.
     """
 
     features: tuple[Feature, ...]
@@ -56,6 +63,19 @@ class Encoding:
     classes: tuple[str, ...] | None
     kinds: dict[str, Kind]
     decimal: str = "."
+    notations: dict[str, Notation] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    na: tuple[str, ...] = ()
+    missing: str = "refuse"
+
+    def notation(self, column: str) -> Notation | None:
+        """How the numbers of a column of text are written; None if they are plain."""
+        return self.notations.get(column) or (Notation(decimal=self.decimal) if self.decimal != "." else None)
+
+    @property
+    def separating_decimal(self) -> str:
+        """The decimal point of the file's numbers, which cannot be its separator; "auto" if it is not known."""
+        return "," if self.decimal == "," else "auto"
 
     def document(self) -> dict[str, Any]:
         """The encoding as JSON can hold it; `of` reads it."""
@@ -71,10 +91,14 @@ class Encoding:
                 None if document["classes"] is None else tuple(document["classes"]),
                 dict(document["kinds"]),
                 document["decimal"],
+                {column: Notation(**item) for column, item in document.get("notations", {}).items()},
+                dict(document.get("orders", {})),
+                tuple(document.get("na", ())),
+                document.get("missing", "refuse"),
             )
             if not _sound(columns):
                 raise ValueError
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, AttributeError):
             raise DataError("the columns in the model file are damaged") from None
         return columns
 
@@ -106,12 +130,17 @@ def _sound(columns: Encoding) -> bool:
     numbers += [feature.fill for feature in columns.features if feature.fill is not None]
     texts: list[Any] = [feature.name for feature in columns.features] + [item.column for item in scaled]
     texts += [feature.category for feature in columns.features if feature.kind == "category"]
+    texts += [*columns.na, *(text for pair in columns.orders.items() for text in pair)]
     return (
         all(isinstance(number, float) and isfinite(number) for number in numbers)
         and all(item.deviation >= 0 for item in scaled)
         and all(isinstance(text, str) for text in [*texts, *columns.kinds, *(columns.classes or ())])
-        and set(columns.kinds.values()) <= {"number", "boolean", "category"}
-        and all(feature.kind in ("number", "category", "missing") for feature in columns.features)
+        and set(columns.kinds.values()) <= {"number", "boolean", "category", "date"}
+        and all(feature.kind in ("number", "category", "missing", "date") for feature in columns.features)
+        and all(feature.part in PARTS for feature in columns.features if feature.kind == "date")
+        and all(notation.is_sound for notation in columns.notations.values())
+        and set(columns.orders.values()) <= {"ymd", "dmy", "mdy", "time"}
+        and columns.missing in ("refuse", "mean")
         and [column for column, _ in columns.groups] == list(columns.kinds)
         and columns.decimal in (".", ",")
         and bool(columns.features)

@@ -43,9 +43,18 @@ class FileData(Frozen):
     target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
     inputs: Columns | None = Field(default=None, description="the input columns; default: all others")
     exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns not to use")
+    categories: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default=[], description="columns, also of numbers, whose values are categories"
+    )
     missing: Literal["refuse", "mean"] = Field(
-        default="refuse",
-        description="missing inputs: `refuse` them, or replace them by the mean and mark them in a column of 0 and 1",
+        default="mean",
+        description="missing inputs: replace them by the mean and mark them in a column of 0 and 1, or `refuse` them",
+    )
+    na: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default=[], description="texts that stand for a missing value, beside the usual ones"
+    )
+    strict: bool = Field(
+        default=False, description="refuse columns that cannot help, and rows without a target, rather than omit them"
     )
     scale: bool = Field(
         default=True,
@@ -54,4 +63,12 @@ class FileData(Frozen):
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
         default="auto", description="the character between the cells of a CSV"
     )
-    decimal: Literal[".", ","] = Field(default=".", description="the decimal point of a CSV")
+    decimal: Literal["auto", ".", ","] = Field(
+        default="auto", description="the decimal point of numbers in text; `auto` finds it in each column"
+    )
+    thousands: Literal["auto", "none", ",", ".", "'", " ", "_"] = Field(
+        default="auto", description="the sign between thousands of numbers in text; `auto` finds it in each column"
+    )
+    date_order: Literal["auto", "dmy", "mdy", "ymd"] = Field(
+        default="auto", description="the order of day, month and year in text; `auto` finds it in each column"
+    )

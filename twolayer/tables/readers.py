@@ -11,12 +11,14 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError
-from twolayer.tables import unpacked_size
+from twolayer.tables import notation, unpacked_size
 from twolayer.tables.array_files import Array
-from twolayer.tables.row_errors import check_csv
+from twolayer.tables.row_errors import check_csv, opened
 from twolayer.tables.sources import JSON_SUFFIXES, MISSING, Source, check_size, reworded, scan_csv
 
 _SAMPLED = 100  # rows that a CSV's types are guessed from
+_PART = 2**20  # bytes that are looked at at a time
+_NONE: Array = np.array([], dtype=np.int64)
 
 
 def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
@@ -37,9 +39,46 @@ def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
     else:
         raise _explained(source, problem)
     # Polars fills up short rows, and a blank line is one to it: such a row has no value in the last column.
-    if frame[source.names[-1]].null_count():
-        frame = _without(frame, _blank_lines(source))
-    return frame.select(columns)
+    blank = _blank_lines(source) if frame[source.names[-1]].null_count() else _NONE
+    frame = _without(frame, blank).select(columns)
+    if (doubtful := _doubtful(source, frame)) and way is not source.frame:
+        with reworded(source.name):
+            texts = _without(source.frame.select(doubtful).collect(), blank)
+        frame = frame.with_columns(cells for cells in texts if notation.says_more(cells))
+    return frame
+
+
+def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
+    """The columns of numbers whose text may say more: zeros in front, or points that may separate thousands."""
+    schema = frame.schema
+    whole = [name for name, dtype in schema.items() if dtype.is_integer()]
+    floats = [name for name, dtype in schema.items() if dtype.is_float()]
+    found = whole if whole and _has_leading_zeros(source) else []
+    size = pl.col(floats).abs()
+    no_decimals, three_decimals = size == size.floor(), (size * 1000).round(0) / 1000 == size
+    may_be_thousands = (three_decimals | size.is_null()) & (size < 1000) & (no_decimals | (size >= 1))
+    if floats:
+        suspects = frame.select(may_be_thousands.all() & no_decimals.any()).row(0, named=True)
+        found = found + [name for name, is_suspect in suspects.items() if is_suspect]
+    return found
+
+
+def _has_leading_zeros(source: Source) -> bool:
+    """Whether a cell of a CSV begins with a zero before another digit."""
+    if source.raw is None:
+        return False
+    before = np.zeros(256, dtype=bool)
+    before[list(b'\r\n"+- ' + source.separator.encode())] = True
+    with opened(source.raw) as file:
+        end = b"\n"
+        while part := file.read(_PART):
+            letters = np.frombuffer(end + part, dtype=np.uint8)
+            zeros = np.flatnonzero(letters[1:-1] == ord("0")) + 1
+            zeros = zeros[letters[zeros + 1] - np.uint8(ord("0")) < 10]
+            if before[letters[zeros - 1]].any():
+                return True
+            end = letters[-2:].tobytes()
+    return False
 
 
 def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
@@ -117,7 +156,7 @@ def _explained(source: Source, problem: DataError | None) -> DataError:
 def _blank_lines(source: Source) -> Array:
     """Which rows of a CSV, as polars counts them from 0, are blank lines. Raises DataError for a damaged row."""
     if source.raw is None:
-        return np.array([], dtype=np.int64)
+        return _NONE
     damage, blank = check_csv(source.raw, source.separator, source.names)
     if damage:
         raise DataError(f"{source.name}: {damage}")

@@ -70,7 +70,7 @@ def open_table(
     name: str,
     *,
     separator: str = "auto",
-    decimal: str = ".",
+    decimal: str = "auto",
     text: bool = False,
     named: Sequence[str] | None = None,
 ) -> Source:
@@ -192,7 +192,7 @@ def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, tex
     if (found := frame.collect_schema().names()) != header:
         odd = next((theirs for theirs, ours in zip(found, header, strict=False) if theirs != ours), "")
         raise DataError(f"{name}: the first line has quotes or line breaks that are ambiguous, at {odd[:40]!r}")
-    return Source(name, frame, tuple(header), raw=raw, separator=separator, guessed=not text and decimal == ".")
+    return Source(name, frame, tuple(header), raw=raw, separator=separator, guessed=not text and decimal != ",")
 
 
 def _check_lines(raw: Path | bytes, name: str) -> None:

@@ -38,16 +38,7 @@ def data_command(
         from twolayer.tables import describe
 
     with without_panics():
-        found = describe.summary(
-            data.path,
-            data.path,
-            target=targets,
-            inputs=data.inputs,
-            exclude=data.exclude,
-            missing=data.missing,
-            separator=data.separator,
-            decimal=data.decimal,
-        )
+        found = describe.summary(data, data.path, targets=targets)
     names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
@@ -56,6 +47,8 @@ def data_command(
         digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
         rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
     terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
+    for note in found.notes:
+        terminal.note(note)
     for problem in found.problems:
         terminal.note(problem.text)
     if found.problems:

@@ -1,0 +1,299 @@
+"""A survey of a table's columns: what each is used as, what is left out, and what keeps it from being trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from math import isfinite
+
+import numpy as np
+import polars as pl
+
+from twolayer.errors import TableProblem
+from twolayer.tables import notation, notes
+from twolayer.tables.column_types import (
+    MAX_CATEGORIES,
+    Column,
+    Span,
+    decide,
+    is_nearly_constant,
+    is_row_number,
+)
+from twolayer.tables.encoding import labels, listed, shown, subject, without_missing
+from twolayer.tables.features import FLAT, Array, Kind, Order
+from twolayer.tables.options import FileData
+
+NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
+_SHOWN = 20  # problems
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A table's columns: `frame` (text converted, without rows that have no target), and what they are used as.
+
+    `kinds` are those of the inputs, `classes` those of the target, `missing` the inputs with missing values; `left_out`
+    says of columns that are not used why not. `rows` are the numbers (from 1) in the file of the rows of `frame`, None
+    if it has all of them. `problems` is what keeps the table from being trained on; `refused` are the columns that
+    cannot be used at all. `notes` is what the user should know, a sentence each.
+    """
+
+    frame: pl.DataFrame
+    kinds: dict[str, Kind]
+    targets: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    missing: frozenset[str]
+    refused: frozenset[str]
+    problems: tuple[TableProblem, ...]
+    columns: dict[str, Column] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    rows: Array | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def notations(self) -> dict[str, notation.Notation]:
+        """The columns whose numbers are not plain."""
+        return {name: column.notation for name, column in self.columns.items() if column.notation is not None}
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        """The columns of text that are dates."""
+        return {name: column.order for name, column in self.columns.items() if column.order is not None}
+
+
+def check_columns(
+    frame: pl.DataFrame,
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    data: FileData,
+    *,
+    loss: str | None = None,
+    categories: frozenset[str] = frozenset(),
+    first: str | None = None,
+) -> Survey:
+    """Survey the columns of a frame with all rows of a file; `first` is the first column of the file.
+
+    `categories` are columns that hold categories whatever they look like.
+    """
+    as_text = categories | (set(targets) if loss == "cross_entropy" and len(targets) == 1 else set())
+    columns = read_columns(frame, [*inputs, *targets], data, as_text)
+    frame = frame.with_columns(column.cells.alias(name) for name, column in columns.items())
+    counting = {name for name in inputs if _counts_rows(columns[name], frame[name], is_first=name == first)}
+    frame, rows = _with_targets(frame, targets)
+    frame, spans = _spans(frame, [n for n, column in columns.items() if column.kind == "number" and not column.refused])
+    gaps = {name: count for name, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
+    useless: dict[str, str] = {}
+    refused: dict[str, tuple[str, str]] = {}
+    for name, column in columns.items():
+        is_named = data.inputs is not None and name in inputs
+        if name in spans and not all(map(isfinite, spans[name])):
+            row = 1 + (frame[name].cast(pl.Float64).is_infinite().arg_max() or 0)
+            refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", ""
+        elif column.refused:
+            refused[name] = column.refused, column.decide
+        elif why := _useless(column, frame[name], spans.get(name), is_counting=name in counting):
+            if not is_named:
+                useless[name] = why
+            elif not column.usable:
+                refused[name] = f"{why}, which cannot be used", ""
+        elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
+            refused[name] = f"{{is}} {NEARLY_CONSTANT}", ""
+    if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
+        useless = {name: why for name, why in useless.items() if name not in counting}
+    problems = _problems(inputs, targets, useless, refused, data)
+    if data.missing == "refuse":
+        taken = [name for name in inputs if name in gaps and name not in useless and name not in refused]
+        problems += [_gap(frame[name], gaps[name], rows) for name in taken]
+    if rows is not None and data.strict:
+        problems.append(_dropped(targets, rows, len(columns[targets[0]].cells)))
+    classes = None
+    if not any(name in refused or name in useless for name in targets):
+        classes = _classes(frame, columns, targets, loss, problems)
+    if classes is None:  # the numbers of classes may be nearly equal
+        flat = [n for n in targets if n in spans and n not in refused and is_nearly_constant(*spans[n])]
+        problems += [TableProblem(f"target {shown(name)} is {NEARLY_CONSTANT}") for name in flat]
+        refused |= dict.fromkeys(flat, (NEARLY_CONSTANT, ""))
+    if len(problems) > _SHOWN:
+        problems[_SHOWN:] = [TableProblem(f"and {len(problems) - _SHOWN} more such problems")]
+    kinds = {name: columns[name].kind for name in inputs if name not in useless and name not in refused}
+    omitted = {name: useless[name] for name in inputs if name in useless}
+    missing = {name: gaps[name] for name in kinds if name in gaps and data.missing == "mean"}
+    told = notes.left_out(omitted) + notes.readings(columns, [*kinds, *targets]) + notes.missing(frame, missing)
+    if rows is not None:
+        told.append(f"{_without_target(targets, rows, len(columns[targets[0]].cells))}: left out")
+    if targets:
+        told += notes.row_numbers(frame, [name for name in kinds if columns[name].kind == "number"])
+    if not problems:
+        told += notes.targets(frame, targets, classes, loss)
+    return Survey(
+        frame, kinds, tuple(targets), classes, frozenset(gaps) & kinds.keys(), frozenset(refused), tuple(problems),
+        columns, omitted, rows, tuple(told),
+    )  # fmt: skip
+
+
+def read_columns(
+    frame: pl.DataFrame, names: Sequence[str], data: FileData, as_categories: Collection[str] = ()
+) -> dict[str, Column]:
+    """What the columns are."""
+    schema = frame.schema  # built again at every access
+    texts = [name for name in names if schema[name] in (pl.String, pl.Categorical, pl.Enum)]
+    if texts:
+        frame = frame.with_columns(without_missing(pl.col(texts).cast(pl.String), data.na))
+    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
+    return {name: decide(given[name], data, as_categories=name in as_categories) for name in names}
+
+
+# --- what cannot help
+
+
+def _useless(column: Column, cells: pl.Series, span: Span | None, *, is_counting: bool) -> str:
+    """Why a column cannot help; empty if it can."""
+    if column.useless:
+        return column.useless
+    if cells.null_count() == len(cells):
+        return "{is} empty" if len(cells) else ""
+    if not cells.null_count() and len(cells) > 1 and (span[0] == span[1] if span else cells.n_unique() == 1):
+        return "{is} constant"
+    return "{counts} the rows" if is_counting else ""
+
+
+def _counts_rows(column: Column, cells: pl.Series, *, is_first: bool) -> bool:
+    return column.kind == "number" and not column.refused and is_row_number(cells, is_first=is_first)
+
+
+def _with_targets(frame: pl.DataFrame, targets: Sequence[str]) -> tuple[pl.DataFrame, Array | None]:
+    """The rows whose targets have values, unless none has, and their numbers from 1; None if these are all."""
+    values = [cells.fill_nan(None) if cells.dtype.is_float() else cells for cells in map(frame.get_column, targets)]
+    gaps = [cells.is_null() for cells in values if 0 < cells.null_count() < len(cells)]
+    if not gaps:
+        return frame, None
+    kept = (
+        ~pl.DataFrame([gap.alias(str(i)) for i, gap in enumerate(gaps)]).select(pl.any_horizontal(pl.all())).to_series()
+    )
+    return frame.filter(kept), 1 + np.flatnonzero(kept.to_numpy())
+
+
+def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, Span]]:
+    """The frame with null for NaN, and min and max of the columns of numbers that are not empty.
+
+    They have the columns' own types: whole numbers may differ where floats would be equal.
+    """
+    if not columns or not frame.height:
+        return frame, {}
+    schema = frame.schema
+    floats = [column for column in columns if schema[column].is_float()]
+    if floats:
+        holes = frame.select(pl.col(floats).is_nan().any()).row(0, named=True)
+        if holed := [column for column, hole in holes.items() if hole]:
+            frame = frame.with_columns(pl.col(holed).fill_nan(None))
+    values = pl.col(columns)
+    lows, highs = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
+    ends = zip(columns, lows, highs, strict=True)
+    return frame, {column: (low, high) for column, low, high in ends if low is not None}
+
+
+# --- problems
+
+
+def _problems(
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    useless: dict[str, str],
+    refused: dict[str, tuple[str, str]],
+    data: FileData,
+) -> list[TableProblem]:
+    """A sentence for each reason, with all its columns."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name in inputs:
+        if name in refused:
+            reasons.setdefault(refused[name], []).append(name)
+        elif name in useless and data.strict:
+            reasons.setdefault((useless[name], ""), []).append(name)
+    found = [_of_columns(names, why, ways) for (why, ways), names in reasons.items()]
+    if not data.strict and not found and all(name in useless for name in inputs):
+        why = "; ".join(f"{subject([name])} {notes.inflected(why, 1)}" for name, why in list(useless.items())[:_SHOWN])
+        found.append(TableProblem(f"no column is left to predict from: {why}"))
+    for name in targets:
+        if name in refused:
+            why, ways = refused[name]
+            found.append(
+                TableProblem(
+                    f"target {shown(name)} {notes.inflected(why, 1)}"
+                    + (f"; {notes.inflected(ways, 1)}" if ways else "")
+                )
+            )
+        elif name in useless:
+            found.append(
+                TableProblem(f"target {shown(name)} {notes.inflected(useless[name], 1)}: it cannot be predicted")
+            )
+    return found
+
+
+def _of_columns(names: Sequence[str], why: str, ways: str) -> TableProblem:
+    exclude = tuple(("data.exclude", name) for name in names)
+    ways = f"{ways}, or" if ways else ""
+    text = f"{subject(names)} {why}; {ways} put {{it}} in data.exclude".replace(";  ", "; ")
+    return TableProblem(notes.inflected(text, len(names)), exclude)
+
+
+def _gap(cells: pl.Series, count: int, rows: Array | None) -> TableProblem:
+    first = cells.is_null().arg_max() or 0
+    text = f"column {shown(cells.name)} has no value in {count} of {len(cells)} rows, first in row "
+    text += f"{first + 1 if rows is None else rows[first]}; drop these rows, or set data.missing: mean"
+    return TableProblem(text, (("data.missing", "mean"),))
+
+
+def _dropped(targets: Sequence[str], rows: Array, total: int) -> TableProblem:
+    text = f"{_without_target(targets, rows, total)}; drop them, or set data.strict: false"
+    return TableProblem(text, (("data.strict", "false"),))
+
+
+def _without_target(targets: Sequence[str], rows: Array, total: int) -> str:
+    first = int(np.setdiff1d(np.arange(1, total + 1), rows, assume_unique=True)[0])
+    return notes.without_target(targets, rows, total, first)
+
+
+# --- classes
+
+
+def _classes(
+    frame: pl.DataFrame,
+    columns: dict[str, Column],
+    targets: Sequence[str],
+    loss: str | None,
+    problems: list[TableProblem],
+) -> tuple[str, ...] | None:
+    """The classes in order, or None if numbers are predicted; what is wrong is added to the problems."""
+    if dated := [name for name in targets if columns[name].kind == "date"]:
+        problems.append(
+            TableProblem(f"the target {listed(dated)} dates; convert them to numbers, such as days since a day")
+        )
+        return None
+    named = [name for name in targets if columns[name].kind == "category"]
+    if loss is None:
+        loss = "cross_entropy" if len(targets) == 1 and columns[targets[0]].kind != "number" else "mse"
+    if loss == "mse":
+        if named:
+            classes = (("loss", "cross_entropy"),) if len(targets) == 1 else ()
+            text = f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy"
+            problems.append(TableProblem(text, classes))
+        return None
+    if len(targets) != 1:
+        problems.append(TableProblem(f"loss: cross_entropy needs one target column, not {len(targets)}"))
+        return None
+    names = labels(frame[targets[0]]).drop_nulls().unique(maintain_order=True).to_list()
+    if len(names) > MAX_CATEGORIES:
+        text = f"target {shown(targets[0])} has {len(names)} classes, more than {MAX_CATEGORIES}"
+        problems.append(TableProblem(text))
+    return tuple(sorted(names, key=_numeric) if all(map(_is_number, names)) else sorted(names))
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return Decimal(name).is_finite()
+    except InvalidOperation:
+        return False
+
+
+def _numeric(name: str) -> tuple[Decimal, str]:
+    return Decimal(name), name
