@@ -41,6 +41,7 @@ ALLOWED = {
     "data.exclude": "a list of column names",
     "data.missing": "refuse or mean",
     "data.scale": "true or false",
+    "data.stratify": "true or false",
     "data.separator": 'auto, ",", ";", "\\t" or "|"',
     "data.decimal": '"." or ","',
     "init": "default or normal",

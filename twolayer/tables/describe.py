@@ -8,8 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from twolayer.errors import TableError
+from twolayer.errors import DataError, TableError
 from twolayer.formatting import counted
+from twolayer.tables import splits
 from twolayer.tables.column_types import Survey, check_columns, infer_types, select_columns
 from twolayer.tables.features import Kind
 from twolayer.tables.readers import collect
@@ -37,11 +38,12 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows and columns of a file, and the problems for which `dataset.read` would refuse it."""
+    """The rows and columns of a file, the problems for which `dataset.read` would refuse it, and the table's notes."""
 
     rows: int
     columns: tuple[ColumnSummary, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def summary(
@@ -54,6 +56,9 @@ def summary(
     missing: str = "refuse",
     separator: str = "auto",
     decimal: str = ".",
+    stratify: bool = True,
+    validation: float | None = None,
+    seed: int = 0,
 ) -> Summary:
     """Describe a file, with the problems that `dataset.read` would raise; without a target, all columns are inputs.
 
@@ -81,7 +86,15 @@ def summary(
         problems += found.problems
         frame = frame.with_columns(found.frame)
     uses = {column: _use(column, kinds, taken, targets, found) for column in names}
-    return Summary(frame.height, tuple(_columns(frame, kinds, uses)), tuple(problems))
+    notes: tuple[str, ...] = ()
+    if targets and not problems:
+        try:
+            held = splits.validation_rows(found, validation, seed, name, stratify=stratify)
+        except DataError as error:
+            problems.append(str(error).removeprefix(f"{name}: "))
+        else:
+            notes = splits.notes(found, held)
+    return Summary(frame.height, tuple(_columns(frame, kinds, uses)), tuple(problems), notes)
 
 
 def _use(column: str, kinds: dict[str, Kind], taken: list[str], targets: list[str], found: Survey) -> str:

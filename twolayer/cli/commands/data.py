@@ -33,7 +33,7 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
-    data, targets = resolve_data(path, set_ or [], context)
+    config, data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
 
@@ -47,6 +47,9 @@ def data_command(
             missing=data.missing,
             separator=data.separator,
             decimal=data.decimal,
+            stratify=data.stratify,
+            validation=config.validation if isinstance(config.validation, float) else None,
+            seed=config.seed,
         )
     names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
@@ -56,8 +59,8 @@ def data_command(
         digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
         rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
     terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
-    for problem in found.problems:
-        terminal.note(problem)
+    for line in (*found.problems, *found.notes):
+        terminal.note(line)
     if found.problems:
         raise typer.Exit(1)
 
