@@ -22,6 +22,7 @@ from twolayer.errors import DataError
 from twolayer.tables import splits
 from twolayer.tables.column_types import Survey
 from twolayer.tables.dataset import Table, read, survey
+from twolayer.tables.features import Array
 from twolayer.tables.options import FileData
 
 
@@ -163,10 +164,11 @@ def test_a_resumed_run_cannot_change_how_rows_are_drawn(tmp_path: Path, twolayer
 # --- folds
 
 
-def fold_numbers(found: Survey, count: int, data: FileData, seed: int = 0, repeat: int = 0) -> np.ndarray[Any, Any]:
+def fold_numbers(found: Survey, count: int, data: FileData, seed: int = 0, repeat: int = 0) -> Array:
     masks = np.array(list(splits.folds(found, count, seed, repeat, data)))
     assert (masks.sum(0) == 1).all()  # each row in one fold
-    return masks.argmax(0)
+    numbers: Array = masks.argmax(0)
+    return numbers
 
 
 @examples(40)
