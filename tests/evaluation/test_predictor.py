@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.helpers.tablerun import CSV, make_run
 from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline, linear_baseline
 from twolayer.evaluation.predictor import Predictor, forward, load_model, predict
-from twolayer.evaluation.scores import Scores
+from twolayer.evaluation.scores import MODELS, Scores
 from twolayer.tables.encoding import encode, encode_targets
 from twolayer.tables.features import Encoding
 
@@ -30,9 +31,12 @@ def numbers_of(path: Path, model: Predictor) -> tuple[Numbers, Numbers]:
 
 
 def as_rows(scores: Scores) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    names, rows = scores.table()
-    first = names.index("model") + 1
-    return {row[:first]: row[first:] for row in rows}
+    several = scores.model.columns.classes is None
+    return {
+        (row.target, row.model) if several else (row.model,): tuple(figure.value for figure in row.figures.values())
+        for row in scores.table()
+        if row.model in MODELS
+    }
 
 
 def figures(y: Numbers, predicted: Numbers, deviation: float) -> tuple[float, ...]:
@@ -53,9 +57,8 @@ def test_targets_are_scored_as_the_formulas_say(tmp_path: Path) -> None:
     found = as_rows(whole)
     assert found.keys() == as_rows(cut).keys()
     for key, row in as_rows(cut).items():
-        count = 1 if key[0] is None else 4
-        assert row[:count] == pytest.approx(found[key][:count], rel=1e-12, abs=1e-12)
-        assert row[count:] == found[key][count:] == (None,) * (4 - count)
+        assert row == pytest.approx(found[key], rel=1e-12, abs=1e-12)
+        assert len(row) == (1 if key[0] is None else 4)
     scale = np.array([target.deviation for target in model.columns.targets])
     mean = np.array([target.mean for target in model.columns.targets])
     linear = (x @ model.baseline.weight.numpy().T + model.baseline.bias.numpy()) * scale + mean
@@ -207,46 +210,53 @@ def test_evaluate_prints_three_models_in_each_format(tmp_path: Path, twolayer: R
     model = load_model(tmp_path / "run")
     scores = Scores(model)
     scores.add(*numbers_of(tmp_path / "run.csv", model))
-    names, rows = scores.table()
     done = twolayer("evaluate", "run", "run.csv")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:2] for line in lines] == [
-        ["target", "model"],
-        *(["price", name] for name in ("network", "linear", "constant")),
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    models = ["network", "linear", "constant", "network - linear", "network - constant"]
+    assert lines[:2] == ["60 rows", ""]
+    assert lines[2].split() == ["target", "model", "R2", "RMSE", "MAE"]
+    assert [re.split(" {2,}", line)[:2] for line in lines[3:8]] == [["price", name] for name in models]
+    assert lines[8] == "no room for loss"
+    names = ["target", "model", "loss", "R2", "RMSE", "MAE", "loss se", "R2 se", "RMSE se", "MAE se", "rows"]
+    rows = [
+        (row.target, row.model, *(f.value for f in row.figures.values()), *(f.error for f in row.figures.values()), 60)
+        for row in scores.table()
     ]
     found = list(csv.reader(io.StringIO(twolayer("evaluate", "run", "run.csv", "--format", "csv").stdout)))
-    assert found == [list(names), *([str(cell) for cell in row] for row in rows)]
+    assert found == [names, *([str(cell) for cell in row] for row in rows)]
     lines_ = twolayer("evaluate", "run", "run.csv", "--format", "jsonl").stdout.splitlines()
-    assert [tuple(json.loads(line).values()) for line in lines_] == rows
+    assert [tuple(json.loads(line).items()) for line in lines_] == [tuple(zip(names, row, strict=True)) for row in rows]
 
 
 def test_evaluate_prints_who_is_taken_for_whom(tmp_path: Path, twolayer: Run) -> None:
     make_run(tmp_path / "run", target="colour")
     done = twolayer("evaluate", "run", "run.csv")
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[0] == ["model", "accuracy", "log", "loss"]
-    assert " ".join(lines[5]) == "colour: true classes in rows, predicted ones in columns"
-    assert lines[6] == ["blue", "green", "red"]
-    assert [line[0] for line in lines[7:]] == ["blue", "green", "red"]
-    assert sum(int(count) for line in lines[7:] for count in line[1:]) == 60
+    assert lines[2] == ["model", "accuracy", "log", "loss"]
+    assert " ".join(lines[9]) == "colour: true classes in rows, predicted ones in columns"
+    assert lines[10] == ["blue", "green", "red"]
+    assert [line[0] for line in lines[11:14]] == ["blue", "green", "red"]
+    assert sum(int(count) for line in lines[11:14] for count in line[1:]) == 60
 
 
 def test_many_classes_have_no_table(tmp_path: Path, twolayer: Run) -> None:
     text = "x,t\n" + "".join(f"{i * 7 % 63},c{i % 21}\n" for i in range(63))
     make_run(tmp_path / "run", text, target="t", exclude=[])
     done = twolayer("evaluate", "run", "run.csv")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
-    assert done.stderr == "no confusion matrix: there are 21 classes, more than 20\n"
+    assert (done.returncode, len(done.stdout.strip().splitlines())) == (0, 8)
+    assert done.stderr.startswith("no confusion matrix: there are 21 classes, more than 20\n")
 
 
 def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
     make_run(tmp_path / "run")
     (tmp_path / "one.csv").write_text("weight,size,colour,price,more\n1,2,pink,3,4\n")
     done = twolayer("evaluate", "run", "one.csv", "--format", "jsonl")
-    assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 3
+    assert [json.loads(line)["R2"] for line in done.stdout.splitlines()] == [None] * 5
+    assert [json.loads(line)["MAE se"] for line in done.stdout.splitlines()] == [None] * 5
     assert done.stderr == (
         "one.csv: column colour: 1 row has a category that the model does not know; it is treated as no category\n"
+        "1 row is few: on others the scores may differ much\n"
     )
 
 
@@ -285,6 +295,6 @@ def test_figures_that_overflow_are_null_in_json(tmp_path: Path, twolayer: Run) -
         raise AssertionError(name)
 
     rows = [json.loads(line, parse_constant=refuse) for line in done.stdout.splitlines()]
-    assert [row["RMSE"] for row in rows] == [None] * 3
+    assert [row["RMSE"] for row in rows] == [None] * 5
     done = twolayer("evaluate", "run", "data.csv")
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.processes import examples
-from twolayer.tables.notation import Notation, find, has_leading_zeros, parse
+from twolayer.tables.features import Notation
+from twolayer.tables.notation import find, has_leading_zeros, parse
 
 
 def values(cells: list[str], notation: Notation | None) -> list[float | None]:
@@ -102,6 +103,9 @@ def test_digits_with_zeros_in_front_are_a_code() -> None:
     assert not has_leading_zeros(pl.Series(["02134", "0.5"]))
 
 
+MARKS = st.sampled_from(
+    [(",", "."), (".", ","), ("'", "."), ("\u2019", ","), (" ", ","), ("\u202f", "."), ("", "."), ("", ","), ("_", ".")]
+)
 AFFIXES = st.sampled_from([("", ""), ("$", ""), ("US$ ", ""), ("", " €"), ("", "%"), ("", " kg"), ("CHF ", "")])
 DIGITS = st.sampled_from(["".join(chr(zero + i) for i in range(10)) for zero in (0x30, 0x660, 0x966, 0xFF10, 0x11066)])
 
@@ -116,7 +120,7 @@ def written(number: float, thousands: str, decimal: str, digits: str, negative: 
 @examples(300)
 @given(
     numbers=st.lists(st.integers(-(10**9), 10**9).map(lambda n: n / 100), min_size=1, max_size=8),
-    marks=st.sampled_from([(",", "."), (".", ","), ("'", "."), ("\u2019", ","), (" ", ","), ("\u202f", "."), ("", "."), ("", ","), ("_", ".")]),
+    marks=MARKS,
     affixes=AFFIXES,
     digits=DIGITS,
     negative=st.sampled_from(["-{}", "({})", "\u2212{}"]),

@@ -141,10 +141,11 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     """A run's own config, with the values that are changed to resume it."""
     source = str(run.path.absolute() / CONFIG)
     raw = read_config(run.path, run.folder)
-    before = loading.resolve(source, environment={}, read=False, raw=raw)
+    older = _of_older_versions(loading.resolve(source, environment={}, read=False, raw=raw), source)
+    before = loading.resolve(source, environment={}, overrides=older, read=False, raw=raw)
     try:
         with without_panics():
-            after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
+            after = loading.resolve(source, environment={}, overrides=[*older, *_overrides(sets, context)], raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
@@ -165,16 +166,25 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
-def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
-    """The table that `source` is or names, and its targets, which need not be given yet."""
+def _of_older_versions(before: validation.Resolved, source: str) -> list[loading.Override]:
+    """What a run's config means that lacks a key, because an older version wrote it: a run's own config has every key.
+
+    Before `data.stratify` no rows were drawn by class.
+    """
+    is_older = isinstance(before.config.data, FileData) and before.origins["data.stratify"] == Origin("default")
+    return [loading.Override(("data", "stratify"), "false", source)] if is_older else []
+
+
+def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[schema.Config, FileData, list[str]]:
+    """A config before its table is read; the table that it names, and its targets, which need not be given yet."""
     overrides = list(_overrides(sets, context))
     is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
         overrides.append(loading.Override(("data", "target"), "any", "--target"))
-    data = loading.resolve(source, overrides=overrides, read=False).config.data
-    if not isinstance(data, FileData):
+    config = loading.resolve(source, overrides=overrides, read=False).config
+    if not isinstance(data := config.data, FileData):
         raise DataError(f"{source}: its data are random, not read from a file; name a table")
-    return data, [] if is_open else data.target
+    return config, data, [] if is_open else data.target
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:

@@ -25,6 +25,7 @@ from twolayer.formatting import json_number, no_formula, safe
 
 Format = Literal["table", "csv", "jsonl"]
 _NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
+_BETWEEN_WORDS = re.compile(r"(?<!±)(?<!\+-)\s+(?!±|\+-)")  # a number and its standard error are one word
 _MAX_NAME, _MAX_WORD = 24, 12  # characters; longer names of columns, and longer words, such as paths, may be broken
 
 
@@ -177,7 +178,11 @@ def _wrapped_widths(
 ) -> list[int]:
     """Widths that fit into `room`, as far as wrapping text between words can make columns narrower."""
     smallest = [
-        max(min(cell_len(name), _MAX_NAME), *(_smallest(word) for cell in cells for word in cell.split()), 0)
+        max(
+            min(cell_len(name), _MAX_NAME),
+            *(_smallest(word) for cell in cells for word in _BETWEEN_WORDS.split(cell.strip())),
+            0,
+        )
         for name, *cells in columns
     ]
     found, excess = list(widths), sum(widths[i] for i in kept) + 2 * (len(kept) - 1) - room
@@ -191,7 +196,8 @@ def _wrapped_widths(
 
 def _smallest(word: str) -> int:
     """The characters in a line that a word needs."""
-    return cell_len(word) if _NUMBER.fullmatch(word) else min(cell_len(word), _MAX_WORD)
+    is_number = all(map(_NUMBER.fullmatch, re.split(r" ± | \+- ", word)))
+    return cell_len(word) if is_number else min(cell_len(word), _MAX_WORD)
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

@@ -14,11 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.evaluation.predictor import Array, Predictor, load_model, predict
-from twolayer.evaluation.scores import Scores
+from twolayer.evaluation.predictor import Array, Predictor, predict
 from twolayer.tables import readers
 from twolayer.tables.dataset import scan
-from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unknown
+from twolayer.tables.encoding import encode, require_columns, shown, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
 from twolayer.tables.sources import Source
@@ -68,19 +67,6 @@ def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool)
         chosen = source.names if whole else needed
         rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
         yield rows
-
-
-def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
-    """The scores of a run's model on a table, and a line for each column with unknown categories. Raises DataError."""
-    model = load_model(run)
-    columns, scores = model.columns, Scores(model)
-    targets = tuple(target.column for target in columns.targets)
-    with table(data, columns, (*columns.inputs, *targets), whole=False) as rows:
-        for first, frame, x in rows.chunks(model):
-            scores.add(x, encode_targets(frame, columns, rows.name, first))
-    if not scores.rows:
-        raise DataError(f"{rows.name}: has no rows")
-    return scores, rows.remarks()
 
 
 def predictions(model: Predictor, rows: EncodedTable) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from twolayer.tables import dates, notation
 from twolayer.tables.encoding import MARKS, boolean, labels
-from twolayer.tables.features import FLAT, Kind, Order
+from twolayer.tables.features import FLAT, Kind, Notation, Order
 from twolayer.tables.options import FileData
 
 Number: TypeAlias = int | float | Decimal
@@ -34,7 +34,7 @@ class Column:
 
     cells: pl.Series
     kind: Kind
-    notation: notation.Notation | None = None
+    notation: Notation | None = None
     order: Order | None = None
     example: str = ""
     refused: str = ""
@@ -103,7 +103,7 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
         plain, decimal = (first.replace(mark, new) for new in ("", "."))
         why = f"{{holds}} numbers that can be read in two ways: {first} can be {plain} or {decimal}"
         return Column(cells, "number", refused=why, decide=f"set data.thousands or data.decimal to {keys}")
-    plain = found.notation == notation.Notation() and not known.cast(pl.Float64, strict=False).null_count()
+    plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
     return Column(_mapped(cells, values), "number", notation=used, example="" if plain else first)

@@ -13,7 +13,8 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError, TableError
-from twolayer.formatting import counted, size
+from twolayer.formatting import size
+from twolayer.tables import splits
 from twolayer.tables.dates import part_of
 from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
 from twolayer.tables.features import FLAT, PARTS, Array, Encoding, Feature, Target, safe_deviation
@@ -63,12 +64,13 @@ def read(
 ) -> Table:
     """The file's columns as x and y in the dtype, standardised by means and standard deviations of the training rows.
 
-    A `validation` in (0, 1) is the part of the rows to hold out, drawn with the seed; a path is another file. Text is
-    one-hot encoded. If `loss` is None, classes are predicted if there is one target, of text or booleans. Raises
-    DataError with everything that keeps the table from being trained on.
+    A `validation` in (0, 1) is the part of the rows to hold out, drawn with the seed, of classes by class; a path is
+    another file. Text is one-hot encoded. If `loss` is None, classes are predicted if there is one target, of text or
+    booleans. Raises DataError with everything that keeps the table from being trained on.
     """
     found = survey(data, loss=loss)
-    held = _held_out(found.frame.height, validation if isinstance(validation, float) else None, seed, data.path)
+    part = validation if isinstance(validation, float) else None
+    held = splits.validation_rows(found, part, seed, data.path, stratify=data.stratify)
     return split(found, held, data, validation=validation, dtype=dtype)
 
 
@@ -111,7 +113,7 @@ def split(
         _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=data.scale)
     if validation is None:
         return Table(columns, x, y, None, None, rows, found.notes)
-    return Table(columns, x, y, x_held, y_held, rows, found.notes)
+    return Table(columns, x, y, x_held, y_held, rows, found.notes + splits.notes(found, held))
 
 
 def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
@@ -151,18 +153,6 @@ def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
     if not frame.height:
         raise DataError(f"{path}: has no rows")
     return frame
-
-
-def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:
-    """Which rows are held out: (rows,) booleans. Raises DataError if fewer than 2 are left."""
-    held = np.zeros(rows, dtype=bool)
-    if part is not None and rows:
-        count = max(1, round(part * rows))
-        held[np.random.default_rng([seed, 1]).choice(rows, count, replace=False, shuffle=False)] = True
-    if (left := rows - int(held.sum())) < 2:
-        out = f", of which {rows - left} are held out" if left < rows else ""
-        raise DataError(f"{name}: has {counted(rows, 'row')}{out}; training needs 2 or more")
-    return held
 
 
 # --- means and standard deviations, over the training rows

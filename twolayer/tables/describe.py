@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from twolayer.errors import TableError, TableProblem
+from twolayer.errors import DataError, TableError, TableProblem
 from twolayer.formatting import counted
+from twolayer.tables import splits
 from twolayer.tables.column_types import Column
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
@@ -46,7 +47,15 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def summary(data: FileData, name: str, *, targets: Sequence[str], loss: str | None = None) -> Summary:
+def summary(
+    data: FileData,
+    name: str,
+    *,
+    targets: Sequence[str],
+    loss: str | None = None,
+    validation: float | None = None,
+    seed: int = 0,
+) -> Summary:
     """Describe a file, with the problems that `dataset.read` would raise; without targets, all columns are inputs.
 
     `targets` replaces those of `data`. Raises DataError if the file cannot be read.
@@ -71,7 +80,15 @@ def summary(data: FileData, name: str, *, targets: Sequence[str], loss: str | No
     columns = found.columns | others
     frame = raw.with_columns(column.cells.alias(name) for name, column in columns.items())
     uses = {name: _use(name, found) for name in names}
-    return Summary(raw.height, tuple(_columns(frame, columns, uses)), tuple(problems), found.notes)
+    notes = found.notes
+    if targets and not problems:
+        try:
+            held = splits.validation_rows(found, validation, seed, name, stratify=data.stratify)
+        except DataError as error:
+            problems.append(TableProblem(str(error).removeprefix(f"{name}: ")))
+        else:
+            notes += splits.notes(found, held)
+    return Summary(raw.height, tuple(_columns(frame, columns, uses)), tuple(problems), notes)
 
 
 def _use(column: str, found: Survey) -> str:

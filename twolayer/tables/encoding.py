@@ -11,8 +11,7 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.tables import dates, notation
-from twolayer.tables.features import Array, Encoding, Feature, Kind, safe_deviation
-from twolayer.tables.notation import Notation
+from twolayer.tables.features import Array, Encoding, Feature, Kind, Notation, safe_deviation
 from twolayer.tables.sources import MISSING
 
 # Texts that stand for a missing value where all other cells of a column are numbers or dates, in lower case.

@@ -11,14 +11,44 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from twolayer.errors import DataError
-from twolayer.tables.notation import Notation
 
 Kind: TypeAlias = Literal["number", "boolean", "category", "date"]
 Order: TypeAlias = Literal["ymd", "dmy", "mdy", "time"]  # of dates in text; "time": times of day, without dates
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PARTS = ("elapsed", "month sin", "month cos", "weekday sin", "weekday cos", "hour sin", "hour cos")  # of dates
+THOUSANDS = (",", ".", "'", " ", "_")  # signs between the thousands of a number
 FLAT = 1e-12  # a standard deviation of less than this part of the mean is rounding
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How the numbers of a column are written: `$1,234.50` has the prefix `$`, thousands `,` and the decimal `.`.
+
+    Signs before or after the currency, parentheses for negative numbers, exponents, and the digits and signs of other
+    scripts are read in every notation.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    prefix: str = ""
+    suffix: str = ""
+
+    @property
+    def example(self) -> str:
+        """A number in this notation."""
+        return f"{self.prefix}1{self.thousands}234{self.decimal}5{self.suffix}"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the values are ones that `notation.find` may return."""
+        texts = (self.decimal, self.thousands, self.prefix, self.suffix)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and self.decimal in (".", ",")
+            and self.thousands in ("", *THOUSANDS)
+            and self.thousands != self.decimal
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from twolayer.tables.features import THOUSANDS, Notation
+
 _CODES = (  # of currencies
     "USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|SEK|NOK|DKK|ISK|PLN|CZK|HUF|RON|BGN|RUB|UAH|TRY|CNY|RMB|INR|PKR|BRL|MXN"
     "|CLP|COP|ARS|PEN|ZAR|NGN|KES|EGP|KRW|TWD|SGD|HKD|MYR|IDR|PHP|THB|VND|ILS|AED|SAR|Rs|Fr|kr|Kč|zł|Ft"
@@ -27,38 +29,6 @@ _LEADING_ZERO = r"^[+-]?0[0-9]+$"
 _DIGITS = r"^[+-]?[0-9]+$"
 _POINTS = r"^[1-9][0-9]{0,2}\.[0-9]{3}$"  # thousands, or a number with three decimals
 _BELOW_1000 = r"^[0-9]{1,3}$"
-
-THOUSANDS = (",", ".", "'", " ", "_")
-
-
-@dataclass(frozen=True)
-class Notation:
-    """How the numbers of a column are written: `$1,234.50` has the prefix `$`, thousands `,` and the decimal `.`.
-
-    Signs before or after the currency, parentheses for negative numbers, exponents, and the digits and signs of other
-    scripts are read in every notation.
-    """
-
-    decimal: str = "."
-    thousands: str = ""
-    prefix: str = ""
-    suffix: str = ""
-
-    @property
-    def example(self) -> str:
-        """A number in this notation."""
-        return f"{self.prefix}1{self.thousands}234{self.decimal}5{self.suffix}"
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether the values are ones that `find` may return."""
-        texts = (self.decimal, self.thousands, self.prefix, self.suffix)
-        return (
-            all(isinstance(text, str) for text in texts)
-            and self.decimal in (".", ",")
-            and self.thousands in ("", *THOUSANDS)
-            and self.thousands != self.decimal
-        )
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ class FileData(Frozen):
         default=True,
         description="scale inputs and targets to mean 0 and standard deviation 1; predictions are in original units",
     )
+    stratify: bool = Field(
+        default=True, description="draw validation rows and folds by class, if classes are predicted"
+    )
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
         default="auto", description="the character between the cells of a CSV"
     )

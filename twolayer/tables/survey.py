@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
 
 from twolayer.errors import TableProblem
-from twolayer.tables import notation, notes
+from twolayer.tables import notes
+from twolayer.tables.classes import class_names
 from twolayer.tables.column_types import (
-    MAX_CATEGORIES,
     Column,
     Span,
     decide,
     is_nearly_constant,
     is_row_number,
 )
-from twolayer.tables.encoding import labels, listed, shown, subject, without_missing
-from twolayer.tables.features import FLAT, Array, Kind, Order
+from twolayer.tables.encoding import shown, subject, without_missing
+from twolayer.tables.features import FLAT, Array, Kind, Notation, Order
 from twolayer.tables.options import FileData
 
 NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
 _SHOWN = 20  # problems
+
+Refusal: TypeAlias = tuple[str, str]  # why, and the keys that decide
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Survey:
     notes: tuple[str, ...] = ()
 
     @property
-    def notations(self) -> dict[str, notation.Notation]:
+    def notations(self) -> dict[str, Notation]:
         """The columns whose numbers are not plain."""
         return {name: column.notation for name, column in self.columns.items() if column.notation is not None}
 
@@ -82,24 +84,7 @@ def check_columns(
     frame, rows = _with_targets(frame, targets)
     frame, spans = _spans(frame, [n for n, column in columns.items() if column.kind == "number" and not column.refused])
     gaps = {name: count for name, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
-    useless: dict[str, str] = {}
-    refused: dict[str, tuple[str, str]] = {}
-    for name, column in columns.items():
-        is_named = data.inputs is not None and name in inputs
-        if name in spans and not all(map(isfinite, spans[name])):
-            row = 1 + (frame[name].cast(pl.Float64).is_infinite().arg_max() or 0)
-            refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", ""
-        elif column.refused:
-            refused[name] = column.refused, column.decide
-        elif why := _useless(column, frame[name], spans.get(name), is_counting=name in counting):
-            if not is_named:
-                useless[name] = why
-            elif not column.usable:
-                refused[name] = f"{why}, which cannot be used", ""
-        elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
-            refused[name] = f"{{is}} {NEARLY_CONSTANT}", ""
-    if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
-        useless = {name: why for name, why in useless.items() if name not in counting}
+    useless, refused = _judged(columns, frame, spans, counting, rows, inputs, targets, named=data.inputs is not None)
     problems = _problems(inputs, targets, useless, refused, data)
     if data.missing == "refuse":
         taken = [name for name in inputs if name in gaps and name not in useless and name not in refused]
@@ -108,7 +93,7 @@ def check_columns(
         problems.append(_dropped(targets, rows, len(columns[targets[0]].cells)))
     classes = None
     if not any(name in refused or name in useless for name in targets):
-        classes = _classes(frame, columns, targets, loss, problems)
+        classes = class_names(frame, columns, targets, loss, problems)
     if classes is None:  # the numbers of classes may be nearly equal
         flat = [n for n in targets if n in spans and n not in refused and is_nearly_constant(*spans[n])]
         problems += [TableProblem(f"target {shown(name)} is {NEARLY_CONSTANT}") for name in flat]
@@ -116,19 +101,23 @@ def check_columns(
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [TableProblem(f"and {len(problems) - _SHOWN} more such problems")]
     kinds = {name: columns[name].kind for name in inputs if name not in useless and name not in refused}
-    omitted = {name: useless[name] for name in inputs if name in useless}
-    missing = {name: gaps[name] for name in kinds if name in gaps and data.missing == "mean"}
-    told = notes.left_out(omitted) + notes.readings(columns, [*kinds, *targets]) + notes.missing(frame, missing)
-    if rows is not None:
-        told.append(f"{_without_target(targets, rows, len(columns[targets[0]].cells))}: left out")
-    if targets:
-        told += notes.row_numbers(frame, [name for name in kinds if columns[name].kind == "number"])
-    if not problems:
-        told += notes.targets(frame, targets, classes, loss)
-    return Survey(
+    found = Survey(
         frame, kinds, tuple(targets), classes, frozenset(gaps) & kinds.keys(), frozenset(refused), tuple(problems),
-        columns, omitted, rows, tuple(told),
+        columns, {name: useless[name] for name in inputs if name in useless}, rows,
     )  # fmt: skip
+    return replace(found, notes=tuple(_notes(found, gaps, loss, data)))
+
+
+def _notes(found: Survey, gaps: dict[str, int], loss: str | None, data: FileData) -> list[str]:
+    columns, kinds, targets = found.columns, found.kinds, found.targets
+    told = notes.left_out(found.left_out) + notes.readings(columns, [*kinds, *targets])
+    if data.missing == "mean":
+        told += notes.missing(found.frame, {name: gaps[name] for name in kinds if name in gaps})
+    if found.rows is not None:
+        told.append(f"{_without_target(targets, found.rows, len(columns[targets[0]].cells))}: left out")
+    if targets and len(kinds) > 1:
+        told += notes.row_numbers(found.frame, [name for name in kinds if columns[name].kind == "number"])
+    return told + (notes.targets(found.frame, targets, found.classes, loss) if not found.problems else [])
 
 
 def read_columns(
@@ -144,6 +133,38 @@ def read_columns(
 
 
 # --- what cannot help
+
+
+def _judged(
+    columns: dict[str, Column],
+    frame: pl.DataFrame,
+    spans: dict[str, Span],
+    counting: set[str],
+    rows: Array | None,
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    *,
+    named: bool,
+) -> tuple[dict[str, str], dict[str, Refusal]]:
+    """The columns that cannot help, and why, and those that are refused; inputs that are `named` need not help."""
+    useless: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
+    for name, column in columns.items():
+        if name in spans and not all(map(isfinite, spans[name])):
+            row = 1 + (frame[name].cast(pl.Float64).is_infinite().arg_max() or 0)
+            refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", ""
+        elif column.refused:
+            refused[name] = column.refused, column.decide
+        elif why := _useless(column, frame[name], spans.get(name), is_counting=name in counting):
+            if not (named and name in inputs):
+                useless[name] = why
+            elif not column.usable:
+                refused[name] = f"{why}, which cannot be used", ""
+        elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
+            refused[name] = f"{{is}} {NEARLY_CONSTANT}", ""
+    if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
+        useless = {name: why for name, why in useless.items() if name not in counting}
+    return useless, refused
 
 
 def _useless(column: Column, cells: pl.Series, span: Span | None, *, is_counting: bool) -> str:
@@ -199,7 +220,7 @@ def _problems(
     inputs: Sequence[str],
     targets: Sequence[str],
     useless: dict[str, str],
-    refused: dict[str, tuple[str, str]],
+    refused: dict[str, Refusal],
     data: FileData,
 ) -> list[TableProblem]:
     """A sentence for each reason, with all its columns."""
@@ -251,49 +272,3 @@ def _dropped(targets: Sequence[str], rows: Array, total: int) -> TableProblem:
 def _without_target(targets: Sequence[str], rows: Array, total: int) -> str:
     first = int(np.setdiff1d(np.arange(1, total + 1), rows, assume_unique=True)[0])
     return notes.without_target(targets, rows, total, first)
-
-
-# --- classes
-
-
-def _classes(
-    frame: pl.DataFrame,
-    columns: dict[str, Column],
-    targets: Sequence[str],
-    loss: str | None,
-    problems: list[TableProblem],
-) -> tuple[str, ...] | None:
-    """The classes in order, or None if numbers are predicted; what is wrong is added to the problems."""
-    if dated := [name for name in targets if columns[name].kind == "date"]:
-        problems.append(
-            TableProblem(f"the target {listed(dated)} dates; convert them to numbers, such as days since a day")
-        )
-        return None
-    named = [name for name in targets if columns[name].kind == "category"]
-    if loss is None:
-        loss = "cross_entropy" if len(targets) == 1 and columns[targets[0]].kind != "number" else "mse"
-    if loss == "mse":
-        if named:
-            classes = (("loss", "cross_entropy"),) if len(targets) == 1 else ()
-            text = f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy"
-            problems.append(TableProblem(text, classes))
-        return None
-    if len(targets) != 1:
-        problems.append(TableProblem(f"loss: cross_entropy needs one target column, not {len(targets)}"))
-        return None
-    names = labels(frame[targets[0]]).drop_nulls().unique(maintain_order=True).to_list()
-    if len(names) > MAX_CATEGORIES:
-        text = f"target {shown(targets[0])} has {len(names)} classes, more than {MAX_CATEGORIES}"
-        problems.append(TableProblem(text))
-    return tuple(sorted(names, key=_numeric) if all(map(_is_number, names)) else sorted(names))
-
-
-def _is_number(name: str) -> bool:
-    try:
-        return Decimal(name).is_finite()
-    except InvalidOperation:
-        return False
-
-
-def _numeric(name: str) -> tuple[Decimal, str]:
-    return Decimal(name), name

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import platform
 import shutil
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +29,7 @@ from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, csv_row, scan
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, MODEL
 from twolayer.tables.options import FileData
+from twolayer.training.fingerprints import fingerprints, row_sums
 from twolayer.training.loop import Fit, Outcome
 from twolayer.version import __version__
 
@@ -159,6 +158,7 @@ def start_recording(
             **_config(run, config),
             **provenance(config),
             **fingerprints(fit.data, fit.model),
+            **row_sums(fit.data),
             checkpoint_every=every.text,
             tensorboard=tensorboard,
             started=folder.now(),
@@ -205,6 +205,7 @@ def resume_recording(
         status="running",
         seconds=seconds,
         **_config(run, config),
+        **row_sums(data),
         epochs=config.epochs,
         tensorboard=tensorboard,
         resumed=again,
@@ -269,22 +270,6 @@ def _other(run: Run, config: Config, key: str) -> str:
     what = "initial weights" if key == "initial_sha256" else "data"
     versions = f"it was started with PyTorch {run.info.get('torch')}, this is {torch.__version__}"
     return f"{run.path}: the {what} drawn now differ from the run's; {versions}"
-
-
-def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
-    """The SHA-256 of all numbers that a training starts from; for a table also of its encoding."""
-    columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
-    found = {"data_sha256": _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
-    if data.validation is not None:
-        found["validation_sha256"] = _sha256([data.validation.x, data.validation.y])
-    return found
-
-
-def _sha256(tensors: Iterable[Tensor], more: bytes = b"") -> str:
-    digest = hashlib.sha256(more)
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:

@@ -33,12 +33,13 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
-    data, targets = resolve_data(path, set_ or [], context)
+    config, data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
 
     with without_panics():
-        found = describe.summary(data, data.path, targets=targets)
+        part = config.validation if isinstance(config.validation, float) else None
+        found = describe.summary(data, data.path, targets=targets, validation=part, seed=config.seed)
     names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")

@@ -9,6 +9,8 @@ import typer
 from twolayer.cli import process, terminal
 from twolayer.cli.options import DataArgument, FormatOption, RunArgument
 from twolayer.cli.process import computing
+from twolayer.cli.score_tables import print_scores
+from twolayer.formatting import counted
 from twolayer.runs import names
 
 if TYPE_CHECKING:
@@ -26,28 +28,29 @@ def evaluate(run: RunArgument, data: DataArgument, format_: FormatOption = "tabl
     """Score a run's model on a table, beside two baselines.
 
     The baselines are a linear model and a constant (the mean, or the frequencies of the classes), fitted to the run's
-    training rows. The loss is in the units of the training; R2, RMSE and MAE are in those of the target.
+    training rows. Each score has its standard error, also the network's difference from each baseline. The loss is in
+    the units of the training; R2, RMSE and MAE are in those of the target.
     """
     path = names.find(run)
     with computing():
-        from twolayer.evaluation import encoded_rows  # a second, nearly all of it torch
+        from twolayer.evaluation import table_scores  # a second, nearly all of it torch
 
     process.start_computing()
-    scores, remarks = encoded_rows.scored(path, data)
-    for remark in remarks:
+    found = table_scores.scored(path, data)
+    if format_ == "table":
+        terminal.say(f"{counted(found.scores.rows, 'row')}\n")
+    print_scores(found.table, format_, found.scores.rows)
+    if format_ == "table":
+        _print_confusion(found.scores)
+        if found.remarks:
+            terminal.say("")
+    for remark in found.remarks:
         terminal.note(remark)
-    _print_scores(scores, format_)
 
 
-def _print_scores(scores: Scores, form: terminal.Format) -> None:
-    """Print the scores of a model and of its baselines."""
+def _print_confusion(scores: Scores) -> None:
+    """Print how many rows of each class are predicted as each class."""
     columns = scores.model.columns
-    names, figures = scores.table()
-    if form != "table":
-        terminal.rows(names, figures, form)
-        return
-    short = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in figures]
-    terminal.rows(names, short, form, drop=("loss", "MAE", "RMSE"))
     if columns.classes is None:
         return
     if len(columns.classes) > _MAX_CLASSES:
@@ -55,4 +58,4 @@ def _print_scores(scores: Scores, form: terminal.Format) -> None:
         return
     terminal.say(f"\n{columns.targets[0].column}: true classes in rows, predicted ones in columns")
     pairs = zip(columns.classes, scores.confusion.tolist(), strict=True)
-    terminal.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], form)
+    terminal.rows(("", *columns.classes), [(name, *counts) for name, counts in pairs], "table")

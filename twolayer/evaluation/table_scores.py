@@ -1,0 +1,136 @@
+"""The scores of a run's model on a table, and what is to be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twolayer.errors import DataError
+from twolayer.evaluation.encoded_rows import table
+from twolayer.evaluation.known_rows import RowSum, as_trained, known_part
+from twolayer.evaluation.leakage import EXACT, MIN_ROWS, ClassSearch, TargetSearch
+from twolayer.evaluation.predictor import Predictor, load_model
+from twolayer.evaluation.scores import MODELS, Figure, Row, Scores
+from twolayer.formatting import counted
+from twolayer.runs.run_files import read_info
+from twolayer.tables.encoding import encode_targets, listed
+
+FEW_ROWS = 50  # of fewer rows one changes an accuracy by more than 0.02
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a model on a table, and sentences about them."""
+
+    scores: Scores
+    table: list[Row]
+    remarks: list[str]
+
+
+def scored(run: Path, data: str) -> Evaluation:
+    """Score a run's model on a table. Raises DataError."""
+    model = load_model(run)
+    columns, scores, known = model.columns, Scores(model), RowSum()
+    search = TargetSearch(columns) if columns.classes is None else ClassSearch(columns)
+    dtype = str(model.w1.dtype).removeprefix("torch.")
+    targets = tuple(target.column for target in columns.targets)
+    with table(data, columns, (*columns.inputs, *targets), whole=False) as rows:
+        for first, frame, x in rows.chunks(model):
+            y = encode_targets(frame, columns, rows.name, first)
+            scores.add(x, y)
+            search.add(x, y)
+            known.add(*as_trained(x, y, columns, dtype))
+    if not scores.rows:
+        raise DataError(f"{rows.name}: has no rows")
+    info = read_info(run)
+    found = scores.table()
+    remarks = [*rows.remarks(), *_known(known, info), *few_rows(scores.rows, found), *noise(found)]
+    remarks += _exact(model, found, scores.rows, search, known_part(known, info) in ("training", "all"))
+    return Evaluation(scores, found, remarks)
+
+
+def _known(rows: RowSum, info: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the rows are those of the run's training."""
+    part = known_part(rows, info)
+    if part == "training":
+        yield "these are the rows that the run was trained on; how good it is on other rows they do not show"
+    elif part == "all":
+        what = "trained on, and validated with"
+        yield f"these are the rows that the run was {what}; how good it is on other rows they do not show"
+    elif part == "validation":
+        yield "these are the rows that the run was validated with; its weights may have been chosen by them"
+
+
+def few_rows(rows: int, table: list[Row]) -> Iterator[str]:
+    """Whether the rows are few, and what that means for an accuracy."""
+    if rows >= FEW_ROWS:
+        return
+    accuracy = table[0].figures.get("accuracy")
+    if accuracy is None:
+        yield f"{counted(rows, 'row')} {_are(rows)} few: on others the scores may differ much"
+    elif accuracy.value == 1:
+        low = 0.05 ** (1 / rows)  # then no row in n is wrong with a probability of 5 %
+        start = f"{counted(rows, 'row')} {_are(rows)} few"
+        yield f"{start}: the class is right in all, but the accuracy on others may be {low:.2f} (95 %)"
+    else:
+        yield f"{counted(rows, 'row')} {_are(rows)} few: one row is {1 / rows:.2g} of the accuracy"
+
+
+def _are(rows: int) -> str:
+    return "is" if rows == 1 else "are"
+
+
+def noise(table: list[Row]) -> Iterator[str]:
+    """The differences of the network from the baselines that are not larger than two standard errors."""
+    several = len({row.target for row in table if row.target is not None}) > 1
+    for row in table:
+        for score in ("R2", "accuracy", "log loss"):
+            figure = row.figures.get(score)
+            if row.model in MODELS or figure is None or not figure.is_noise:
+                continue
+            start = f"{row.target}: " if several else ""
+            yield f"{start}{score}, {row.model}: {_in_words(figure)}; the rows do not show which of the two is better"
+
+
+def _in_words(difference: Figure) -> str:
+    if not difference.value and not difference.error:
+        return "no difference"
+    return f"{difference.value:+.2g} is noise, less than two standard errors (of {difference.error:.2g})"
+
+
+def _exact(
+    model: Predictor, table: list[Row], rows: int, search: TargetSearch | ClassSearch, are_training_rows: bool
+) -> Iterator[str]:
+    """Whether the linear model, or a column alone, is exact: an input may hold the target."""
+    targets, D_in = model.columns.targets, len(model.columns.features)
+    if rows < MIN_ROWS or (are_training_rows and rows <= 2 * D_in):  # so many weights fit any rows
+        return
+    for number, target in enumerate(targets):
+        name = f"target {target.column}: " if len(targets) > 1 else ""
+        alone = search.found() if isinstance(search, ClassSearch) else search.found(number)
+        linear, constant = (
+            next(row for row in table if row.model == kind and row.target in (None, target.column) and _whole(row))
+            for kind in ("linear", "constant")
+        )
+        if alone:
+            which = "it" if len(alone) == 1 else "each"
+            hint = "put it in data.exclude" if len(alone) == 1 else "put them in data.exclude"
+            yield f"{name}{listed(alone)} enough for an exact prediction: does {which} hold the target? then {hint}"
+        elif _is_exact(linear, constant):
+            yield f"{name}the linear model is exact: does an input hold the target?"
+
+
+def _whole(row: Row) -> bool:
+    """Whether the row is of a target or of classes, not of the mean of all targets."""
+    return "R2" in row.figures or "accuracy" in row.figures
+
+
+def _is_exact(linear: Row, constant: Row) -> bool:
+    """R2 is 1; or each class is right, with hardly any doubt."""
+    if "R2" in linear.figures:
+        r2 = linear.figures["R2"].value
+        return r2 is not None and 1 - r2 < EXACT
+    doubt, most = linear.figures["log loss"].value, constant.figures["log loss"].value
+    return linear.figures["accuracy"].value == 1 and doubt is not None and most is not None and doubt < 0.02 * most
