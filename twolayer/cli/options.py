@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twolayer.cli import completion, terminal
+from twolayer.cli.working_command import working_command
 from twolayer.config import loading, schema, validation
+from twolayer.config.from_table import with_names_split
+from twolayer.config.loading import Override
 from twolayer.config.schema import flat
 from twolayer.config.validation import show
-from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
+from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError, TableError, TableProblem
 from twolayer.hardware import memory
 from twolayer.reporting.downsampling import Scale
 from twolayer.runs.folder import Run
@@ -23,12 +25,46 @@ from twolayer.tables.panics import without_panics
 
 # The keys that have an option of their own, and those that may change when a run is resumed.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
+LISTS = ("target", "inputs", "exclude")  # of columns, inside `data`
 CHANGEABLE = ("epochs", "log_every", "device")
 
 TargetOption = Annotated[
     list[str] | None,
-    typer.Option("--target", metavar="COLUMN", help="A column of the table to predict; repeatable."),
+    typer.Option(
+        "--target",
+        metavar="COLUMNS",
+        help="Columns of the table to predict, with commas between them; repeatable.",
+        autocompletion=completion.columns,
+    ),
 ]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inputs",
+        metavar="COLUMNS",
+        help="Columns of the table to predict from; repeatable.  [default: all others]",
+        autocompletion=completion.columns,
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="COLUMNS",
+        help="Columns of the table not to use; repeatable.",
+        autocompletion=completion.columns,
+    ),
+]
+MissingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--missing",
+        metavar="refuse|mean",
+        help="What to do with missing inputs.",
+        autocompletion=completion.values("data.missing"),
+    ),
+]
+ClassesOption = Annotated[bool, typer.Option("--classes", help="Predict classes, also where they are numbers.")]
 ConfigArgument = Annotated[
     str,
     typer.Argument(
@@ -165,16 +201,19 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
-def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str]]:
-    """The table that `source` is or names, and its targets, which need not be given yet."""
-    overrides = list(_overrides(sets, context))
+def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str], str | None]:
+    """The table that `source` is or names, its targets, which need not be given yet, and the loss, if it is given."""
+    overrides = _overrides(sets, context)
     is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
-        overrides.append(loading.Override(("data", "target"), "any", "--target"))
-    data = loading.resolve(source, overrides=overrides, read=False).config.data
+        overrides.append(Override(("data", "target"), "any", "--target"))
+    resolved = loading.resolve(source, overrides=overrides, read=False)
+    data = resolved.config.data
     if not isinstance(data, FileData):
         raise DataError(f"{source}: its data are random, not read from a file; name a table")
-    return data, [] if is_open else data.target
+    data = with_names_split(data)
+    loss = None if str(resolved.origins["loss"]) == "default" else resolved.config.loss
+    return data, [] if is_open else data.target, loss
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
@@ -184,24 +223,62 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         for text in sets
         if text.find("=") < 1
     ]
+    overrides = _overrides(sets, context)
     try:
         with without_panics():
-            resolved = loading.resolve(source, overrides=_overrides(sets, context))
+            resolved = loading.resolve(source, overrides=overrides)
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
+    except TableError as error:
+        if not malformed:
+            error.command = working_command(error.problems, source, overrides, typed(context))
+            raise
     if malformed:
         raise ConfigError(malformed)
     memory.check(resolved.config, resolved.name, saved=saved)
     return resolved
 
 
-def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:
-    for text in sets:
-        key, _, value = text.partition("=")
-        if text.find("=") > 0:
-            yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
-    if given := context.params.get("target"):
-        yield loading.Override(("data", "target"), json.dumps(given), "--target")
-    for key in NAMED:
-        if (given := context.params.get(key)) is not None:
-            yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
+def training_that_works(
+    problems: Sequence[TableProblem], source: str, sets: Sequence[str], context: typer.Context
+) -> str:
+    """For `data`: the command that trains on its table in spite of these problems; empty if there is none."""
+    command, *arguments = typed(context) or [""]
+    return working_command(problems, source, _overrides(sets, context), ["train", *arguments] if command else [])
+
+
+def typed(context: typer.Context) -> Sequence[str]:
+    """The arguments of the command line; none where the command was called in another way."""
+    return context.obj if isinstance(context.obj, tuple) else ()
+
+
+def _overrides(sets: Sequence[str], context: typer.Context) -> list[Override]:
+    """What the options set, in the order in which they were typed: of two that set the same key, the later wins."""
+    given = context.params
+    found = [
+        Override(tuple(key.split(".")), value, f"--set {text}")
+        for text in sets
+        for key, is_set, value in (text.partition("="),)
+        if key and is_set
+    ]
+    found += [Override(("data", key), text, f"--{key}", literal=True) for key in LISTS for text in given.get(key) or ()]
+    if given.get("missing") is not None:
+        found.append(Override(("data", "missing"), given["missing"], "--missing"))
+    if given.get("classes"):
+        found.append(Override(("loss",), "cross_entropy", "--classes"))
+    named = ((key, given.get(key)) for key in NAMED)
+    found += [Override((key,), text, f"--{key.replace('_', '-')}") for key, text in named if text is not None]
+    places = {override.origin: _place(override, typed(context)) for override in found}
+    return sorted(found, key=lambda override: places[override.origin])
+
+
+def _place(override: Override, arguments: Sequence[str]) -> int:
+    """The index of the last argument that sets this; before all others where it is not among them."""
+    option, _, text = override.origin.partition(" ")
+    for index in range(len(arguments) - 1, -1, -1):
+        argument = arguments[index]
+        if text and (argument == f"--set={text}" or (argument == text and arguments[index - 1] == "--set")):
+            return index
+        if not text and (argument == option or argument.startswith(f"{option}=")):
+            return index
+    return -1

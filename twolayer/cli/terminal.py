@@ -102,11 +102,18 @@ def error(what: TwolayerError | str) -> None:
     else:
         lines = str(what) if isinstance(what, TableError) else safe(what)
         err().print(Text.assemble(("error", "bold red"), f": {lines}"))
+    if isinstance(what, TableError) and what.command:
+        works(what.command)
 
 
 def note(text: str) -> None:
     """Print one line on stderr."""
     err().print(Text(safe(text)))
+
+
+def works(command: str) -> None:
+    """Print on stderr the command that works: in one line, also where it is long, so that it can be copied."""
+    err().print(Text(f"this works: {safe(command)}"), soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -234,7 +234,7 @@ def document(config: Config) -> str:
 def schema() -> dict[str, Any]:
     """The JSON schema of a config file, with which editors complete and check it."""
     own = Config.model_json_schema()
-    # A file gives the sizes, and the other required keys have defaults for files.
-    file = {"properties": {"data": {"properties": {"source": {"const": "file"}}, "required": ["source"]}}}
+    # A file (also one that does not say so) gives the sizes, and the other required keys have defaults for files.
+    file = {"properties": {"data": {"properties": {"source": {"const": "file"}}}}}
     required = {"if": file | {"required": ["data"]}, "else": {"required": own.pop("required")}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | own | required

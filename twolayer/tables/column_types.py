@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.errors import TableError
+from twolayer.errors import TableError, TableProblem
 from twolayer.tables.encoding import boolean, labels, listed, number, shown, stripped, subject
 from twolayer.tables.features import FLAT, Kind
 from twolayer.tables.sources import Source
@@ -33,8 +33,8 @@ Number: TypeAlias = int | float | Decimal
 class Survey:
     """A table's columns: `frame` (text of numbers converted), the kind of each input, and the classes of the target.
 
-    `missing` are the columns with missing values. `problems` is what keeps the table from being trained on, each a
-    sentence; `refused` are the columns that cannot be used at all.
+    `missing` are the columns with missing values. `problems` is what keeps the table from being trained
+    on; `refused` are the columns that cannot be used at all.
     """
 
     frame: pl.DataFrame
@@ -43,7 +43,7 @@ class Survey:
     classes: tuple[str, ...] | None
     missing: frozenset[str]
     refused: frozenset[str]
-    problems: tuple[str, ...]
+    problems: tuple[TableProblem, ...]
 
 
 def select_columns(
@@ -112,7 +112,7 @@ def check_columns(
             refused[column] = "{is} constant; put {it} in data.exclude"
         elif column in spans and column not in targets and _nearly_constant(*spans[column]):
             refused[column] = f"{{is}} {NEARLY_CONSTANT}"
-    problems = _grouped({column: refused[column] for column in [*inputs, *targets] if column in refused})
+    problems = _grouped({column: refused[column] for column in [*inputs, *targets] if column in refused}, targets)
     for column in [*inputs, *targets]:
         if column in gaps and column not in refused and (missing == "refuse" or column in targets):
             problems.append(_gap(frame[column], gaps[column], target=column in targets))
@@ -125,22 +125,28 @@ def check_columns(
             for column in targets
             if column in spans and column not in refused and _nearly_constant(*spans[column])
         }
-        problems += _grouped(flat)
+        problems += _grouped(flat, targets)
         refused |= flat
     if len(problems) > _SHOWN:
-        problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more such problems"]
+        problems[_SHOWN:] = [TableProblem(f"and {len(problems) - _SHOWN} more such problems")]
     known = {column: kinds[column] for column in inputs if column in kinds}
     return Survey(
         frame, known, tuple(targets), classes, frozenset(gaps) & known.keys(), frozenset(refused), tuple(problems)
     )
 
 
-def _grouped(refused: dict[str, str]) -> list[str]:
-    """A sentence for each reason, with all its columns."""
+def _grouped(refused: dict[str, str], targets: Sequence[str]) -> list[TableProblem]:
+    """A problem for each reason, with all its columns; inputs can be excluded."""
     reasons: dict[str, list[str]] = {}
     for column, reason in refused.items():
         reasons.setdefault(reason, []).append(column)
-    return [f"{subject(columns)} {_inflected(reason, len(columns))}" for reason, columns in reasons.items()]
+    return [
+        TableProblem(
+            f"{subject(columns)} {_inflected(reason, len(columns))}",
+            () if set(columns) & set(targets) else tuple(("data.exclude", column) for column in columns),
+        )
+        for reason, columns in reasons.items()
+    ]
 
 
 def _inflected(reason: str, columns: int) -> str:
@@ -150,10 +156,11 @@ def _inflected(reason: str, columns: int) -> str:
     return reason
 
 
-def _gap(cells: pl.Series, count: int, *, target: bool) -> str:
+def _gap(cells: pl.Series, count: int, *, target: bool) -> TableProblem:
     first = 1 + (cells.is_null().arg_max() or 0)
     kind, hint = ("target", "drop these rows") if target else ("column", "drop these rows, or set data.missing: mean")
-    return f"{kind} {shown(cells.name)} has no value in {count} of {len(cells)} rows, first in row {first}; {hint}"
+    text = f"{kind} {shown(cells.name)} has no value in {count} of {len(cells)} rows, first in row {first}; {hint}"
+    return TableProblem(text, () if target else (("data.missing", "mean"),))
 
 
 def _constant(cells: pl.Series, span: tuple[Number, Number] | None) -> bool:
@@ -254,7 +261,7 @@ def _unfit(cells: pl.Series, distinct: pl.Series, numbers: int, filled: int, dec
 
 
 def _classes(
-    frame: pl.DataFrame, kinds: dict[str, Kind], targets: Sequence[str], loss: str | None, problems: list[str]
+    frame: pl.DataFrame, kinds: dict[str, Kind], targets: Sequence[str], loss: str | None, problems: list[TableProblem]
 ) -> tuple[str, ...] | None:
     """The classes in order, or None if numbers are predicted; what is wrong is added to the problems."""
     named = [column for column in targets if kinds[column] == "category"]
@@ -262,18 +269,21 @@ def _classes(
         loss = "cross_entropy" if len(targets) == 1 and kinds[targets[0]] != "number" else "mse"
     if loss == "mse":
         if named:
-            problems.append(f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy")
+            text = f"the target {listed(named)} text; to predict its classes, set loss: cross_entropy"
+            problems.append(TableProblem(text, (("loss", "cross_entropy"),)))
         return None
     if len(targets) != 1:
-        problems.append(f"loss: cross_entropy needs one target column, not {len(targets)}")
+        problems.append(TableProblem(f"loss: cross_entropy needs one target column, not {len(targets)}"))
         return None
     column = targets[0]
     names = labels(frame[column]).drop_nulls().unique(maintain_order=True).to_list()
     if kinds[column] == "number":
         if fractions := [name for name in names if not name.lstrip("-").isdecimal()]:
-            problems.append(f"target {column}: classes must be text or whole numbers, and {fractions[0]} is neither")
+            problems.append(
+                TableProblem(f"target {column}: classes must be text or whole numbers, and {fractions[0]} is neither")
+            )
             return None
         names.sort(key=int)
     if len(names) > MAX_CATEGORIES:
-        problems.append(f"target {column} has {len(names)} classes, more than {MAX_CATEGORIES}")
+        problems.append(TableProblem(f"target {column} has {len(names)} classes, more than {MAX_CATEGORIES}"))
     return tuple(names if kinds[column] == "number" else sorted(names))

@@ -54,6 +54,7 @@ def summary(
     missing: str = "refuse",
     separator: str = "auto",
     decimal: str = ".",
+    loss: str | None = None,
 ) -> Summary:
     """Describe a file, with the problems that `dataset.read` would raise; without a target, all columns are inputs.
 
@@ -76,7 +77,7 @@ def summary(
         problems += error.problems
     else:
         found = check_columns(
-            raw.select(*taken, *targets), taken, targets, missing=missing, decimal=decimal, typed=typed
+            raw.select(*taken, *targets), taken, targets, missing=missing, loss=loss, decimal=decimal, typed=typed
         )
         problems += found.problems
         frame = frame.with_columns(found.frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,19 +31,37 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+_Name = Annotated[str, Field(min_length=1)]
+# Names of columns. Also a text: one name, or several with commas between them (`split_names`).
+Columns = Annotated[list[_Name], BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])]
+COLUMN_LISTS = ("target", "inputs", "exclude")  # the keys that are lists of columns
+
+
+def split_names(texts: Iterable[str], columns: Collection[str]) -> list[str]:
+    """The names in texts of names with commas between them; a text that is itself the name of a column stays whole."""
+    found: list[str] = []
+    for text in texts:
+        is_one = "," not in text or text in columns
+        found += [text] if is_one else [part for name in text.split(",") if (part := name.strip())]
+    return list(dict.fromkeys(found))
 
 
 class FileData(Frozen):
     """x and y are columns of a table; text is one-hot encoded."""
 
-    source: Literal["file"]
+    source: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)] = Field(
         description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
     )
-    target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
+    target: Annotated[
+        list[_Name],
+        Field(min_length=1),
+        BeforeValidator(_listed, json_schema_input_type=_Name | Annotated[list[_Name], Field(min_length=1)]),
+    ] = Field(description="the columns to predict")
     inputs: Columns | None = Field(default=None, description="the input columns; default: all others")
-    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns not to use")
+    exclude: Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
+        default=[], description="columns not to use"
+    )
     missing: Literal["refuse", "mean"] = Field(
         default="refuse",
         description="missing inputs: `refuse` them, or replace them by the mean and mark them in a column of 0 and 1",

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import completion, terminal
-from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
+from twolayer.cli.options import (
+    ClassesOption,
+    ExcludeOption,
+    FormatOption,
+    InputsOption,
+    MissingOption,
+    SetOption,
+    TargetOption,
+    resolve_data,
+    training_that_works,
+)
 from twolayer.errors import extra
 from twolayer.tables.panics import without_panics
 
@@ -26,6 +36,10 @@ def data_command(
         ),
     ],
     target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
@@ -33,7 +47,7 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
-    data, targets = resolve_data(path, set_ or [], context)
+    data, targets, loss = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
 
@@ -47,6 +61,7 @@ def data_command(
             missing=data.missing,
             separator=data.separator,
             decimal=data.decimal,
+            loss=loss,
         )
     names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
@@ -59,6 +74,8 @@ def data_command(
     for problem in found.problems:
         terminal.note(problem.text)
     if found.problems:
+        if targets and (command := training_that_works(found.problems, path, set_ or [], context)):
+            terminal.works(command)
         raise typer.Exit(1)
 
 
