@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from twolayer.cli import completion, terminal
 from twolayer.cli.working_command import working_command
-from twolayer.config import loading, schema, validation
+from twolayer.config import loading, validation
 from twolayer.config.from_table import with_names_split
 from twolayer.config.loading import Override
-from twolayer.config.schema import flat
-from twolayer.config.validation import show
-from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError, TableError, TableProblem
+from twolayer.errors import ConfigError, DataError, Origin, Problem, TableError, TableProblem
+from twolayer.files import expand_home
 from twolayer.hardware import memory
 from twolayer.reporting.downsampling import Scale
-from twolayer.runs.folder import Run
-from twolayer.runs.run_files import CONFIG, read_config
 from twolayer.tables.options import FileData, is_table
 from twolayer.tables.panics import without_panics
 
-# The keys that have an option of their own, and those that may change when a run is resumed.
+# The keys that have an option of their own.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
 LISTS = ("target", "inputs", "exclude")  # of columns, inside `data`
-CHANGEABLE = ("epochs", "log_every", "device")
+
+
+def home(value: Any) -> Any:
+    """A path as it was typed, or several, with `~/` as the home folder: no shell expands it in `--out=~/x`."""
+    if isinstance(value, (list, tuple)):
+        return [home(one) for one in value]
+    return type(value)(expand_home(str(value))) if isinstance(value, (str, Path)) else value
+
 
 TargetOption = Annotated[
     list[str] | None,
@@ -76,12 +80,17 @@ ConfigArgument = Annotated[
 RunArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A run on a table: its folder, or its name in runs/.", autocompletion=completion.runs
+        metavar="RUN",
+        help="A run on a table: its folder, or its name in runs/.",
+        autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 SavedArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs/.", autocompletion=completion.runs),
+    typer.Argument(
+        metavar="RUN", help="A run: its folder, or its name in runs/.", autocompletion=completion.runs, callback=home
+    ),
 ]
 RunsArgument = Annotated[
     list[str],
@@ -90,6 +99,7 @@ RunsArgument = Annotated[
         help="Runs: their folders, or their names in runs/.",
         show_default=False,
         autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 DataArgument = Annotated[
@@ -98,6 +108,7 @@ DataArgument = Annotated[
         metavar="DATA",
         help="A table with the run's input columns; - reads CSV or NDJSON from a pipe.",
         autocompletion=completion.tables,
+        callback=home,
     ),
 ]
 DeviceOption = Annotated[
@@ -145,7 +156,8 @@ SetOption = Annotated[
 ]
 FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]", callback=home),
 ]
 NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Create no run folder.")]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to save with the run.")]
@@ -163,7 +175,11 @@ CheckpointOption = Annotated[
 ResumeOption = Annotated[
     str | None,
     typer.Option(
-        "--resume", metavar="RUN", help="Continue a run, up to --epochs in total.", autocompletion=completion.runs
+        "--resume",
+        metavar="RUN",
+        help="Continue a run, up to --epochs in total.",
+        autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 
@@ -173,37 +189,9 @@ ScaleOption = Annotated[
 ]
 
 
-def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
-    """A run's own config, with the values that are changed to resume it."""
-    source = str(run.path.absolute() / CONFIG)
-    raw = read_config(run.path, run.folder)
-    before = loading.resolve(source, environment={}, read=False, raw=raw)
-    try:
-        with without_panics():
-            after = loading.resolve(source, environment={}, overrides=_overrides(sets, context), raw=raw)
-    except ConfigError as error:
-        if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            raise RunError(f"its table has changed since: {what}", path=run.path) from None
-        raise
-    own = dict(flat(before.config))
-    changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
-    if wrong := [
-        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
-    ]:
-        message = f"{run.path}: {'; '.join(wrong)}: when a run is resumed, only {', '.join(CHANGEABLE)} may change"
-        raise RunError(message, usage=True)
-    if run.info.get("status") == "diverged":
-        raise RunError(
-            "has diverged, and would diverge again", path=run.path, hint="try a smaller lr in a new run", usage=True
-        )
-    memory.check(after.config, after.name, saved=True)
-    return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
-
-
 def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[FileData, list[str], str | None]:
     """The table that `source` is or names, its targets, which need not be given yet, and the loss, if it is given."""
-    overrides = _overrides(sets, context)
+    overrides = overrides_of(sets, context)
     is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
         overrides.append(Override(("data", "target"), "any", "--target"))
@@ -223,7 +211,7 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         for text in sets
         if text.find("=") < 1
     ]
-    overrides = _overrides(sets, context)
+    overrides = overrides_of(sets, context)
     try:
         with without_panics():
             resolved = loading.resolve(source, overrides=overrides)
@@ -244,7 +232,7 @@ def training_that_works(
 ) -> str:
     """For `data`: the command that trains on its table in spite of these problems; empty if there is none."""
     command, *arguments = typed(context) or [""]
-    return working_command(problems, source, _overrides(sets, context), ["train", *arguments] if command else [])
+    return working_command(problems, source, overrides_of(sets, context), ["train", *arguments] if command else [])
 
 
 def typed(context: typer.Context) -> Sequence[str]:
@@ -252,7 +240,7 @@ def typed(context: typer.Context) -> Sequence[str]:
     return context.obj if isinstance(context.obj, tuple) else ()
 
 
-def _overrides(sets: Sequence[str], context: typer.Context) -> list[Override]:
+def overrides_of(sets: Sequence[str], context: typer.Context) -> list[Override]:
     """What the options set, in the order in which they were typed: of two that set the same key, the later wins."""
     given = context.params
     found = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +29,7 @@ _ALL_KEYS = "`twolayer check` shows all keys"
 
 # A text that is taken as it is where it would be YAML's own sign, or none: one mark, such as a separator; or \\t.
 _MARK = re.compile(r"[^\w~]|\\t")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes of a path, as Python holds them
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def resolve(
         source = expand_home(source)
     if is_table(source):
         name, folder = os.fspath(source), FilePath()
-        text = f"data: {{source: file, path: {json.dumps(name)}}}"
+        text = f"data: {{source: file, path: {yaml12.dump(name)}}}"
     elif raw is not None:
         name, folder = os.fspath(source), FilePath(source).parent
         text = _decoded(name, raw)
@@ -180,7 +180,7 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     """The value of an override's text: of YAML, where it is not the value itself."""
     if layer.is_column_list and (layer.literal or not _is_yaml_list(layer.text)):
         return [layer.text]
-    if layer.literal or _MARK.fullmatch(layer.text):
+    if layer.literal or _MARK.fullmatch(layer.text) or _NOT_UTF8.search(layer.text):
         return layer.text.replace("\\t", "\t")
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)

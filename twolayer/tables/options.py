@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 # The suffixes of table files.
 TABLES = (
@@ -31,6 +31,14 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _path(value: object) -> str:
+    """A path. Its bytes that are not UTF-8 are lone surrogates, as in all of Python; pydantic's str refuses them."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a path")
+    return value
+
+
+TablePath = Annotated[str, PlainValidator(_path, json_schema_input_type=Annotated[str, Field(min_length=1)])]
 _Name = Annotated[str, Field(min_length=1)]
 # Names of columns. Also a text: one name, or several with commas between them (`split_names`).
 Columns = Annotated[list[_Name], BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])]
@@ -50,7 +58,7 @@ class FileData(Frozen):
     """x and y are columns of a table; text is one-hot encoded."""
 
     source: Literal["file"] = "file"
-    path: Annotated[str, Field(min_length=1)] = Field(
+    path: TablePath = Field(
         description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
     )
     target: Annotated[

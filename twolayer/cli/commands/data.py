@@ -17,6 +17,7 @@ from twolayer.cli.options import (
     MissingOption,
     SetOption,
     TargetOption,
+    home,
     resolve_data,
     training_that_works,
 )
@@ -32,7 +33,10 @@ def data_command(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A table, or a config that names one.", autocompletion=completion.tables_and_configs
+            metavar="PATH",
+            help="A table, or a config that names one.",
+            autocompletion=completion.tables_and_configs,
+            callback=home,
         ),
     ],
     target: TargetOption = None,

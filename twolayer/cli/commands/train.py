@@ -31,9 +31,9 @@ from twolayer.cli.options import (
     TensorBoardOption,
     ThreadsOption,
     resolve,
-    resolve_again,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.resume import resolve_again
 from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder, names
 from twolayer.runs.run_files import INFO
