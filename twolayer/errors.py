@@ -132,10 +132,11 @@ class TableError(DataError):
     """The table called `name` cannot be trained on; `problems` holds everything that is wrong with it.
 
     The message is one line for one problem; for several the first line counts them, and each has a line of its own.
+    `command` is the command line that works, where one was tried out; the message is without it.
     """
 
-    def __init__(self, name: str, problems: Iterable[str | TableProblem]) -> None:
-        self.name = name
+    def __init__(self, name: str, problems: Iterable[str | TableProblem], command: str = "") -> None:
+        self.name, self.command = name, command
         self.problems = tuple(TableProblem(what) if isinstance(what, str) else what for what in problems)
         super().__init__(str(self))
 

@@ -19,6 +19,11 @@ TEMPORARY = ".part"
 LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # the name of a file or folder that is not complete yet
 
 
+def expand_home(path: str) -> str:
+    """The path with a leading `~/` replaced by the home folder, for paths that no shell has expanded."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111 it keeps "./"
+
+
 def temporary_name() -> str:
     """A unique name for a file or folder until it is complete."""
     return f".twolayer-{secrets.token_hex(8)}{TEMPORARY}"

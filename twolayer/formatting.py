@@ -1,4 +1,4 @@
-"""Durations, byte sizes, plurals, and text that is safe to print."""
+"""Durations, byte sizes, plurals, text that is safe to print, and the name that is meant by a mistyped one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
+
+_NEAR = 0.75  # the least share of equal letters between a name and the one that is meant, as difflib counts them
 
 
 def safe(text: object) -> str:
@@ -86,3 +90,15 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else safe(value)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name nearest to this one, upper and lower case aside; None if none is near.
+
+    Near is what has most of its letters in the same order, or the same letters in another order.
+    """
+    lowered = {known.lower(): known for known in names}
+    given = name[:100].lower()
+    if near := get_close_matches(given, lowered, n=1, cutoff=_NEAR):
+        return lowered[near[0]]
+    return next((known for low, known in lowered.items() if sorted(low) == sorted(given)), None)

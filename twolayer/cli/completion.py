@@ -1,4 +1,7 @@
-"""Completion in the shell: runs, configs, tables, and the values of options. It reads folders and opens no file."""
+"""Completion in the shell: runs, configs, tables, columns, and the values of options.
+
+It reads folders, and opens a file for the names of its columns alone.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from twolayer.config import loading
 from twolayer.config.bundled import bundled
+from twolayer.config.from_table import column_names
 from twolayer.config.schema import KEYS, SOURCES, Config
 from twolayer.runs.names import RUNS
 from twolayer.runs.run_files import INFO
-from twolayer.tables.options import is_table
+from twolayer.tables.options import FileData, is_table
 
 VARIABLE = "_TWOLAYER_COMPLETE"  # set by a shell's completion script
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -89,6 +94,22 @@ def tables(incomplete: str) -> list[str]:
 def tables_and_configs(incomplete: str) -> list[str]:
     """The tables and the YAML files in a folder."""
     return _paths(incomplete, lambda entry: _is_yaml(entry.name) or is_table(entry.name))
+
+
+def columns(context: typer.Context, incomplete: str) -> list[str]:
+    """The columns of the table that the command line names so far; after a comma they stand for one more."""
+    source = context.params.get("config") or context.params.get("path")
+    if not isinstance(source, str) or not (is_table(source) or _is_yaml(source)):
+        return []
+    target = [loading.Override(("data", "target"), "any", "--target")]
+    data = loading.resolve(source, overrides=target, read=False).config.data
+    if not isinstance(data, FileData):
+        return []
+    names = column_names(data)
+    before, comma, start = incomplete.rpartition(",")
+    given = before.split(",")
+    plain = (name for name in names if _PLAIN.fullmatch(name) and "," not in name and name not in given)
+    return [f"{before}{comma}{name}" for name in plain if name.startswith(start)]
 
 
 def values(key: str) -> Callable[[], list[str]]:

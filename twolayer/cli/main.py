@@ -30,7 +30,9 @@ from twolayer.cli.commands import (
     show,
     train,
 )
+from twolayer.config.key_names import meant_key
 from twolayer.errors import OutputError, TwolayerError
+from twolayer.formatting import nearest
 from twolayer.version import __version__
 
 # In the order in which somebody new needs them.
@@ -74,7 +76,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return terminal.flushed(completion.answer(app))
     what: TwolayerError | str = ""
     try:
-        code = app(arguments, prog_name="twolayer", standalone_mode=False) or 0
+        given = tuple(sys.argv[1:] if arguments is None else arguments)
+        code = app(given, prog_name="twolayer", standalone_mode=False, obj=given) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
         code, what = error.exit_code, _in_our_words(error)
@@ -99,15 +102,32 @@ def _in_our_words(error: typer.TyperException) -> str:
     message = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
     message = message.replace("Value error, ", "").replace("Input should be", "must be")
     message, _, options = message.partition(" (Possible options: ")
+    context = getattr(error, "ctx", None)
+    if (
+        context is not None
+        and message.startswith("No such option: ")
+        and (meant := _meant(message.split()[-1], context))
+    ):
+        return f"{message}; did you mean {meant}?"
     near = get_close_matches(message.split()[-1], options.removesuffix(")").split(", "), cutoff=0.7)
     if near:
         return f"{message}; did you mean {' or '.join(near)}?"
     if isinstance(error, typer.BadParameter) and error.message:  # which says what is allowed
         return message
-    context = getattr(error, "ctx", None)
     if context is None or message.endswith("?"):
         return message
     return f"{message}; see {context.command_path} --help"
+
+
+def _meant(option: str, context: typer.Context) -> str | None:
+    """The option that is meant by one that a command does not have; where a key has none of its own, by --set."""
+    known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    if near := nearest(option, known):
+        return near
+    key = meant_key(option.lstrip("-").replace("-", "_"))
+    if key is not None and (named := f"--{key.rpartition('.')[2].replace('_', '-')}") in known:
+        return named
+    return f"--set {key}=VALUE" if key is not None and "--set" in known else None
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from twolayer.cli import completion, terminal
-from twolayer.config import loading, schema, validation
-from twolayer.config.schema import flat
-from twolayer.config.validation import show
-from twolayer.errors import ConfigError, DataError, Origin, Problem, RunError
+from twolayer.cli.working_command import working_command
+from twolayer.config import loading, validation
+from twolayer.config.from_table import with_names_split
+from twolayer.config.loading import Override
+from twolayer.config.schema import Config
+from twolayer.errors import ConfigError, DataError, Origin, Problem, TableError, TableProblem
+from twolayer.files import expand_home
 from twolayer.hardware import memory
 from twolayer.reporting.downsampling import Scale
-from twolayer.runs.folder import Run
-from twolayer.runs.run_files import CONFIG, read_config
 from twolayer.tables.options import FileData, is_table
 from twolayer.tables.panics import without_panics
 
-# The keys that have an option of their own, and those that may change when a run is resumed.
+# The keys that have an option of their own.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
-CHANGEABLE = ("epochs", "log_every", "device")
+LISTS = ("target", "inputs", "exclude")  # of columns, inside `data`
+
+
+def home(value: Any) -> Any:
+    """A path as it was typed, or several, with `~/` as the home folder: no shell expands it in `--out=~/x`."""
+    if isinstance(value, (list, tuple)):
+        return [home(one) for one in value]
+    return type(value)(expand_home(str(value))) if isinstance(value, (str, Path)) else value
+
 
 TargetOption = Annotated[
     list[str] | None,
-    typer.Option("--target", metavar="COLUMN", help="A column of the table to predict; repeatable."),
+    typer.Option(
+        "--target",
+        metavar="COLUMNS",
+        help="Columns of the table to predict, with commas between them; repeatable.",
+        autocompletion=completion.columns,
+    ),
 ]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inputs",
+        metavar="COLUMNS",
+        help="Columns of the table to predict from; repeatable.  [default: all others]",
+        autocompletion=completion.columns,
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="COLUMNS",
+        help="Columns of the table not to use; repeatable.",
+        autocompletion=completion.columns,
+    ),
+]
+MissingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--missing",
+        metavar="refuse|mean",
+        help="What to do with missing inputs.",
+        autocompletion=completion.values("data.missing"),
+    ),
+]
+ClassesOption = Annotated[bool, typer.Option("--classes", help="Predict classes, also where they are numbers.")]
 ConfigArgument = Annotated[
     str,
     typer.Argument(
@@ -40,12 +82,17 @@ ConfigArgument = Annotated[
 RunArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A run on a table: its folder, or its name in runs/.", autocompletion=completion.runs
+        metavar="RUN",
+        help="A run on a table: its folder, or its name in runs/.",
+        autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 SavedArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run: its folder, or its name in runs/.", autocompletion=completion.runs),
+    typer.Argument(
+        metavar="RUN", help="A run: its folder, or its name in runs/.", autocompletion=completion.runs, callback=home
+    ),
 ]
 RunsArgument = Annotated[
     list[str],
@@ -54,6 +101,7 @@ RunsArgument = Annotated[
         help="Runs: their folders, or their names in runs/.",
         show_default=False,
         autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 DataArgument = Annotated[
@@ -62,6 +110,7 @@ DataArgument = Annotated[
         metavar="DATA",
         help="A table with the run's input columns; - reads CSV or NDJSON from a pipe.",
         autocompletion=completion.tables,
+        callback=home,
     ),
 ]
 DeviceOption = Annotated[
@@ -109,7 +158,8 @@ SetOption = Annotated[
 ]
 FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]", callback=home),
 ]
 NoSaveOption = Annotated[bool, typer.Option("--no-save", help="Create no run folder.")]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note to save with the run.")]
@@ -127,7 +177,11 @@ CheckpointOption = Annotated[
 ResumeOption = Annotated[
     str | None,
     typer.Option(
-        "--resume", metavar="RUN", help="Continue a run, up to --epochs in total.", autocompletion=completion.runs
+        "--resume",
+        metavar="RUN",
+        help="Continue a run, up to --epochs in total.",
+        autocompletion=completion.runs,
+        callback=home,
     ),
 ]
 
@@ -137,54 +191,32 @@ ScaleOption = Annotated[
 ]
 
 
-def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
-    """A run's own config, with the values that are changed to resume it."""
-    source = str(run.path.absolute() / CONFIG)
-    raw = read_config(run.path, run.folder)
-    older = _of_older_versions(loading.resolve(source, environment={}, read=False, raw=raw), source)
-    before = loading.resolve(source, environment={}, overrides=older, read=False, raw=raw)
-    try:
-        with without_panics():
-            after = loading.resolve(source, environment={}, overrides=[*older, *_overrides(sets, context)], raw=raw)
-    except ConfigError as error:
-        if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            raise RunError(f"its table has changed since: {what}", path=run.path) from None
-        raise
-    own = dict(flat(before.config))
-    changed = [(key, value) for key, value in flat(after.config) if own.get(key) != value]
-    if wrong := [
-        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in CHANGEABLE
-    ]:
-        message = f"{run.path}: {'; '.join(wrong)}: when a run is resumed, only {', '.join(CHANGEABLE)} may change"
-        raise RunError(message, usage=True)
-    if run.info.get("status") == "diverged":
-        raise RunError(
-            "has diverged, and would diverge again", path=run.path, hint="try a smaller lr in a new run", usage=True
-        )
-    memory.check(after.config, after.name, saved=True)
-    return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
+@dataclass(frozen=True)
+class Named:
+    """The table that a command line names, before it is read: its targets, which need not be given yet, and the loss.
 
-
-def _of_older_versions(before: validation.Resolved, source: str) -> list[loading.Override]:
-    """What a run's config means that lacks a key, because an older version wrote it: a run's own config has every key.
-
-    Before `data.stratify` no rows were drawn by class.
+    `loss` is None unless it is given.
     """
-    is_older = isinstance(before.config.data, FileData) and before.origins["data.stratify"] == Origin("default")
-    return [loading.Override(("data", "stratify"), "false", source)] if is_older else []
+
+    config: Config
+    data: FileData
+    targets: list[str]
+    loss: str | None
 
 
-def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tuple[schema.Config, FileData, list[str]]:
-    """A config before its table is read; the table that it names, and its targets, which need not be given yet."""
-    overrides = list(_overrides(sets, context))
+def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> Named:
+    """The table that `source` is or names."""
+    overrides = overrides_of(sets, context)
     is_open = is_table(source) and not any(override.path[:2] == ("data", "target") for override in overrides)
     if is_open:
-        overrides.append(loading.Override(("data", "target"), "any", "--target"))
-    config = loading.resolve(source, overrides=overrides, read=False).config
+        overrides.append(Override(("data", "target"), "any", "--target"))
+    resolved = loading.resolve(source, overrides=overrides, read=False)
+    config = resolved.config
     if not isinstance(data := config.data, FileData):
         raise DataError(f"{source}: its data are random, not read from a file; name a table")
-    return config, data, [] if is_open else data.target
+    data = with_names_split(data)
+    loss = None if str(resolved.origins["loss"]) == "default" else config.loss
+    return Named(config, data, [] if is_open else data.target, loss)
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
@@ -194,24 +226,62 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
         for text in sets
         if text.find("=") < 1
     ]
+    overrides = overrides_of(sets, context)
     try:
         with without_panics():
-            resolved = loading.resolve(source, overrides=_overrides(sets, context))
+            resolved = loading.resolve(source, overrides=overrides)
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
+    except TableError as error:
+        if not malformed:
+            error.command = working_command(error.problems, source, overrides, typed(context))
+            raise
     if malformed:
         raise ConfigError(malformed)
     memory.check(resolved.config, resolved.name, saved=saved)
     return resolved
 
 
-def _overrides(sets: Sequence[str], context: typer.Context) -> Iterator[loading.Override]:
-    for text in sets:
-        key, _, value = text.partition("=")
-        if text.find("=") > 0:
-            yield loading.Override(tuple(key.split(".")), value, f"--set {text}")
-    if given := context.params.get("target"):
-        yield loading.Override(("data", "target"), json.dumps(given), "--target")
-    for key in NAMED:
-        if (given := context.params.get(key)) is not None:
-            yield loading.Override((key,), given, f"--{key.replace('_', '-')}")
+def training_that_works(
+    problems: Sequence[TableProblem], source: str, sets: Sequence[str], context: typer.Context
+) -> str:
+    """For `data`: the command that trains on its table in spite of these problems; empty if there is none."""
+    command, *arguments = typed(context) or [""]
+    return working_command(problems, source, overrides_of(sets, context), ["train", *arguments] if command else [])
+
+
+def typed(context: typer.Context) -> Sequence[str]:
+    """The arguments of the command line; none where the command was called in another way."""
+    return context.obj if isinstance(context.obj, tuple) else ()
+
+
+def overrides_of(sets: Sequence[str], context: typer.Context) -> list[Override]:
+    """What the options set, in the order in which they were typed: of two that set the same key, the later wins."""
+    given = context.params
+    found = [
+        Override(tuple(key.split(".")), value, f"--set {text}")
+        for text in sets
+        for key, is_set, value in (text.partition("="),)
+        if key and is_set
+    ]
+    found += [Override(("data", key), text, f"--{key}", literal=True) for key in LISTS for text in given.get(key) or ()]
+    if given.get("missing") is not None:
+        found.append(Override(("data", "missing"), given["missing"], "--missing"))
+    if given.get("classes"):
+        found.append(Override(("loss",), "cross_entropy", "--classes"))
+    named = ((key, given.get(key)) for key in NAMED)
+    found += [Override((key,), text, f"--{key.replace('_', '-')}") for key, text in named if text is not None]
+    places = {override.origin: _place(override, typed(context)) for override in found}
+    return sorted(found, key=lambda override: places[override.origin])
+
+
+def _place(override: Override, arguments: Sequence[str]) -> int:
+    """The index of the last argument that sets this; before all others where it is not among them."""
+    option, _, text = override.origin.partition(" ")
+    for index in range(len(arguments) - 1, -1, -1):
+        argument = arguments[index]
+        if text and (argument == f"--set={text}" or (argument == text and arguments[index - 1] == "--set")):
+            return index
+        if not text and (argument == option or argument.startswith(f"{option}=")):
+            return index
+    return -1

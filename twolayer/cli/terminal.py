@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from twolayer.errors import ConfigError, TableError, TwolayerError
@@ -26,6 +26,7 @@ from twolayer.formatting import json_number, no_formula, safe
 Format = Literal["table", "csv", "jsonl"]
 _NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
 _BETWEEN_WORDS = re.compile(r"(?<!±)(?<!\+-)\s+(?!±|\+-)")  # a number and its standard error are one word
+_MIN_WIDTH, _MIN_HEIGHT = 20, 2  # characters and lines; less is not the size of a terminal: COLUMNS=0 of a build server
 _MAX_NAME, _MAX_WORD = 24, 12  # characters; longer names of columns, and longer words, such as paths, may be broken
 
 
@@ -35,6 +36,16 @@ class OutputClosed(Exception):  # noqa: N818 it is not an error: the reader want
 
 class _Console(Console):
     outlives_reader = False
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The width and height; the usual ones where those of the terminal are none to print in."""
+        width, height = super().size
+        return ConsoleDimensions(width if width >= _MIN_WIDTH else 80, height if height >= _MIN_HEIGHT else 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def on_broken_pipe(self) -> None:
         if not self.outlives_reader:
@@ -103,11 +114,18 @@ def error(what: TwolayerError | str) -> None:
     else:
         lines = str(what) if isinstance(what, TableError) else safe(what)
         err().print(Text.assemble(("error", "bold red"), f": {lines}"))
+    if isinstance(what, TableError) and what.command:
+        works(what.command)
 
 
 def note(text: str) -> None:
     """Print one line on stderr."""
     err().print(Text(safe(text)))
+
+
+def works(command: str) -> None:
+    """Print on stderr the command that works: in one line, also where it is long, so that it can be copied."""
+    err().print(Text(f"this works: {safe(command)}"), soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -228,6 +246,10 @@ def json_document(value: Any) -> None:
 
 def prepare_streams() -> None:
     """Make sure that printing never fails: neither on a closed stream nor on a character outside the encoding."""
+    for name, smallest in (("COLUMNS", _MIN_WIDTH), ("LINES", _MIN_HEIGHT)):  # which rich and the help read
+        given = os.environ.get(name, str(smallest))
+        if not (given.isdecimal() and len(given) < 5 and int(given) >= smallest):
+            del os.environ[name]
     # In the C locale Python uses UTF-8, which the terminal may not. ASCII is readable on all terminals.
     plain = codecs.lookup(locale.getencoding()).name == "ascii" and "PYTHONIOENCODING" not in os.environ
     for name in ("stdout", "stderr"):

@@ -196,7 +196,7 @@ def _note_move(recorder: Recording) -> None:
 def _name(recorder: Recording) -> str:
     """The run as a command takes it: its name in runs/, or its path."""
     path = recorder.run.where() or recorder.run.path
-    is_named = path.parent == names.RUNS and names.NAME.fullmatch(path.name) and not Path(path.name).is_dir()
+    is_named = path.parent == names.RUNS and names.is_name(path.name) and not Path(path.name).is_dir()
     return shlex.quote(path.name if is_named else str(path))
 
 

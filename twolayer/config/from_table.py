@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -13,7 +14,8 @@ from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, Config
 from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem, extra
-from twolayer.tables.options import FileData
+from twolayer.files import expand_home
+from twolayer.tables.options import COLUMN_LISTS, FileData, split_names
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
@@ -44,8 +46,11 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     resolved = validate(document, name)
     if not read:
         return resolved
+    data = with_names_split(cast(FileData, resolved.config.data))
+    if data != resolved.config.data:
+        document.value["data"] |= {key: getattr(data, key) for key in COLUMN_LISTS}
+        resolved = validate(document, name)
     config = resolved.config
-    data = cast(FileData, config.data)
     before = _files(config)
     table = _read(config, loss=config.loss if "loss" in given else None)
     found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
@@ -60,6 +65,31 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     resolved = replace(validate(document, name), table=table)
     _keep(resolved.config, before, table)
     return resolved
+
+
+def with_names_split(data: FileData) -> FileData:
+    """Its lists of columns, with texts such as `a,b` as the columns a and b, if no column is called that.
+
+    Opens the table only where there is a comma. Raises DataError.
+    """
+    given = {key: getattr(data, key) for key in COLUMN_LISTS if getattr(data, key)}
+    if not any("," in text for texts in given.values() for text in texts):
+        return data
+    named = [part.strip() for texts in given.values() for text in texts for part in (text, *text.split(","))]
+    columns = column_names(data, named)
+    return data.model_copy(update={key: split_names(texts, columns) for key, texts in given.items()})
+
+
+def column_names(data: FileData, named: Sequence[str] = ()) -> list[str]:
+    """The names of a table's columns, and of its arrays. Raises DataError.
+
+    Behind a link the table must have one of the columns `named`; see `sources.open_table`.
+    """
+    with extra("polars", "data"):
+        from twolayer.tables import sources
+
+    source = sources.open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    return list(dict.fromkeys([*source.names, *source.groups]))
 
 
 # The table that was read last, until it is trained on or its config is freed: one read serves `load_config` and
@@ -113,7 +143,10 @@ def _files(config: Config) -> _Files:
 
 
 def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -> None:
-    """Make a path of the config's file relative to that file's folder; one of an option stays as given."""
+    """Make a path of the config's file relative to that file's folder; one of an option stays as given.
+
+    Every path in a config comes by here: `~/` is the home folder in all of them.
+    """
     *above, last = keys
     holder = document.value
     for key in above:
@@ -121,7 +154,7 @@ def _place(document: yaml12.Document, keys: Path, folder: FilePath, name: str) -
     if isinstance(path := holder.get(last), str) and path:
         origin = validation.nearest_origin(keys, document)
         base = folder if origin is not None and origin.name == name else FilePath()
-        holder[last] = str(base / path)
+        holder[last] = str(base / expand_home(path))
 
 
 def name_of(path: str) -> str:

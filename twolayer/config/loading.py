@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import codecs
-import difflib
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from twolayer.config import validation, yaml12
+from twolayer.config import yaml12
 from twolayer.config.bundled import bundled
 from twolayer.config.from_table import which_target, with_table
+from twolayer.config.key_names import meant_key
 from twolayer.config.schema import KEYS, Config
 from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import ConfigError, Origin, Problem
-from twolayer.files import reason
-from twolayer.tables.options import is_table
+from twolayer.files import expand_home, reason
+from twolayer.formatting import nearest
+from twolayer.tables.options import COLUMN_LISTS, FileData, is_table
 
 MAX_BYTES = 2**20  # a file over 1 MiB is not a config
 ENVIRONMENT = "TWOLAYER_"
+_ALL_KEYS = "`twolayer check` shows all keys"
+
+
+# A text that is taken as it is where it would be YAML's own sign, or none: one mark, such as a separator; or \\t.
+_MARK = re.compile(r"[^\w~]|\\t")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes of a path, as Python holds them
 
 
 @dataclass(frozen=True)
 class Override:
-    """A value that replaces the file's: the path of its key, its YAML text, and the name of the variable or option."""
+    """A value that replaces the file's: the path of its key, its YAML text, and the name of the variable or option.
+
+    With `literal` the text is no YAML, but the value itself.
+    """
 
     path: Path
     text: str
     origin: str
+    literal: bool = False
+
+    @property
+    def is_column_list(self) -> bool:
+        """Whether the key is a list of columns."""
+        return self.path[:1] == ("data",) and self.path[1:] in {(key,) for key in COLUMN_LISTS}
 
 
 def load_config(
@@ -62,9 +78,11 @@ def resolve(
     read, for the sizes and the loss. `raw` is the content of the file `source`, if it has been read already. Raises
     ConfigError and DataError.
     """
+    if isinstance(source, str):
+        source = expand_home(source)
     if is_table(source):
         name, folder = os.fspath(source), FilePath()
-        text = f"data: {{source: file, path: {json.dumps(name)}}}"
+        text = f"data: {{source: file, path: {yaml12.dump(name)}}}"
     elif raw is not None:
         name, folder = os.fspath(source), FilePath(source).parent
         text = _decoded(name, raw)
@@ -80,9 +98,12 @@ def resolve(
 
     layers = [*_environment(os.environ if environment is None else environment, document), *overrides]
     parsed = [(layer, _parse_override(layer, document)) for layer in layers]
-    for layer, value in [*parsed, *values]:
+    for layer, value in [*_added_up(parsed), *values]:
         _put(document, layer, value)
-    if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
+    data = document.value.get("data")
+    if isinstance(data, dict) and "source" not in data and data.keys() & FileData.model_fields.keys():
+        data["source"] = "file"
+    if isinstance(data, dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
             raise ConfigError([Problem(Origin(name), "", which_target(name))])
         return with_table(document, name, folder, read=read)
@@ -105,8 +126,8 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
         with path.open("rb") as file:  # not all of it: it may be /dev/zero
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        near = difflib.get_close_matches(name, configs, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"bundled configs are {', '.join(configs)}"
+        near = nearest(name, configs)
+        hint = f"did you mean {near}?" if near else f"bundled configs are {', '.join(configs)}"
         raise refuse(f"no such file; {hint}") from None
     except IsADirectoryError:
         raise refuse("is a folder, not a file") from None
@@ -135,12 +156,32 @@ def _environment(variables: Mapping[str, str], document: yaml12.Document) -> Ite
         if name in keys and variables[name]:  # an empty variable counts as unset
             yield Override((keys[name],), variables[name], name)
         elif name not in keys and name.startswith(ENVIRONMENT):
-            near = validation.nearest_name(name.removeprefix(ENVIRONMENT), KEYS)
-            hint = f"did you mean {ENVIRONMENT}{near.upper()}?" if near else "`twolayer check` shows all keys"
+            near = meant_key(name.removeprefix(ENVIRONMENT))
+            hint = (
+                f"did you mean {ENVIRONMENT}{near.upper()}?"
+                if near and near in KEYS
+                else "`twolayer check` shows all keys"
+            )
             document.problems.append(((name,), Problem(Origin(name), "", "is not the name of a key", hint)))
 
 
+def _added_up(parsed: Iterable[tuple[Override, Any]]) -> Iterator[tuple[Override, Any]]:
+    """The overrides with their values; those of one list of columns add up, in the order in which they come."""
+    found: dict[Path, list[Any]] = {}
+    for layer, value in parsed:
+        if layer.is_column_list and isinstance(value, list):
+            value = found[layer.path] = [*found.get(layer.path, ()), *value]
+        elif layer.is_column_list:
+            found.pop(layer.path, None)
+        yield layer, value
+
+
 def _parse_override(layer: Override, document: yaml12.Document) -> Any:
+    """The value of an override's text: of YAML, where it is not the value itself."""
+    if layer.is_column_list and (layer.literal or not _is_yaml_list(layer.text)):
+        return [layer.text]
+    if layer.literal or _MARK.fullmatch(layer.text) or _NOT_UTF8.search(layer.text):
+        return layer.text.replace("\\t", "\t")
     try:
         parsed = yaml12.parse(layer.text, layer.origin, lines=False)
     except ConfigError as error:
@@ -150,14 +191,23 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     for path, problem in parsed.problems:
         key = ".".join(map(str, layer.path + path))
         document.problems.append((layer.path + path, replace(problem, origin=Origin(layer.origin), key=key)))
+    if layer.is_column_list and isinstance(parsed.value, str):
+        return [parsed.value]
     return parsed.value
+
+
+def _is_yaml_list(text: str) -> bool:
+    """Whether the text of a list of columns is YAML: a list, a text in quotes, or null. All else is names."""
+    return text.strip()[:1] in ("[", '"', "'", "") or text in ("null", "~")
 
 
 def _put(document: yaml12.Document, layer: Override, value: Any) -> None:
     """Set the value at a path, and remove the origins of everything that it replaces."""
     if len(layer.path) > 1 and (layer.path[0] != "data" or len(layer.path) > 2 or not layer.path[1]):
         shown = ".".join(map(str, layer.path))[:80]
-        problem = Problem(Origin(layer.origin), shown, "unknown key", "`twolayer check` shows all keys")
+        near = meant_key(str(layer.path[-1]))
+        hint = f"did you mean {near}?" if near else _ALL_KEYS
+        problem = Problem(Origin(layer.origin), shown, "unknown key", hint)
         document.problems.append((layer.path, problem))
         return
     target: Any = document.value

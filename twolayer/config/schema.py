@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from twolayer.tables.options import FileData, Frozen
+from twolayer.config import yaml12
+from twolayer.tables.options import FileData, Frozen, TablePath
 
 # The largest and the smallest finite numbers above zero that a dtype holds (IEEE 754).
 _RANGE = {"float32": (2.0**-149, (2 - 2.0**-23) * 2.0**127), "float64": (2.0**-1074, math.inf)}
@@ -105,7 +105,7 @@ class Config(Frozen):
     batch_size: Count | None = Field(
         default=None, description="batch size, approximate; default: all rows (plain gradient descent)"
     )
-    validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)] | None = Field(
+    validation: Annotated[float, Field(gt=0, lt=1)] | TablePath | None = Field(
         default=None,
         description="rows of a file to hold out: a part of them, drawn with `seed`; or another file",
     )
@@ -228,13 +228,13 @@ def settled(config: Config) -> Config:
 
 def document(config: Config) -> str:
     """The config as the text of a YAML file: one line per key, its value as JSON, which is YAML as well."""
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.model_dump().items())
+    return "".join(f"{key}: {yaml12.dump(value)}\n" for key, value in config.model_dump().items())
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a config file, with which editors complete and check it."""
     own = Config.model_json_schema()
-    # A file gives the sizes, and the other required keys have defaults for files.
-    file = {"properties": {"data": {"properties": {"source": {"const": "file"}}, "required": ["source"]}}}
+    # A file (also one that does not say so) gives the sizes, and the other required keys have defaults for files.
+    file = {"properties": {"data": {"properties": {"source": {"const": "file"}}}}}
     required = {"if": file | {"required": ["data"]}, "else": {"required": own.pop("required")}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | own | required

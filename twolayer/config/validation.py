@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from twolayer.config import yaml12
+from twolayer.config.key_names import meant_key
 from twolayer.config.schema import KEYS, SOURCES, Config, flat
 from twolayer.config.yaml12 import MAX_PROBLEMS, Path
 from twolayer.errors import ConfigError, Origin, Problem
@@ -85,7 +85,7 @@ def validate(document: yaml12.Document, name: str) -> Resolved:
     try:
         config = Config.model_validate({key: value for key, value in document.value.items() if key in KEYS})
     except ValidationError as error:
-        intended = {nearest_name(key, KEYS) for key in strange} - given  # a mistyped key is not missing as well
+        intended = {meant_key(str(key)) for key in strange} - given  # a mistyped key is not missing as well
         for path, problem in (item for details in error.errors() for item in explained(details, document, name)):
             if path[0] not in intended and not any(path[:length] in found for length in range(1, len(path) + 1)):
                 found[path] = problem
@@ -147,16 +147,11 @@ def unknown(document: yaml12.Document, name: str, path: Path) -> Problem:
         (source,) = (name for name, model in SOURCES.items() if key in model.model_fields)
         given = document.value["data"]["source"]
         return Problem(origin, shown, f"requires source: {source}, but the source is {given}")
-    near = nearest_name(key, list(SOURCES[document.value["data"]["source"]].model_fields if inside else KEYS))
+    near = meant_key(key, document.value["data"]["source"] if inside else None)
+    if near and inside and near.startswith("data."):
+        near = near.removeprefix("data.")
     hint = f"did you mean {near}?" if near else "`twolayer check` shows all keys"
     return Problem(origin, shown, "unknown key", hint)
-
-
-def nearest_name(key: str, names: Sequence[str]) -> str | None:
-    """The known name nearest to a key."""
-    lowered = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(key[:40].lower(), lowered, n=1)
-    return lowered[near[0]] if near else None
 
 
 def _number(text: str) -> Any:

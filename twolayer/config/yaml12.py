@@ -6,6 +6,7 @@ PyYAML parses; the values are composed here from its events, because its own loa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,7 +30,14 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # The complement of YAML 1.2's c-printable (production 1); it holds the lone surrogates as well.
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ESCAPED = re.compile(f"{_NOT_PRINTABLE.pattern}|[\x85\u2028\u2029\ufeff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+
+# A byte of a path that is not UTF-8, as JSON writes what Python holds it as: a lone surrogate. libyaml refuses it, and
+# sees a character for private use in its place.
+_BYTE = re.compile(r"(?<!\\)((?:\\\\)*)\\udc([89a-f][0-9a-f])")
+_STAND_IN = re.compile("[\U0010dc80-\U0010dcff]")
+_AWAY = 0x10DC00 - 0xDC00
 
 # YAML 1.2.2, section 10.3.2, table "core schema tag resolution".
 _NULL = re.compile(r"(?:null|Null|NULL|~|)")
@@ -70,7 +78,25 @@ def parse(text: str, name: str, *, lines: bool = True) -> Document:
         before = _LINE_BREAK.split(text[: found.start()])
         origin = Origin(name, len(before), len(before[-1]) + 1) if lines else Origin(name)
         raise _fatal(origin, f"the character U+{ord(found[0]):04X} is not allowed in YAML")
+    if not _STAND_IN.search(text):
+        text = _BYTE.sub(lambda found: found[1] + chr(0x10DC00 + int(found[2], 16)), text)
     return _Composer(text, name, lines).document()
+
+
+def dump(value: Any) -> str:
+    """A value as JSON that is YAML, too, in one line: with an escape for every character that YAML does not allow.
+
+    (JSON's own escapes for all but ASCII are pairs of surrogates beyond U+FFFF, which libyaml refuses.)
+    """
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _text_of(event: yaml.ScalarEvent) -> str:
+    """The text of a scalar. Only in double quotes is the escape of a byte one."""
+    text: str = event.value
+    if event.style == '"':
+        return _STAND_IN.sub(lambda found: chr(ord(found[0]) - _AWAY), text)
+    return _STAND_IN.sub(lambda found: f"\\u{ord(found[0]) - _AWAY:x}", text)
 
 
 def resolve(text: str) -> Any:
@@ -192,9 +218,9 @@ class _Composer:
 
     def scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
         if event.style:  # quoted, literal or folded: always text
-            return event.value
+            return _text_of(event)
         try:
-            return resolve(event.value)
+            return resolve(_text_of(event))
         except ValueError:
             self.problem(event, path, f"a number of {len(event.value)} digits is too long")
             return None
@@ -211,7 +237,8 @@ class _Composer:
             self.refuse_references(event)
             if not isinstance(event, yaml.ScalarEvent):
                 raise _fatal(self.origin(event), "a key must be a plain word")
-            key, at = event.value, (*path, event.value)
+            key = _text_of(event)
+            at = (*path, key)
             if len(items) >= MAX_KEYS:
                 raise _fatal(self.origin(event), f"over {MAX_KEYS} keys; a config has fewer")
             if key == "<<" and not event.style:

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
 from twolayer.errors import RunError
 from twolayer.files import reason
+from twolayer.formatting import nearest
 from twolayer.runs.run_files import INFO, check_inside
 from twolayer.tables.options import TABLES
 
 RUNS = Path("runs")
 SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_MAX_NAME = 60  # characters, of up to 4 bytes: file systems take 255
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a folder in `runs`, and is no path."""
+    return 0 < len(text) <= 100 and text[0] not in "-." and all(_is_plain(c) or c in "-" or _is_byte(c) for c in text)
 
 
 def safe_name(text: str) -> str:
-    """A config's name, or its file's, as the name of a folder."""
+    """A config's name, or its file's, as the name of a folder: letters and digits of any script, `_` and `.`."""
     stem = SUFFIX.sub("", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:60] or "run"
+    plain = "".join(letter if _is_plain(letter) else "-" for letter in stem)
+    return re.sub("-+", "-", plain).strip("-.")[:_MAX_NAME] or "run"
+
+
+def _is_plain(letter: str) -> bool:
+    """Whether a letter can be typed in a shell without quotes; accents and vowels can be letters of category M."""
+    return letter.isalnum() or letter in "_." or unicodedata.category(letter).startswith("M")
+
+
+def _is_byte(letter: str) -> bool:
+    """Whether this is a byte that is not UTF-8, as Python holds it."""
+    return "\udc80" <= letter <= "\udcff"
 
 
 def free_place(out: Path | None, name: str) -> Path:
@@ -50,7 +68,7 @@ def find(text: str) -> Path:
     """The run folder that a user names: by its path, or by the name of a folder in `runs`. Raises RunError."""
     try:
         in_runs = RUNS / text
-        if NAME.fullmatch(text) and not Path(text).is_dir() and in_runs.is_dir():
+        if is_name(text) and not Path(text).is_dir() and in_runs.is_dir():
             check_inside(in_runs, RUNS)
             return in_runs
         given = Path(text)
@@ -60,4 +78,13 @@ def find(text: str) -> Path:
             return given
     except (OSError, ValueError) as error:
         raise RunError(f"{text!r}: {reason(error)}", usage=True) from None
-    raise RunError(f"{text or repr(text)}: no such run folder", hint="`twolayer runs` lists all runs", usage=True)
+    near = nearest(text, _in_runs())
+    hint = f"did you mean {near}?" if near else "`twolayer runs` lists all runs"
+    raise RunError(f"{text or repr(text)}: no such run folder", hint=hint, usage=True)
+
+
+def _in_runs() -> list[str]:
+    """The names of the runs in `runs`."""
+    with suppress(OSError):
+        return sorted(entry.name for entry in RUNS.iterdir() if (entry / INFO).is_file())
+    return []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 # The suffixes of table files.
 TABLES = (
@@ -30,29 +31,50 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+def _path(value: object) -> str:
+    """A path. Its bytes that are not UTF-8 are lone surrogates, as in all of Python; pydantic's str refuses them."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a path")
+    return value
+
+
+TablePath = Annotated[str, PlainValidator(_path, json_schema_input_type=Annotated[str, Field(min_length=1)])]
+_Name = Annotated[str, Field(min_length=1)]
+# Names of columns. Also a text: one name, or several with commas between them (`split_names`).
+Columns = Annotated[list[_Name], BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])]
+Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+COLUMN_LISTS = ("target", "inputs", "exclude", "categories")  # the keys that are lists of columns
+
+
+def split_names(texts: Iterable[str], columns: Collection[str]) -> list[str]:
+    """The names in texts of names with commas between them; a text that is itself the name of a column stays whole."""
+    found: list[str] = []
+    for text in texts:
+        is_one = "," not in text or text in columns
+        found += [text] if is_one else [part for name in text.split(",") if (part := name.strip())]
+    return list(dict.fromkeys(found))
 
 
 class FileData(Frozen):
     """x and y are columns of a table; text is one-hot encoded."""
 
-    source: Literal["file"]
-    path: Annotated[str, Field(min_length=1)] = Field(
+    source: Literal["file"] = "file"
+    path: TablePath = Field(
         description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
     )
-    target: Annotated[Columns, Field(min_length=1)] = Field(description="the columns to predict")
+    target: Annotated[
+        list[_Name],
+        Field(min_length=1),
+        BeforeValidator(_listed, json_schema_input_type=_Name | Annotated[list[_Name], Field(min_length=1)]),
+    ] = Field(description="the columns to predict")
     inputs: Columns | None = Field(default=None, description="the input columns; default: all others")
-    exclude: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], description="columns not to use")
-    categories: Annotated[list[str], BeforeValidator(_listed)] = Field(
-        default=[], description="columns, also of numbers, whose values are categories"
-    )
+    exclude: Texts = Field(default=[], description="columns not to use")
+    categories: Texts = Field(default=[], description="columns, also of numbers, whose values are categories")
     missing: Literal["refuse", "mean"] = Field(
         default="mean",
         description="missing inputs: replace them by the mean and mark them in a column of 0 and 1, or `refuse` them",
     )
-    na: Annotated[list[str], BeforeValidator(_listed)] = Field(
-        default=[], description="texts that stand for a missing value, beside the usual ones"
-    )
+    na: Texts = Field(default=[], description="texts that stand for a missing value, beside the usual ones")
     strict: bool = Field(
         default=False, description="refuse columns that cannot help, and rows without a target, rather than omit them"
     )

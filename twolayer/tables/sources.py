@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 import zlib
 from collections import Counter
@@ -86,7 +87,9 @@ def open_table(
         return _opened(raw, name, ".csv", separator, decimal, text=text)
     _check_file(raw, name)
     suffix = _suffix(raw, name)
-    if named is None or not any(part.is_symlink() for part in (raw, *raw.parents)):
+    is_linked = any(part.is_symlink() for part in (raw, *raw.parents))
+    raw = _utf8_path(raw, name)
+    if named is None or not is_linked:
         return _opened(raw, name, suffix, separator, decimal, text=text)
     # The link may lead to any file of this user; no message may show its text.
     try:
@@ -98,6 +101,24 @@ def open_table(
         lacking = "has one column only" if is_alone else "has none of the columns that are named"
         raise DataError(f"{name}: is a link, and its file {lacking}; to see its columns, name the file itself")
     return source
+
+
+def _utf8_path(path: Path, name: str) -> Path:
+    """The path, or, where it is not UTF-8, which polars requires, that of a descriptor; it stays open."""
+    if _is_utf8(path):
+        return path
+    try:
+        return Path(f"/dev/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}")
+    except OSError as error:
+        raise DataError(f"{name}: {unreadable(error)}") from None
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stdin(name: str) -> bytes:

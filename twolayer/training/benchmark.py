@@ -132,9 +132,9 @@ class Benchmark:
             engine_ = make_engine(model, self.data, config)
             made = clock(self.device)
             # A graph is captured in the second of two whole chunks.
-            losses = engine_.advance(2 * GRAPH_ITERATIONS if self.device.startswith("cuda") else 1).tolist()
+            losses = _losses(engine_.advance(2 * GRAPH_ITERATIONS if self.device.startswith("cuda") else 1))
             warm = clock(self.device)
-            losses += engine_.advance(engine.iterations).tolist()
+            losses += _losses(engine_.advance(engine.iterations))
             done = clock(self.device)
             engine_.sync()
             end = clock(self.device)
@@ -177,6 +177,12 @@ class Benchmark:
                 "agrees": self.agrees(engine),
                 "auto": engine.name == self.auto,
             }
+
+
+def _losses(rows: torch.Tensor) -> list[float]:
+    """The losses of what an engine returns: (iterations,), or for classes (iterations, 2), with the accuracies."""
+    losses: list[float] = (rows if rows.dim() == 1 else rows[:, 0]).tolist()
+    return losses
 
 
 class MatmulRate:

@@ -22,7 +22,7 @@ from twolayer.evaluation import predictor
 from twolayer.evaluation.baselines import linear_baseline
 from twolayer.files import named
 from twolayer.hardware.device import device_name
-from twolayer.runs import checkpoint, folder, names
+from twolayer.runs import checkpoint, folder, names, table_paths
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
@@ -159,6 +159,7 @@ def start_recording(
             **provenance(config),
             **fingerprints(fit.data, fit.model),
             **row_sums(fit.data),
+            **table_paths.beside(run.path, config),
             checkpoint_every=every.text,
             tensorboard=tensorboard,
             started=folder.now(),
@@ -206,6 +207,7 @@ def resume_recording(
         seconds=seconds,
         **_config(run, config),
         **row_sums(data),
+        **table_paths.beside(run.path, config),
         epochs=config.epochs,
         tensorboard=tensorboard,
         resumed=again,
@@ -265,8 +267,9 @@ def _other(run: Run, config: Config, key: str) -> str:
     """The message for a fingerprint that has changed since the run's start."""
     if isinstance(config.data, FileData) and key != "initial_sha256":
         is_other_file = key == "validation_sha256" and isinstance(config.validation, str)
-        path = config.validation if is_other_file else config.data.path
-        return f"{path}: has changed since {run.path} started; restore the original file"
+        path, name = (config.validation, "validation") if is_other_file else (config.data.path, "data.path")
+        hint = f"restore it, or name it with --set {name}=PATH"
+        return f"{path}: is not the table that {run.path} was started with, or has changed since; {hint}"
     what = "initial weights" if key == "initial_sha256" else "data"
     versions = f"it was started with PyTorch {run.info.get('torch')}, this is {torch.__version__}"
     return f"{run.path}: the {what} drawn now differ from the run's; {versions}"

@@ -11,7 +11,19 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from twolayer.cli import process, progress, terminal
-from twolayer.cli.options import ConfigArgument, DeviceOption, FormatOption, SetOption, ThreadsOption, resolve
+from twolayer.cli.options import (
+    ClassesOption,
+    ConfigArgument,
+    DeviceOption,
+    ExcludeOption,
+    FormatOption,
+    InputsOption,
+    MissingOption,
+    SetOption,
+    TargetOption,
+    ThreadsOption,
+    resolve,
+)
 from twolayer.cli.process import computing
 from twolayer.cli.terminal import Format, out, rows
 from twolayer.errors import DisagreementError
@@ -26,6 +38,11 @@ def bench(
     config: ConfigArgument = "default",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Measurements of each engine.")] = 7,
     format_: FormatOption = "table",

@@ -6,13 +6,17 @@ import typer
 
 from twolayer.cli import terminal
 from twolayer.cli.options import (
+    ClassesOption,
     ConfigArgument,
     DeviceOption,
     EngineOption,
     EpochsOption,
+    ExcludeOption,
     FormatOption,
+    InputsOption,
     LogEveryOption,
     LrOption,
+    MissingOption,
     SeedOption,
     SetOption,
     TargetOption,
@@ -36,6 +40,10 @@ def check(
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
     target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:

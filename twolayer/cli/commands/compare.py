@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from typer.core import TyperCommand
 
 from twolayer.cli import completion, terminal
-from twolayer.cli.options import FormatOption
+from twolayer.cli.options import FormatOption, home
 from twolayer.cli.terminal import out
 from twolayer.formatting import duration, microseconds_unit, shown
 from twolayer.reporting import comparison
@@ -43,6 +43,7 @@ def compare_command(
             metavar="RUN",
             help="Two or more runs: their folders, or their names in runs/.",
             autocompletion=completion.runs,
+            callback=home,
         ),
     ],
     expect_equal: Annotated[

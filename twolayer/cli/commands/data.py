@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import completion, terminal
-from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
+from twolayer.cli.options import (
+    ClassesOption,
+    ExcludeOption,
+    FormatOption,
+    InputsOption,
+    MissingOption,
+    SetOption,
+    TargetOption,
+    home,
+    resolve_data,
+    training_that_works,
+)
 from twolayer.errors import extra
 from twolayer.tables.panics import without_panics
 
@@ -22,10 +33,17 @@ def data_command(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A table, or a config that names one.", autocompletion=completion.tables_and_configs
+            metavar="PATH",
+            help="A table, or a config that names one.",
+            autocompletion=completion.tables_and_configs,
+            callback=home,
         ),
     ],
     target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
@@ -33,13 +51,15 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
-    config, data, targets = resolve_data(path, set_ or [], context)
+    named = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
 
     with without_panics():
-        part = config.validation if isinstance(config.validation, float) else None
-        found = describe.summary(data, data.path, targets=targets, validation=part, seed=config.seed)
+        part = named.config.validation if isinstance(named.config.validation, float) else None
+        found = describe.summary(
+            named.data, named.data.path, targets=named.targets, loss=named.loss, validation=part, seed=named.config.seed
+        )
     names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
@@ -53,6 +73,8 @@ def data_command(
     for problem in found.problems:
         terminal.note(problem.text)
     if found.problems:
+        if named.targets and (command := training_that_works(found.problems, path, set_ or [], context)):
+            terminal.works(command)
         raise typer.Exit(1)
 
 

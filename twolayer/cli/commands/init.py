@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import completion, terminal
+from twolayer.cli.options import home
 from twolayer.config.bundled import bundled, write_starter
 
 commands = typer.Typer()
@@ -16,7 +17,9 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example:  twolayer init my.yaml")
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("twolayer.yaml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.", callback=home)] = Path(
+        "twolayer.yaml"
+    ),
     name: Annotated[
         str,
         typer.Option(

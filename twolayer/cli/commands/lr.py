@@ -6,12 +6,17 @@ import typer
 
 from twolayer.cli import process, terminal
 from twolayer.cli.options import (
+    ClassesOption,
     ConfigArgument,
     DeviceOption,
+    ExcludeOption,
     FormatOption,
+    InputsOption,
     LrOption,
+    MissingOption,
     SeedOption,
     SetOption,
+    TargetOption,
     ThreadsOption,
     resolve,
 )
@@ -28,6 +33,11 @@ def lr_command(
     lr: LrOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import terminal
-from twolayer.cli.options import RunsArgument, ScaleOption
+from twolayer.cli.options import RunsArgument, ScaleOption, home
 from twolayer.runs import saved_run
 from twolayer.runs.names import find
 
@@ -20,7 +20,13 @@ def plot(
     names: RunsArgument,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FILE", help="A .png, .svg, .pdf or .html; an existing file is replaced."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="A .png, .svg, .pdf or .html; an existing file is replaced.",
+            callback=home,
+        ),
     ],
     scale: ScaleOption = "auto",
 ) -> None:

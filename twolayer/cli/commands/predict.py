@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, RunArgument
+from twolayer.cli.options import DataArgument, RunArgument, home
 from twolayer.cli.process import computing
 from twolayer.errors import RunError
 from twolayer.files import replacing
@@ -24,7 +24,11 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="A .csv, .tsv, .parquet, .arrow or .ndjson file.  [default: stdout]"
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="A .csv, .tsv, .parquet, .arrow or .ndjson file.  [default: stdout]",
+            callback=home,
         ),
     ] = None,
     format_: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import terminal
-from twolayer.cli.options import RunsArgument
+from twolayer.cli.options import RunsArgument, home
 from twolayer.runs import saved_run
 from twolayer.runs.names import find
 
@@ -20,7 +20,10 @@ commands = typer.Typer()
 def report(
     names: RunsArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write; an existing file is replaced.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The page to write; an existing file is replaced.", callback=home
+        ),
     ] = Path("report.html"),
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from twolayer.cli import terminal
-from twolayer.cli.options import FormatOption
+from twolayer.cli.options import FormatOption, home
 from twolayer.formatting import duration, microseconds_unit
 from twolayer.runs import listing
 from twolayer.runs.listing import RunRow
@@ -23,7 +23,9 @@ DROP = ("device", "time", "first", "shape", "best", "seed", "note", "loss", "don
 
 @commands.command("runs", epilog="Example:  twolayer runs --format csv")
 def runs_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the runs.")] = RUNS,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that holds the runs.", callback=home)
+    ] = RUNS,
     format_: FormatOption = "table",
 ) -> None:
     """List the runs, newest first."""

@@ -10,13 +10,17 @@ import typer
 from twolayer.cli import process, terminal
 from twolayer.cli.options import (
     CheckpointOption,
+    ClassesOption,
     ConfigArgument,
     DeviceOption,
     EngineOption,
     EpochsOption,
+    ExcludeOption,
     FormatOption,
+    InputsOption,
     LogEveryOption,
     LrOption,
+    MissingOption,
     NoSaveOption,
     NoteOption,
     OutOption,
@@ -27,9 +31,9 @@ from twolayer.cli.options import (
     TensorBoardOption,
     ThreadsOption,
     resolve,
-    resolve_again,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.resume import resolve_again
 from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder, names
 from twolayer.runs.run_files import INFO
@@ -54,6 +58,10 @@ def train(
     threads: ThreadsOption = None,
     log_every: LogEveryOption = None,
     target: TargetOption = None,
+    inputs: InputsOption = None,
+    exclude: ExcludeOption = None,
+    missing: MissingOption = None,
+    classes: ClassesOption = False,
     set_: SetOption = None,
     out: OutOption = None,
     no_save: NoSaveOption = False,

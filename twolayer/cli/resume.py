@@ -1,0 +1,85 @@
+"""The config of a run that is resumed: its own, with what may change, and its tables where they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from twolayer.cli import terminal
+from twolayer.cli.options import overrides_of
+from twolayer.config import loading, schema, validation
+from twolayer.config.loading import Override
+from twolayer.config.schema import Config, flat
+from twolayer.config.validation import show
+from twolayer.errors import ConfigError, Origin, RunError
+from twolayer.hardware import memory
+from twolayer.runs import table_paths
+from twolayer.runs.folder import Run
+from twolayer.runs.run_files import CONFIG, read_config
+from twolayer.tables.options import FileData
+from twolayer.tables.panics import without_panics
+
+# The keys that may change. So may the paths of tables: their fingerprints say whether they are the same.
+CHANGEABLE = ("epochs", "log_every", "device")
+
+
+def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
+    """A run's own config, with the values that are changed to resume it."""
+    source = str(run.path.absolute() / CONFIG)
+    raw = read_config(run.path, run.folder)
+    older = _of_older_versions(loading.resolve(source, environment={}, read=False, raw=raw), source)
+    before = loading.resolve(source, environment={}, overrides=older, read=False, raw=raw)
+    given = overrides_of(sets, context)
+    overrides = [*older, *_moved_tables(run, before.config, given), *given]
+    planned = loading.resolve(source, environment={}, overrides=overrides, read=False, raw=raw)
+    _check_changes(run, before.config, planned.config)
+    try:
+        with without_panics():
+            after = loading.resolve(source, environment={}, overrides=overrides, raw=raw)
+    except ConfigError as error:
+        if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
+            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
+            raise RunError(f"its table is another one, or has changed since: {what}", path=run.path) from None
+        raise
+    if run.info.get("status") == "diverged":
+        raise RunError(
+            "has diverged, and would diverge again", path=run.path, hint="try a smaller lr in a new run", usage=True
+        )
+    memory.check(after.config, after.name, saved=True)
+    return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
+
+
+def _of_older_versions(before: validation.Resolved, source: str) -> list[Override]:
+    """What a run's config means that lacks a key, because an older version wrote it: a run's own config has every key.
+
+    Before `data.stratify` no rows were drawn by class.
+    """
+    is_older = isinstance(before.config.data, FileData) and before.origins["data.stratify"] == Origin("default")
+    return [Override(("data", "stratify"), "false", source)] if is_older else []
+
+
+def _moved_tables(run: Run, config: Config, given: Sequence[Override]) -> list[Override]:
+    """The paths of tables that are no longer there, but beside the run as they were; says so."""
+    typed = {".".join(map(str, override.path)) for override in given}
+    before = table_paths.tables(config)
+    moved = {key: path for key, path in table_paths.moved(run.path, run.info, config).items() if key not in typed}
+    for key, path in moved.items():
+        terminal.note(f"{before[key]}: no such file; {path} is read in its place")
+    return [Override(tuple(key.split(".")), path, key, literal=True) for key, path in moved.items()]
+
+
+def _check_changes(run: Run, before: Config, after: Config) -> None:
+    """Raise RunError where a key differs that may not, or a table is nowhere."""
+    own, tables = dict(flat(before)), table_paths.tables(before)
+    may_change = {*CHANGEABLE, *(tables.keys() & table_paths.tables(after).keys())}
+    changed = [(key, value) for key, value in flat(after) if own.get(key) != value]
+    if wrong := [
+        f"{key} is {show(own.get(key))}, not {show(value)}" for key, value in changed if key not in may_change
+    ]:
+        rule = f"when a run is resumed, only {', '.join([*CHANGEABLE, *tables])} may change"
+        raise RunError(f"{run.path}: {'; '.join(wrong)}: {rule}", usage=True)
+    for key, path in table_paths.tables(after).items():
+        if not table_paths.is_there(path):
+            reason = f"its table is not at {path}"
+            raise RunError(reason, path=run.path, hint=f"if it was moved, add --set {key}=PATH")
