@@ -29,7 +29,8 @@ class Column:
 
     `cells` are numbers, booleans, text of categories, or Datetime. `notation` is set for text that is no plain number,
     `order` for text of dates; `example` is such a cell. `refused` is why it cannot be used before the user decides
-    something, and `decide` the keys that do; `useless` is why it is left out, and `usable` whether it need not be.
+    something, `decide` the keys that do, and `fix` the key that makes a training possible; `useless` is why it is left
+    out, and `usable` whether it need not be.
     """
 
     cells: pl.Series
@@ -39,6 +40,7 @@ class Column:
     example: str = ""
     refused: str = ""
     decide: str = ""
+    fix: str = "data.exclude"
     useless: str = ""
     usable: bool = True
 
@@ -99,10 +101,11 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     first = known.sort(descending=True)[0] if not found.unclear else known.filter(known.str.contains("[.,]"))[0]
     if found.unclear:
         mark = "," if "," in first else "."
-        keys = "a comma" if mark == "," else "a point"
         plain, decimal = (first.replace(mark, new) for new in ("", "."))
-        why = f"{{holds}} numbers that can be read in two ways: {first} can be {plain} or {decimal}"
-        return Column(cells, "number", refused=why, decide=f"set data.thousands or data.decimal to {keys}")
+        why = f"{{holds}} numbers that can be read in two ways, such as {first}"
+        return Column(
+            cells, "number", refused=why, decide=f"add --set data.thousands={mark} or --set data.decimal={mark}"
+        )
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
@@ -115,7 +118,7 @@ def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
         return None
     if unclear:
         why = f"{{holds}} dates that can be read in two ways, such as {known[0]}"
-        return Column(cells, "date", refused=why, decide="set data.date_order to dmy or mdy")
+        return Column(cells, "date", refused=why, decide="add --set data.date_order=dmy or --set data.date_order=mdy")
     values = known.to_frame("cell").select("cell", value=dates.parse(pl.col("cell"), order))
     return Column(_mapped(cells, values), "date", order=order, example=known[0])
 
@@ -133,14 +136,16 @@ def _mostly(cells: pl.Series, data: FileData) -> Column | None:
             if len(distinct) <= FEW:  # such as 1st, 2nd, 3rd
                 return None
             some = ", ".join(distinct.head(3).to_list())
-            why = f"{{holds}} {what} in several notations, such as {some}"
+            why = f"{{holds}} {what} written in several ways, such as {some}"
             return Column(
-                cells, "category", refused=why, decide="write all of them in one, or add {it} to data.categories"
+                cells, "category", refused=why, decide="write all of them in one way, or add {it} to data.categories"
             )
         row = (cells.is_not_null() & ~fits.fill_null(value=False)).arg_max() or 0
         other = f"{filled - count} of {filled} values are not {what}"
         why = f"{{looks}} like {what}, but {other}; the first is {cells[row][:40]!r} in row {row + 1}"
-        return Column(cells, "category", refused=why, decide="add {it} to data.categories, or such values to data.na")
+        few = cells.n_unique() <= FEW
+        ways = "add {it} to data.categories, or such values to data.na"
+        return Column(cells, "category", refused=why, decide=ways, fix="data.categories" if few else "data.exclude")
     return None
 
 

@@ -26,8 +26,9 @@ from twolayer.tables.options import FileData
 
 NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
 _SHOWN = 20  # problems
+_EXCLUDE = "data.exclude"
 
-Refusal: TypeAlias = tuple[str, str]  # why, and the keys that decide
+Refusal: TypeAlias = tuple[str, str, str]  # why, the keys that decide, and the key that makes a training possible
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def check_columns(
     if classes is None:  # the numbers of classes may be nearly equal
         flat = [n for n in targets if n in spans and n not in refused and is_nearly_constant(*spans[n])]
         problems += [TableProblem(f"target {shown(name)} is {NEARLY_CONSTANT}") for name in flat]
-        refused |= dict.fromkeys(flat, (NEARLY_CONSTANT, ""))
+        refused |= dict.fromkeys(flat, (NEARLY_CONSTANT, "", ""))
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [TableProblem(f"and {len(problems) - _SHOWN} more such problems")]
     kinds = {name: columns[name].kind for name in inputs if name not in useless and name not in refused}
@@ -152,16 +153,16 @@ def _judged(
     for name, column in columns.items():
         if name in spans and not all(map(isfinite, spans[name])):
             row = 1 + (frame[name].cast(pl.Float64).is_infinite().arg_max() or 0)
-            refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", ""
+            refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", "", _EXCLUDE
         elif column.refused:
-            refused[name] = column.refused, column.decide
+            refused[name] = column.refused, column.decide, column.fix
         elif why := _useless(column, frame[name], spans.get(name), is_counting=name in counting):
             if not (named and name in inputs):
                 useless[name] = why
             elif not column.usable:
-                refused[name] = f"{why}, which cannot be used", ""
+                refused[name] = f"{why}, which cannot be used", "", _EXCLUDE
         elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
-            refused[name] = f"{{is}} {NEARLY_CONSTANT}", ""
+            refused[name] = f"{{is}} {NEARLY_CONSTANT}", "", _EXCLUDE
     if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
         useless = {name: why for name, why in useless.items() if name not in counting}
     return useless, refused
@@ -224,37 +225,33 @@ def _problems(
     data: FileData,
 ) -> list[TableProblem]:
     """A sentence for each reason, with all its columns."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[Refusal, list[str]] = {}
     for name in inputs:
         if name in refused:
             reasons.setdefault(refused[name], []).append(name)
         elif name in useless and data.strict:
-            reasons.setdefault((useless[name], ""), []).append(name)
-    found = [_of_columns(names, why, ways) for (why, ways), names in reasons.items()]
+            reasons.setdefault((useless[name], "", _EXCLUDE), []).append(name)
+    found = [_of_columns(names, *refusal) for refusal, names in reasons.items()]
     if not data.strict and not found and all(name in useless for name in inputs):
         why = "; ".join(f"{subject([name])} {notes.inflected(why, 1)}" for name, why in list(useless.items())[:_SHOWN])
         found.append(TableProblem(f"no column is left to predict from: {why}"))
     for name in targets:
         if name in refused:
-            why, ways = refused[name]
+            text = "; ".join(notes.inflected(part, 1) for part in refused[name][:2] if part)
+            is_category = refused[name][2] == "data.categories"
             found.append(
-                TableProblem(
-                    f"target {shown(name)} {notes.inflected(why, 1)}"
-                    + (f"; {notes.inflected(ways, 1)}" if ways else "")
-                )
+                TableProblem(f"target {shown(name)} {text}", (("loss", "cross_entropy"),) if is_category else ())
             )
         elif name in useless:
-            found.append(
-                TableProblem(f"target {shown(name)} {notes.inflected(useless[name], 1)}: it cannot be predicted")
-            )
+            text = f"{notes.inflected(useless[name], 1)}: it cannot be predicted"
+            found.append(TableProblem(f"target {shown(name)} {text}"))
     return found
 
 
-def _of_columns(names: Sequence[str], why: str, ways: str) -> TableProblem:
-    exclude = tuple(("data.exclude", name) for name in names)
+def _of_columns(names: Sequence[str], why: str, ways: str, fix: str) -> TableProblem:
     ways = f"{ways}, or" if ways else ""
     text = f"{subject(names)} {why}; {ways} put {{it}} in data.exclude".replace(";  ", "; ")
-    return TableProblem(notes.inflected(text, len(names)), exclude)
+    return TableProblem(notes.inflected(text, len(names)), tuple((fix, name) for name in names))
 
 
 def _gap(cells: pl.Series, count: int, rows: Array | None) -> TableProblem:
