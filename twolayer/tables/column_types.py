@@ -103,9 +103,8 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
         mark = "," if "," in first else "."
         plain, decimal = (first.replace(mark, new) for new in ("", "."))
         why = f"{{holds}} numbers that can be read in two ways, such as {first}"
-        return Column(
-            cells, "number", refused=why, decide=f"add --set data.thousands={mark} or --set data.decimal={mark}"
-        )
+        ways = f"add --set data.thousands={mark} (for {plain}) or --set data.decimal={mark} (for {decimal})"
+        return Column(cells, "number", refused=why, decide=ways)
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
