@@ -187,7 +187,9 @@ def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tu
     return config, data, [] if is_open else data.target
 
 
-def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
+def resolve(
+    source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False, keep_survey: bool = False
+) -> validation.Resolved:
     """The config with options and variables applied, known to fit into memory."""
     malformed = [
         Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
@@ -196,7 +198,8 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
     ]
     try:
         with without_panics():
-            resolved = loading.resolve(source, overrides=_overrides(sets, context))
+            overrides = _overrides(sets, context)
+            resolved = loading.resolve(source, overrides=overrides, keep_survey=keep_survey)
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
     if malformed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -14,7 +15,7 @@ import polars as pl
 from twolayer.errors import DataError, TableError
 from twolayer.tables import splits
 from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
-from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
+from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unscaled
 from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
@@ -28,7 +29,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 class Table:
     """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file.
 
-    `notes` is what the user should know about it, a sentence each.
+    `notes` is what the user should know about it, a sentence each. `survey` is what the table was made of, if that is
+    kept.
     """
 
     columns: Encoding
@@ -38,6 +40,7 @@ class Table:
     y_validation: Array | None
     rows: int
     notes: tuple[str, ...] = ()
+    survey: Survey | None = None
 
 
 def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
@@ -57,6 +60,7 @@ def read(
     seed: int,
     loss: str | None,
     dtype: str = "float32",
+    keep_survey: bool = False,
 ) -> Table:
     """The file's columns as x and y in the dtype, standardised by means and standard deviations of the training rows.
 
@@ -67,7 +71,8 @@ def read(
     found = survey(data, loss=loss)
     part = validation if isinstance(validation, float) else None
     held = splits.validation_rows(found, part, seed, data.path, stratify=data.stratify)
-    return split(found, held, data, validation=validation, dtype=dtype)
+    table = split(found, held, data, validation=validation, dtype=dtype)
+    return replace(table, survey=found) if keep_survey else table
 
 
 def survey(data: FileData, *, loss: str | None) -> Survey:
@@ -108,6 +113,26 @@ def split(
     if validation is None:
         return Table(columns, x, y, None, None, rows)
     return Table(columns, x, y, x_held, y_held, rows, splits.notes(found, held))
+
+
+def folds(
+    found: Survey, count: int, repeats: int, data: FileData, *, validation: float | str | None, seed: int,
+    dtype: str = "float32",
+) -> Iterator[tuple[Table, Array, Array]]:  # fmt: skip
+    """For each fold of each repeat a table of the rows of all other folds, and the fold's rows to test it with.
+
+    The table is encoded by its own training rows alone, and has its own validation rows; x and y of the fold are as
+    `encode` and `encode_targets` give them. Raises DataError if there are too few rows.
+    """
+    splits.check_folds(found, count, data)
+    part = validation if isinstance(validation, float) else None
+    for repeat in range(repeats):
+        for tested in splits.folds(found, count, seed, repeat, data):
+            rest = replace(found, frame=found.frame.filter(pl.Series(~tested)))
+            held = splits.validation_rows(rest, part, seed, data.path, stratify=data.stratify)
+            table = split(rest, held, data, validation=validation, dtype=dtype)
+            rows = found.frame.filter(pl.Series(tested))
+            yield table, encode(rows, table.columns, data.path), encode_targets(rows, table.columns, data.path)
 
 
 def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
