@@ -16,7 +16,7 @@ from pathlib import Path
 from typer.main import get_group
 
 from twolayer.cli.main import app
-from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, SOURCES, Config, schema
+from twolayer.config.schema import FILE_DEFAULTS, SIZES, SOURCES, Config, schema
 from twolayer.config.validation import ALLOWED, show
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,7 @@ def table() -> str:
         if key in SIZES:
             default += ", except with a file"
         elif key == "patience":
-            default += f"; for a file `{PATIENCE}` if `epochs` is not set"
+            default += f"; for a file `{FILE_DEFAULTS[key]}`, unless `validation` is null"
         elif key in FILE_DEFAULTS:
             default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")

@@ -58,6 +58,7 @@ LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
     "config.from_table": "polars, only for a table",
     "evaluation.predictor": "polars, only for a table",
+    "training.folds": "polars, only for a table",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",
@@ -70,7 +71,7 @@ LAZY = {
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
 WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
-EXCEPT = {"runs.checkpoint", "cli.training_session"}
+EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
 UNMOVED: dict[str, str] = {"available_memory": ("")}
 

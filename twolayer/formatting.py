@@ -79,6 +79,26 @@ def size(count: int) -> str:
     return f"{amount:.3g} {units[0]}" if amount < 1000 else f"{amount:.0f} {units[0]}"
 
 
+def with_error(value: float, error: float | None, plus_minus: str = "±") -> str:
+    """A number with its standard error: `0.535 ± 0.063`. The error has two digits, and the number none beyond them."""
+    if error is None:
+        return f"{value:.6g}"
+    if not error or not math.isfinite(value) or not math.isfinite(error):
+        return f"{value:.6g} {plus_minus} {error:.2g}"
+    place, size = _place(float(f"{error:.1e}")), max(abs(value), error)
+    if not 1e-4 <= size < 1e9:
+        return f"{value:.{max(0, _place(size) - place + 1)}e} {plus_minus} {error:.1e}"
+    decimals = 1 - place
+    if decimals <= 0:
+        value, error, decimals = round(value, decimals), round(error, decimals), 0
+    return f"{value:.{decimals}f} {plus_minus} {error:.{decimals}f}"
+
+
+def _place(number: float) -> int:
+    """The power of ten of a number's first digit."""
+    return math.floor(math.log10(abs(number)))
+
+
 def shown(value: Any) -> str:
     """A value of a config as YAML writes it, with every digit, and safe to print.
 

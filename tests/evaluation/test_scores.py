@@ -13,8 +13,8 @@ from tests.helpers.tablerun import make_run
 from twolayer.evaluation.baselines import Baseline
 from twolayer.evaluation.moments import Moments
 from twolayer.evaluation.predictor import Predictor, load_model, predict
+from twolayer.evaluation.remarks import few_rows, noise
 from twolayer.evaluation.scores import Figure, Row, Scores
-from twolayer.evaluation.table_scores import few_rows, noise
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -219,7 +219,9 @@ def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> Na
     return Named(config, data, [] if is_open else data.target, loss)
 
 
-def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:
+def resolve(
+    source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False, keep_survey: bool = False
+) -> validation.Resolved:
     """The config with options and variables applied, known to fit into memory."""
     malformed = [
         Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
@@ -229,7 +231,7 @@ def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: 
     overrides = overrides_of(sets, context)
     try:
         with without_panics():
-            resolved = loading.resolve(source, overrides=overrides)
+            resolved = loading.resolve(source, overrides=overrides, keep_survey=keep_survey)
     except ConfigError as error:
         raise ConfigError([*error.problems, *malformed]) from None
     except TableError as error:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from twolayer import formatting
 from twolayer.cli import terminal
 
 if TYPE_CHECKING:
     from twolayer.evaluation.scores import Figure, Row
-
-_DIGITS = 6  # of a score without a standard error
 
 
 def print_scores(table: Sequence[Row], form: terminal.Format, rows: int) -> None:
@@ -35,22 +33,8 @@ def print_scores(table: Sequence[Row], form: terminal.Format, rows: int) -> None
 
 
 def with_error(figure: Figure | None) -> str:
-    """A score with its standard error to two digits, and no digits that the error makes meaningless."""
+    """A score with its standard error; empty where there is none."""
     if figure is None or figure.value is None:
         return ""
-    value, error = figure.value, figure.error
-    if error is None or not error or not math.isfinite(value) or not math.isfinite(error):
-        return f"{value:.{_DIGITS}g}" + (f" {_sign()} {error:.2g}" if error is not None else "")
-    place = math.floor(math.log10(float(f"{error:.1e}")))  # of the error's first digit
-    size = max(abs(value), error)
-    if not 1e-4 <= size < 1e9:
-        digits = max(0, math.floor(math.log10(size)) - place + 1)
-        return f"{value:.{digits}e} {_sign()} {error:.1e}"
-    decimals = 1 - place
-    if decimals > 0:
-        return f"{value:.{decimals}f} {_sign()} {error:.{decimals}f}"
-    return f"{round(value, decimals):.0f} {_sign()} {round(error, decimals):.0f}"
-
-
-def _sign() -> str:
-    return "+-" if terminal.out().options.ascii_only else "±"
+    plus_minus = "+-" if terminal.out().options.ascii_only else "±"
+    return formatting.with_error(figure.value, figure.error, plus_minus)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.text import Text
 
@@ -18,12 +18,15 @@ from twolayer.cli.terminal import err, out
 from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
-from twolayer.formatting import duration, safe
+from twolayer.evaluation.remarks import FEW_ROWS
+from twolayer.formatting import counted, duration, safe
 from twolayer.hardware.device import device_name
 from twolayer.runs import folder, names
 from twolayer.runs.checkpoint_interval import CheckpointInterval
+from twolayer.runs.history import Reader
+from twolayer.runs.run_files import HISTORY
 from twolayer.training.learning_rate import curvature, is_cheap
-from twolayer.training.loop import Fit
+from twolayer.training.loop import Fit, Outcome
 from twolayer.training.recorder import Recording, resume_recording, start_recording
 from twolayer.training.setup import prepare
 
@@ -38,6 +41,7 @@ class Session:
     fit: Fit
     name: str  # of the config
     recorder: Recording | None = None
+    best_row: tuple[int, float] = (0, math.inf)  # of the history, by the validation loss; and that loss
 
     @classmethod
     def new(
@@ -49,12 +53,16 @@ class Session:
         *,
         out: Path | None,
         note: str,
+        more: Mapping[str, Any],
     ) -> Self:
-        """A training with a new run folder, and with `writer` also TensorBoard's files. Raises TwolayerError."""
+        """A training with a new run folder, and with `writer` also TensorBoard's files. Raises TwolayerError.
+
+        `more` is kept in run.json as well.
+        """
         config, data, model = prepare(resolved.config, resolved.table)
         terminal.outlive_reader()
         fit = Fit(model, data, config, cut_every=every.iterations)
-        run = start_recording(fit, every, out=out, source=name, note=note, tensorboard=writer is not None)
+        run = start_recording(fit, every, out=out, source=name, note=note, tensorboard=writer is not None, more=more)
         return cls(fit, name, Recording(run, fit, every, writer(run, config, 0) if writer else None))
 
     @classmethod
@@ -76,7 +84,11 @@ class Session:
             terminal.note(damage)
         if not fit.done:
             terminal.note(f"{run.path}: no checkpoint to resume from; it starts at iteration 1")
-        return cls(fit, resolved.name, Recording(run, fit, every, writer(run, config, fit.done) if writer else None))
+        session = cls(fit, resolved.name, Recording(run, fit, every, writer(run, config, fit.done) if writer else None))
+        history = Reader(run.path / HISTORY, run.folder)
+        history.read()
+        session._note_best(1, history.columns.get("val_loss", ()))
+        return session
 
     def run(self, form: terminal.Format = "table", *, quiet: bool = False) -> int:
         """Train to the end, or until a signal comes; the exit code."""
@@ -95,7 +107,9 @@ class Session:
                 return self._interrupted(exit_code)
             outcome = recorder.complete() if recorder is not None else fit.finish()
             best = None if fit.best is None else outcome.kept
-            summary(best, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
+            summary(best, outcome.scores, seconds, fit.done - before, fit.config.unit, last=fit.done, stderr=aside)
+            for line in self._doubts(outcome):
+                terminal.note(line)
         except Exception as error:  # noqa: BLE001 record any failure in run.json
             if recorder is None:
                 raise self._explained(error) from None
@@ -131,12 +145,33 @@ class Session:
         with process.Stop() as stop, view:
             for block in self.fit:
                 seconds += block.seconds
+                self._note_best(block.first, block.more.get("val_loss", ()))
                 if self.recorder is not None:
                     self.recorder.add(block)
                 view.show(block)
                 if stop.exit_code:
                     break
         return seconds, 0 if self.fit.is_finished else stop.exit_code
+
+    def _doubts(self, outcome: Outcome) -> Iterator[str]:
+        """Where the validation loss was better before, and where its rows are few."""
+        fit, (row, best) = self.fit, self.best_row
+        now = outcome.scores.get("val_loss", math.nan)
+        if fit.best is None and best < now and f"{best:.3g}" != f"{now:.3g}":
+            was = f"val_loss was best at {fit.config.unit} {row} ({best:.3g}) and is {now:.3g} now"
+            yield f"{was}; with `patience` the best weights are kept"
+        rest = fit.data.validation
+        if rest is not None and (rows := len(rest.x)) < FEW_ROWS:
+            start = f"{counted(rows, 'validation row')} {'is' if rows == 1 else 'are'} few"
+            is_scored = self.recorder is not None and "folds" in self.recorder.run.info
+            hint = "" if is_scored else "; --folds 5 measures on all rows"
+            names = " and ".join(name for name in outcome.scores if name.startswith("val_"))
+            yield f"{start}: on other rows {names} may differ much{hint}"
+
+    def _note_best(self, first: int, losses: Sequence[float]) -> None:
+        """Keep the best row so far; these are the validation losses of the rows from `first` on."""
+        if losses and (best := min(losses)) < self.best_row[1]:
+            self.best_row = first + list(losses).index(best), best
 
     def _interrupted(self, exit_code: int) -> int:
         if self.recorder is not None:
@@ -220,16 +255,27 @@ def about(config: str, device: str, engine: str, threads: int | str, seed: int, 
 
 
 def summary(
-    best: int | None, scores: Mapping[str, float], seconds: float, rows: int, unit: str, *, stderr: bool = False
+    best: int | None,
+    scores: Mapping[str, float],
+    seconds: float,
+    rows: int,
+    unit: str,
+    *,
+    last: int = 0,
+    stderr: bool = False,
 ) -> None:
     """Print the lines below the table: the scores of the saved weights, and the time.
 
-    `best` is the epoch of those weights if they are the best ones by the validation loss, not the last.
+    `best` is the epoch of those weights if they are the best ones by the validation loss, of `last` epochs. A row of
+    the history is about the weights before it: their validation loss is that of the next row.
     """
     console = err() if stderr else out()
     micro = "us" if console.options.ascii_only else "µs"
     each = f", {duration(seconds / rows, micro)} per {unit}" if rows else ""
     loss, *others = (f"{value:#.6g}" for value in scores.values())
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
-    start = "loss after the last update  " if best is None else f"best {unit} {best} (by val_loss): loss "
+    start = "loss after the last update  "
+    if best is not None:
+        where = f", that of row {best + 1}" if best < last else ", after the last row"
+        start = f"weights after {unit} {best} (best val_loss{where}): loss "
     console.print(Text(f"{start}{loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from twolayer.config import validation, yaml12
-from twolayer.config.schema import FILE_DEFAULTS, PATIENCE, SIZES, Config
+from twolayer.config.schema import FILE_DEFAULTS, SIZES, Config
 from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem, extra
@@ -33,10 +33,11 @@ def which_target(path: str) -> str:
     return f"no target is given; add --target COLUMN, one of: {shown}"
 
 
-def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: bool) -> Resolved:
+def with_table(
+    document: yaml12.Document, name: str, folder: FilePath, *, read: bool, keep_survey: bool = False
+) -> Resolved:
     """The config of a file, with the sizes and the loss that the table gives, and the defaults for files."""
-    given = set(document.value)
-    defaults = FILE_DEFAULTS if "epochs" in given else FILE_DEFAULTS | {"patience": PATIENCE}
+    given, defaults = set(document.value), FILE_DEFAULTS
     if document.value.get("validation", 0) is None:  # `validation: null`: nothing is held out
         defaults = {key: value for key, value in defaults.items() if key != "patience"}
     sizes = dict.fromkeys(SIZES, 1)  # until the table is read
@@ -52,7 +53,7 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
         resolved = validate(document, name)
     config = resolved.config
     before = _files(config)
-    table = _read(config, loss=config.loss if "loss" in given else None)
+    table = _read(config, config.loss if "loss" in given else None, keep_survey=keep_survey)
     found = dict(zip(SIZES, (*table.x.shape, table.y.shape[1]), strict=True))
     for key, value in found.items():
         if key in given and getattr(config, key) != value:
@@ -63,7 +64,7 @@ def with_table(document: yaml12.Document, name: str, folder: FilePath, *, read: 
     for key in {*found, "loss"} - given:
         document.origins[key,] = Origin(name_of(data.path))
     resolved = replace(validate(document, name), table=table)
-    _keep(resolved.config, before, table)
+    _keep(resolved.config, before, replace(table, survey=None))
     return resolved
 
 
@@ -105,15 +106,22 @@ def table_of(config: Config) -> Table:
     dependencies, table = _kept.pop(id(config.data), (None, None))
     if table is not None and dependencies == _dependencies(config, _files(config)):
         return table
-    return _read(config, loss=config.loss)
+    return _read(config, config.loss)
 
 
-def _read(config: Config, loss: str | None) -> Table:
+def _read(config: Config, loss: str | None, *, keep_survey: bool = False) -> Table:
     with extra("polars", "data"):
         from twolayer.tables import dataset  # slow to import
 
     data = cast(FileData, config.data)
-    return dataset.read(data, validation=config.validation, seed=config.seed, loss=loss, dtype=config.dtype)
+    return dataset.read(
+        data,
+        validation=config.validation,
+        seed=config.seed,
+        loss=loss,
+        dtype=config.dtype,
+        keep_survey=keep_survey,
+    )
 
 
 def _keep(config: Config, before: _Files, table: Table) -> None:

@@ -71,12 +71,13 @@ def resolve(
     values: Iterable[tuple[Override, Any]] = (),
     read: bool = True,
     raw: bytes | None = None,
+    keep_survey: bool = False,
 ) -> Resolved:
     """Like `load_config`, but with YAML texts as overrides (of the command line), and with the origin of every value.
 
     `source` may also be a table: then everything but the target has its default. Unless `read` is false, the table is
-    read, for the sizes and the loss. `raw` is the content of the file `source`, if it has been read already. Raises
-    ConfigError and DataError.
+    read, for the sizes and the loss, and with `keep_survey` keeps what its folds are made of. `raw` is the content of
+    the file `source`, if it has been read already. Raises ConfigError and DataError.
     """
     if isinstance(source, str):
         source = expand_home(source)
@@ -106,7 +107,7 @@ def resolve(
     if isinstance(data, dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
             raise ConfigError([Problem(Origin(name), "", which_target(name))])
-        return with_table(document, name, folder, read=read)
+        return with_table(document, name, folder, read=read, keep_survey=keep_survey)
     return validate(document, name)
 
 

@@ -27,8 +27,8 @@ FILE_DEFAULTS = {
     "reduction": "mean",
     "batch_size": 64,
     "validation": 0.05,
+    "patience": 30,  # unless `validation` is null
 }
-PATIENCE = 30  # the default for a file if `epochs` is not given either
 
 
 def _whole(value: object) -> object:

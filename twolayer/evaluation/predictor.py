@@ -59,6 +59,14 @@ def bundle(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> dict[
     return dict(model.state_dict()) | scaling | linear
 
 
+def predictor_of(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> Predictor:
+    """A network that has just been trained, on the CPU."""
+    tensors = bundle(model, columns, baseline)
+    names = ("0.weight", "0.bias", "2.weight", "2.bias", "targets.mean", "targets.deviation")
+    w1, b1, w2, b2, mean, deviation = (tensors[name].detach().cpu() for name in names)
+    return Predictor(columns, w1, b1, w2, b2, mean, deviation, baseline)
+
+
 def load_model(run: Path) -> Predictor:
     """The model of a run folder (see `names.find`). Raises RunError where there is none, or it is damaged."""
     info, path = check_files(run), run / MODEL

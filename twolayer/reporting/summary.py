@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from twolayer.formatting import duration, safe, shown
+from twolayer.reporting.fold_scores import fold_line
 from twolayer.runs.run_files import HISTORY
 from twolayer.runs.saved_run import SavedRun
 
@@ -54,6 +55,7 @@ def summary_lines(run: SavedRun, each: float | None = None, micro: str = "µs") 
             what = {"first": metric.first, "best and last": metric.last}
         texts = [f"{key} {value:.6g}" for key, value in (what | {"final": metric.final}).items() if value is not None]
         lines.append((name, ", ".join(texts)))
+    lines.append(("folds", fold_line(run.info, "±" if micro == "µs" else "+-")))  # ASCII has neither sign
     lines.append(("time", _time(run, each, micro)))
     return [(name, line) for name, line in lines if line]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,14 @@ from twolayer import available_memory
 from twolayer.errors import DataError, TableError
 from twolayer.formatting import size
 from twolayer.tables import splits
-from twolayer.tables.dates import part_of
-from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
-from twolayer.tables.features import FLAT, PARTS, Array, Encoding, Feature, Target, safe_deviation
+from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unscaled
+from twolayer.tables.features import Array, Encoding, safe_deviation
+from twolayer.tables.fitting import fit_encoding
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import Source, open_table
-from twolayer.tables.survey import NEARLY_CONSTANT, Survey, check_columns
+from twolayer.tables.survey import Survey, check_columns
 
 _BLOCK = 1 << 18  # numbers that are processed at a time: they fit into the cache
 _THREADS = min(4, os.cpu_count() or 1)
@@ -32,7 +32,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 class Table:
     """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file.
 
-    `notes` is what the user should know about it, a sentence each.
+    `notes` is what the user should know about it, a sentence each. `survey` is what the table was made of, if that is
+    kept.
     """
 
     columns: Encoding
@@ -42,6 +43,7 @@ class Table:
     y_validation: Array | None
     rows: int
     notes: tuple[str, ...] = ()
+    survey: Survey | None = None
 
 
 def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
@@ -61,6 +63,7 @@ def read(
     seed: int,
     loss: str | None,
     dtype: str = "float32",
+    keep_survey: bool = False,
 ) -> Table:
     """The file's columns as x and y in the dtype, standardised by means and standard deviations of the training rows.
 
@@ -71,7 +74,8 @@ def read(
     found = survey(data, loss=loss)
     part = validation if isinstance(validation, float) else None
     held = splits.validation_rows(found, part, seed, data.path, stratify=data.stratify)
-    return split(found, held, data, validation=validation, dtype=dtype)
+    table = split(found, held, data, validation=validation, dtype=dtype)
+    return replace(table, survey=found) if keep_survey else table
 
 
 def survey(data: FileData, *, loss: str | None) -> Survey:
@@ -96,8 +100,8 @@ def split(
     The held rows are its validation rows, unless `validation` is the path of another file. Raises DataError.
     """
     rows = found.frame.height
-    numbers = np.arange(1, rows + 1) if found.rows is None else found.rows
-    columns = _fit(found, held, data)
+    numbers = found.numbers
+    columns = fit_encoding(found, held, data)
     _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
@@ -130,6 +134,26 @@ def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
     )
 
 
+def folds(
+    found: Survey, count: int, repeats: int, data: FileData, *, validation: float | str | None, seed: int,
+    dtype: str = "float32",
+) -> Iterator[tuple[Table, Array, Array]]:  # fmt: skip
+    """For each fold of each repeat a table of the rows of all other folds, and the fold's rows to test it with.
+
+    The table is encoded by its own training rows alone, and has its own validation rows; x and y of the fold are as
+    `encode` and `encode_targets` give them. Raises DataError if there are too few rows.
+    """
+    splits.check_folds(found, count, data)
+    part = validation if isinstance(validation, float) else None
+    for repeat in range(repeats):
+        for tested in splits.folds(found, count, seed, repeat, data):
+            rest = replace(found, frame=found.frame.filter(pl.Series(~tested)), rows=found.numbers[~tested])
+            held = splits.validation_rows(rest, part, seed, data.path, stratify=data.stratify)
+            table = split(rest, held, data, validation=validation, dtype=dtype)
+            rows = found.frame.filter(pl.Series(tested))
+            yield table, encode(rows, table.columns, data.path), encode_targets(rows, table.columns, data.path)
+
+
 def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
     """Raise DataError, with the place in the file, if the square of a number overflows. `rows` are their numbers."""
     names = [feature.column for feature in columns.features], [target.column for target in columns.targets]
@@ -153,99 +177,6 @@ def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
     if not frame.height:
         raise DataError(f"{path}: has no rows")
     return frame
-
-
-# --- means and standard deviations, over the training rows
-
-
-def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
-    """The encoding: features in the order of their columns, scaled by the rows that are not held out."""
-    frame, kept = found.frame, ~held
-    regression = found.classes is None
-    plain = [column for column, kind in found.kinds.items() if kind in ("number", "boolean")]
-    fill_all = data.missing == "mean"
-    moments = _moments(frame, [*plain, *(found.targets if regression else ())], kept, data.path)
-    features: list[Feature] = []
-    for column, kind in found.kinds.items():
-        marked = column in found.missing
-        if kind == "category":
-            features += _categories(frame[column], column, kept)
-        elif kind == "date":
-            features += _dates(frame[column], column, kept, filled=marked or fill_all)
-        else:
-            mean, deviation = moments[column]
-            fill = mean if marked or fill_all else None
-            features.append(Feature(column, column, "number", None, fill, mean, deviation))
-        if marked:
-            share = float(frame[column].is_null().to_numpy()[kept].mean())
-            features.append(Feature(f"{column} missing", column, "missing", None, None, *_of_share(share)))
-    targets = [Target(column, *(moments[column] if regression else (0.0, 1.0))) for column in found.targets]
-    # A target that varies only in rows that are held out is not scaled.
-    targets = [t if _varies(t.mean, t.deviation) else replace(t, deviation=1.0) for t in targets]
-    if not data.scale:
-        features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
-        targets = [Target(target.column) for target in targets]
-    used = {*found.kinds, *(found.targets if regression else ())}
-    return Encoding(
-        tuple(features), tuple(targets), found.classes, found.kinds, ".",
-        {column: notation for column, notation in found.notations.items() if column in used},
-        {column: order for column, order in found.orders.items() if column in used},
-        tuple(data.na), data.missing,
-    )  # fmt: skip
-
-
-def _varies(mean: float, deviation: float) -> bool:
-    return bool(np.isfinite(safe_deviation(np.array(mean), np.array(deviation))))
-
-
-def _moments(frame: pl.DataFrame, columns: list[str], kept: Array, name: str) -> dict[str, tuple[float, float]]:
-    """Means and standard deviations in float64, missing values counted as the mean. Raises DataError."""
-    if not columns:
-        return {}
-    rows = frame.select(pl.col(columns))
-    rows = rows if kept.all() else rows.filter(pl.Series(kept))
-    values = pl.all().cast(pl.Float64)
-    statistics = (values.mean(), values.std(ddof=0), values.count())
-    means, deviations, counts = (rows.select(statistic).row(0) for statistic in statistics)
-    found = {}
-    for column, mean, deviation, count in zip(columns, means, deviations, counts, strict=True):
-        spread = (deviation or 0.0) * (count / rows.height) ** 0.5
-        flat = not spread or spread <= FLAT * abs(mean or 0.0)
-        if not isfinite(spread) or (flat and count and rows[column].min() != rows[column].max()):
-            if spread and isfinite(spread):
-                raise DataError(f"{name}: column {shown(column)} is {NEARLY_CONSTANT}")
-            raise DataError(f"{name}: column {shown(column)}: its numbers are too large or too small; scale them")
-        found[column] = (mean or 0.0, spread)
-    return found
-
-
-def _categories(cells: pl.Series, column: str, kept: Array) -> list[Feature]:
-    names = cells.drop_nulls().unique().sort().to_list()
-    code = cells.cast(pl.Enum(names)).to_physical().cast(pl.Int32).fill_null(len(names)).to_numpy()[kept]
-    shares = np.bincount(code, minlength=len(names)) / len(code)
-    return [
-        Feature(f"{column}={name}", column, "category", name, None, *_of_share(float(share)))
-        for name, share in zip(names, shares, strict=False)
-    ]
-
-
-def _dates(cells: pl.Series, column: str, kept: Array, *, filled: bool) -> list[Feature]:
-    """The time that has elapsed, and what of month, weekday and hour varies in the training rows."""
-    features = []
-    for part in PARTS:
-        values = part_of(cells, part)[kept]
-        there = values[~np.isnan(values)]
-        mean = float(there.mean()) if len(there) else 0.0
-        spread = float(there.std()) * (len(there) / len(values)) ** 0.5 if len(there) else 0.0
-        if part == "elapsed" or spread > FLAT:
-            name = f"{column} {part}" if part != "elapsed" else column
-            features.append(Feature(name, column, "date", None, mean if filled else None, mean, spread, part))
-    return features
-
-
-def _of_share(share: float) -> tuple[float, float]:
-    """Mean and standard deviation of a feature that is 1 in this share of the rows and 0 in the others."""
-    return share, float(np.sqrt(share * (1 - share)))
 
 
 # --- the arrays

@@ -54,6 +54,11 @@ class Survey:
     notes: tuple[str, ...] = ()
 
     @property
+    def numbers(self) -> Array:
+        """The numbers (from 1) in the file of the rows of `frame`."""
+        return np.arange(1, self.frame.height + 1) if self.rows is None else self.rows
+
+    @property
     def notations(self) -> dict[str, Notation]:
         """The columns whose numbers are not plain."""
         return {name: column.notation for name, column in self.columns.items() if column.notation is not None}

@@ -7,6 +7,7 @@ import math
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,9 +144,19 @@ class Recording:
 
 
 def start_recording(
-    fit: Fit, every: CheckpointInterval, *, out: Path | None, source: str, note: str, tensorboard: bool = False
+    fit: Fit,
+    every: CheckpointInterval,
+    *,
+    out: Path | None,
+    source: str,
+    note: str,
+    tensorboard: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Create a run folder with its files before the first iteration. Raises RunError, and leaves no folder then."""
+    """Create a run folder with its files before the first iteration. Raises RunError, and leaves no folder then.
+
+    `more` is kept in run.json as well.
+    """
     config = fit.config
     with folder.create(out, names.safe_name(source)) as run:
         _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
@@ -160,6 +171,7 @@ def start_recording(
             **fingerprints(fit.data, fit.model),
             **row_sums(fit.data),
             **table_paths.beside(run.path, config),
+            **(more or {}),
             checkpoint_every=every.text,
             tensorboard=tensorboard,
             started=folder.now(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,6 +69,13 @@ def train(
     note: NoteOption = None,
     checkpoint_every: CheckpointOption = None,
     resume: ResumeOption = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", metavar="INT", help="First score the table in as many folds, each as new rows."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", metavar="INT", help="Draw the folds as often.  [default: 1]")
+    ] = None,
     tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
     quiet: Annotated[
@@ -78,6 +86,10 @@ def train(
 
     The loss in a row is the one before that iteration's update; the loss after the last update is printed below. A run
     folder keeps the history, the checkpoints and the model; --resume continues from it, bit for bit.
+
+    With --folds 5 the rows of a table are parted into five folds, drawn with the seed, of classes by class. Five
+    networks are trained, each without one fold, and scored on that fold beside a linear model and a constant. The means
+    are what to expect on other rows. Then the one network is trained on the whole table, as without --folds.
     """
     _check_options(context)
     sets = set_ or []
@@ -98,7 +110,13 @@ def _check_options(context: typer.Context) -> None:
     for name in ("out", "note", "resume", "tensorboard", "checkpoint_every"):
         if given["no_save"] and given[name]:
             raise typer.BadParameter(f"--{name.replace('_', '-')} requires a run folder; remove --no-save")
+    if given["folds"] is not None and given["folds"] < 2:
+        raise typer.BadParameter(f"--folds must be 2 or more, such as --folds 5, not {given['folds']}")
+    if given["repeats"] is not None and (given["folds"] is None or given["repeats"] < 1):
+        raise typer.BadParameter("--repeats must be 1 or more, and requires --folds, such as --folds 5 --repeats 3")
     if given["resume"] is not None:
+        if given["folds"] is not None:
+            raise typer.BadParameter("--folds scores new trainings; remove it, or --resume")
         source = context.get_parameter_source("config")
         is_config_given = source is not None and source.name == "COMMANDLINE"
         for name, is_given in (("CONFIG", is_config_given), ("--out", given["out"]), ("--note", given["note"])):
@@ -120,16 +138,40 @@ def _new(
     tensorboard: bool,
 ) -> Session:
     """A training in a new run folder."""
-    resolved = _told(resolve(config, sets, context, saved=True))
+    resolved = _told(_resolved(config, sets, context, saved=True))
     interval = checkpoint_interval.parse(every or "30s")
     writer = _event_writer() if tensorboard else None
-    return _sessions().new(resolved, config, interval, writer, out=out, note=note or "")
+    sessions = _sessions()
+    resolved, found = _with_fold_scores(resolved, context)
+    return sessions.new(resolved, config, interval, writer, out=out, note=note or "", more=found)
 
 
 def _unsaved(config: str, sets: list[str], context: typer.Context) -> Session:
     """A training without a run folder."""
-    resolved = _told(resolve(config, sets, context))
-    return _sessions().unsaved(resolved, config)
+    resolved = _told(_resolved(config, sets, context, saved=False))
+    sessions = _sessions()
+    resolved, _ = _with_fold_scores(resolved, context)
+    return sessions.unsaved(resolved, config)
+
+
+def _resolved(config: str, sets: list[str], context: typer.Context, *, saved: bool) -> Resolved:
+    """The config, with --folds known to be of a table. Raises TwolayerError or BadParameter."""
+    is_folded = context.params["folds"] is not None
+    resolved = resolve(config, sets, context, saved=saved, keep_survey=is_folded)
+    if is_folded and resolved.table is None:
+        raise typer.BadParameter("--folds requires a table: the data of this config are drawn, not read from a file")
+    return resolved
+
+
+def _with_fold_scores(resolved: Resolved, context: typer.Context) -> tuple[Resolved, dict[str, Any]]:
+    """With --folds show the scores of the folds; the config with what is left to train, and the scores for run.json."""
+    if (count := context.params["folds"]) is None or resolved.table is None:
+        return resolved, {}
+    from twolayer.cli.folds_session import score_folds
+
+    found = score_folds(resolved, count, context.params["repeats"] or 1, context.params["format_"])
+    rest = replace(resolved, table=replace(resolved.table, survey=None))  # frees the rows as they were read
+    return rest, {"folds": found}
 
 
 def _resumed(name: str, sets: list[str], context: typer.Context, every: str | None, *, tensorboard: bool) -> Session:

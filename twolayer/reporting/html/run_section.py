@@ -13,6 +13,7 @@ from twolayer.config.schema import SOURCES, Config
 from twolayer.errors import RunError
 from twolayer.formatting import counted, duration, safe, shown
 from twolayer.reporting import comparison
+from twolayer.reporting.fold_scores import FoldTable, fold_table
 from twolayer.reporting.html import weight_images
 from twolayer.reporting.html.weight_images import LayerSection
 from twolayer.reporting.summary import metrics
@@ -43,12 +44,13 @@ LABELS = {
     "data_sha256": "data, SHA-256",
     "validation_sha256": "validation data, SHA-256",
     "initial_sha256": "initial weights, SHA-256",
+    "row_sums": "rows, sums of hashes",
 }
 SHOWN_ELSEWHERE = {  # on the page
     *("format", "status", "note", "resumed", "iterations", "epochs", "shape", "lr", "seed", "kept", "stopped_early"),
     *("first_loss", "best_loss", "last_loss", "diverged_at", "error"),
     *("final_loss", "final_accuracy", "final_val_loss", "final_val_accuracy"),
-    *("history_bytes", "history_sha256", "model_sha256"),
+    *("history_bytes", "history_sha256", "model_sha256", "folds"),
 }
 
 
@@ -91,6 +93,7 @@ class RunSection:
     ending: str
     problems: list[str]
     figures: list[Figure]
+    folds: FoldTable | None
     layers: list[LayerSection]
     weights: str  # what the images of the weights show, or why there are none
     config: list[ConfigKey]
@@ -121,6 +124,7 @@ def run_section(run: SavedRun, name: str, colour: str) -> RunSection:
         ending=_ending(run),
         problems=problems,
         figures=_figures(run),
+        folds=fold_table(run.info),
         layers=weight_images.layers(run, model),
         weights=weights,
         config=_config(run),
@@ -273,9 +277,15 @@ def _entry(key: str, value: Any) -> str:
         return _time(value)
     if key == "seconds" and isinstance(value, float) and math.isfinite(value):
         return duration(value)
+    if key == "row_sums" and isinstance(value, dict):
+        return ", ".join(f"{_value(name)} {_value(part['sum'])}" for name, part in value.items() if _has_sum(part))
     if key == "config_sha256" and isinstance(value, list):
         return " ".join(map(_value, value))[:LONGEST]
     return _value(value)
+
+
+def _has_sum(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("sum"), str)
 
 
 def _resumed(entries: Any) -> list[Resumed]:
