@@ -17,9 +17,10 @@ import safetensors.numpy
 from twolayer.errors import DataError
 from twolayer.runs import names
 from twolayer.tables import readers, writers
+from twolayer.tables.file_checks import reworded
 from twolayer.tables.options import TABLES, is_table
 from twolayer.tables.readers import collect
-from twolayer.tables.sources import open_table, reworded
+from twolayer.tables.sources import open_table
 
 ROWS = {"a": [1, 2, 3], "b": ["x", "y", "z"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from twolayer.tables.panics import without_panics
 
 # The keys that have an option of their own, and those that may change when a run is resumed.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
+READING = ("separator", "decimal", "header", "sheet")  # inside `data`
 CHANGEABLE = ("epochs", "log_every", "device")
 
 TargetOption = Annotated[
@@ -107,6 +108,15 @@ SetOption = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+ReadingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How DATA is read: data.separator, data.decimal, data.header or data.sheet.  [default: as in training]",
+        autocompletion=completion.settings,
+    ),
+]
 FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The run folder.  [default: runs/<config>-<n>]")
@@ -175,6 +185,28 @@ def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> tu
     if not isinstance(data, FileData):
         raise DataError(f"{source}: its data are random, not read from a file; name a table")
     return data, [] if is_open else data.target
+
+
+def reading_keys(sets: Sequence[str]) -> dict[str, Any]:
+    """The keys of `data` that say how a file is read, by name, as `--set` gives them. Raises ConfigError."""
+    wrong = [
+        Problem(Origin(f"--set {text}"), "", f"must be one of {', '.join(f'data.{key}' for key in READING)}")
+        for text in sets
+        if not text.startswith(tuple(f"data.{key}=" for key in READING))
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    overrides = [
+        loading.Override(("data", text.partition("=")[0][5:]), text.partition("=")[2], f"--set {text}") for text in sets
+    ]
+    raw = b"data: {source: file, path: '-', target: '-'}"
+    data = loading.resolve("--set", environment={}, overrides=overrides, read=False, raw=raw).config.data
+    given = {str(override.path[1]) for override in overrides}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in data.model_dump().items()
+        if key in given
+    }
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:

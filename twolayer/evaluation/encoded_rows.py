@@ -6,10 +6,11 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,10 +18,10 @@ from twolayer.errors import DataError
 from twolayer.evaluation.predictor import Array, Predictor, load_model, predict
 from twolayer.evaluation.scores import Scores
 from twolayer.tables import readers
-from twolayer.tables.dataset import scan
-from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unknown
+from twolayer.tables.encoding import encode, encode_targets, shown, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
+from twolayer.tables.reading import open_for_model
 from twolayer.tables.sources import Source
 
 _MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
@@ -28,12 +29,18 @@ _MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
 
 @dataclass(frozen=True)
 class EncodedTable:
-    """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know."""
+    """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know.
+
+    `columns` is the model's encoding, for the way in which this table is read; `odd` says where that is another than
+    in training, a sentence each.
+    """
 
     name: str
     source: Source
     schema: pl.Schema
     unknown: Counter[str]
+    columns: Encoding
+    odd: tuple[str, ...] = ()
 
     def chunks(self, model: Predictor) -> Iterator[tuple[int, pl.DataFrame, Array]]:
         """For each chunk the number of its first row (from 1), its rows as they are, and x (n, D_in) standardised."""
@@ -42,14 +49,14 @@ class EncodedTable:
         first = 1
         for frame in readers.batches(self.source, list(self.schema), size):
             if frame.height:
-                x = encode(frame, model.columns, self.name, first)
-                self.unknown.update(unknown(frame, model.columns))
+                x = encode(frame, self.columns, self.name, first)
+                self.unknown.update(unknown(frame, self.columns))
                 yield first, frame, x
                 first += frame.height
 
     def remarks(self) -> list[str]:
-        """The unknown categories of the rows read so far, a line for each column."""
-        found = []
+        """What to know about the rows read so far, a line each: how they are read, and their unknown categories."""
+        found = list(self.odd)
         for column, count in self.unknown.items():
             cells = "1 row has" if count == 1 else f"{count} rows have"
             what = f"column {shown(column)}: {cells} a category that the model does not know"
@@ -58,26 +65,34 @@ class EncodedTable:
 
 
 @contextmanager
-def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[EncodedTable]:
-    """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError."""
+def table(
+    data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool, given: Mapping[str, Any] | None = None
+) -> Iterator[EncodedTable]:
+    """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError.
+
+    It is read as in training or, if that does not fit, in another way (see `open_for_model`), but for what is `given`.
+    """
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
-        source = scan(path, columns, name=name)
-        require_columns(source.names, needed, name)
+        opened = open_for_model(path, name, columns, needed, given)
+        source = opened.source
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
-        rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
-        yield rows
+        chosen_schema = pl.Schema({column: schema[column] for column in chosen})
+        yield EncodedTable(name, source, chosen_schema, Counter(), opened.columns, (*source.notes, *opened.remarks))
 
 
-def scored(run: Path, data: str) -> tuple[Scores, list[str]]:
-    """The scores of a run's model on a table, and a line for each column with unknown categories. Raises DataError."""
+def scored(run: Path, data: str, given: Mapping[str, Any] | None = None) -> tuple[Scores, list[str]]:
+    """The scores of a run's model on a table, and what to know about its rows, a line each. Raises DataError.
+
+    `given` is as for `table`.
+    """
     model = load_model(run)
     columns, scores = model.columns, Scores(model)
     targets = tuple(target.column for target in columns.targets)
-    with table(data, columns, (*columns.inputs, *targets), whole=False) as rows:
+    with table(data, columns, (*columns.inputs, *targets), whole=False, given=given) as rows:
         for first, frame, x in rows.chunks(model):
-            scores.add(x, encode_targets(frame, columns, rows.name, first))
+            scores.add(x, encode_targets(frame, rows.columns, rows.name, first))
     if not scores.rows:
         raise DataError(f"{rows.name}: has no rows")
     return scores, rows.remarks()

@@ -14,10 +14,11 @@ import polars as pl
 from twolayer.errors import DataError, TableError
 from twolayer.formatting import counted
 from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
-from twolayer.tables.encoding import encode_targets, require_columns, shown, unscaled
+from twolayer.tables.encoding import encode_targets, shown, unscaled
 from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.reading import open_for_model, read_so
 from twolayer.tables.sources import Source, open_table
 
 _BLOCK = 1 << 18  # numbers that are processed at a time: they fit into the cache
@@ -42,8 +43,9 @@ def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None 
     The columns of a CSV are all text, exactly as in the file, so that they can be written unchanged; `encode` converts
     them to numbers. Other formats keep their types. Raises DataError.
     """
-    decimal, named = (columns.decimal, columns.inputs) if columns is not None else (".", None)
-    return open_table(path, name or str(path), decimal=decimal, text=True, named=named)
+    if columns is None:
+        return open_table(path, name or str(path), text=True)
+    return open_for_model(path, name or str(path), columns).source
 
 
 def read(
@@ -61,7 +63,10 @@ def read(
     DataError with everything that keeps the table from being trained on.
     """
     named = [*data.target, *(data.inputs or ()), *data.exclude]
-    source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    source = open_table(
+        data.path, data.path, separator=data.separator, decimal=data.decimal, header=data.header, sheet=data.sheet,
+        named=named,
+    )  # fmt: skip
     inputs, targets = select_columns(source, data.target, data.inputs, data.exclude)
     found = check_columns(
         collect(source, [*inputs, *targets]), inputs, targets, missing=data.missing, loss=loss, decimal=data.decimal,
@@ -71,13 +76,13 @@ def read(
         raise TableError(data.path, found.problems)
     rows = found.frame.height
     held = _held_out(rows, validation if isinstance(validation, float) else None, seed, data.path)
-    columns = _fit(found, held, data)
+    columns = read_so(_fit(found, held, data), source.reading)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
         _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
     if isinstance(validation, str):
-        frame = _other(validation, data, columns)
+        frame = _other(validation, columns)
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
@@ -103,11 +108,10 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str,
         raise DataError(f"{place} is too far from the training rows for {array.dtype}; drop the row")
 
 
-def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
+def _other(path: str, columns: Encoding) -> pl.DataFrame:
     """The rows of the validation file, for `encode`. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    source = open_table(path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
-    require_columns(source.names, needed, path)
+    source = open_for_model(path, path, columns, needed).source
     frame = collect(source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from twolayer.errors import DataError
+from twolayer.tables.options import SEPARATORS, Header
 
 Kind: TypeAlias = Literal["number", "boolean", "category"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +49,9 @@ class Target:
 class Encoding:
     """How a table becomes x and y. `classes` are those of the only target; None if numbers are predicted.
 
-    `kinds` is the kind of each input column. `decimal` is the decimal point of numbers that are text.
+    `kinds` is the kind of each input column. `decimal` is the decimal point of numbers that are text. `separator`,
+    `header` and `sheet` say how the training's file was read: another is read in the same way first. `header` has the
+    names of all its columns, in order, if the file itself has none.
     """
 
     features: tuple[Feature, ...]
@@ -56,6 +59,9 @@ class Encoding:
     classes: tuple[str, ...] | None
     kinds: dict[str, Kind]
     decimal: str = "."
+    separator: str = "auto"
+    header: Header = "auto"
+    sheet: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The encoding as JSON can hold it; `of` reads it."""
@@ -71,6 +77,9 @@ class Encoding:
                 None if document["classes"] is None else tuple(document["classes"]),
                 dict(document["kinds"]),
                 document["decimal"],
+                document.get("separator", "auto"),  # version 0.1.0 wrote no such keys
+                _header(document.get("header", "auto")),
+                document.get("sheet"),
             )
             if not _sound(columns):
                 raise ValueError
@@ -99,6 +108,10 @@ class Encoding:
         return np.array([feature.deviation for feature in self.features])
 
 
+def _header(value: Any) -> Header:
+    return value if value in ("auto", "first") else tuple(value)
+
+
 def _sound(columns: Encoding) -> bool:
     """Whether everything has the types and the order that `dataset.read` gives it."""
     scaled: list[Feature | Target] = [*columns.features, *columns.targets]
@@ -114,6 +127,9 @@ def _sound(columns: Encoding) -> bool:
         and all(feature.kind in ("number", "category", "missing") for feature in columns.features)
         and [column for column, _ in columns.groups] == list(columns.kinds)
         and columns.decimal in (".", ",")
+        and columns.separator in ("auto", " ", *SEPARATORS)
+        and (columns.header in ("auto", "first") or all(isinstance(name, str) for name in columns.header))
+        and isinstance(columns.sheet, str | None)
         and bool(columns.features)
         and bool(columns.targets)
         and (columns.classes is None or len(columns.targets) == 1 < len(columns.classes))
