@@ -196,17 +196,12 @@ def reading_keys(sets: Sequence[str]) -> dict[str, Any]:
     ]
     if wrong:
         raise ConfigError(wrong)
-    overrides = [
-        loading.Override(("data", text.partition("=")[0][5:]), text.partition("=")[2], f"--set {text}") for text in sets
-    ]
+    parts = [(text, *text.partition("=")[::2]) for text in sets]
+    overrides = [loading.Override(tuple(key.split(".")), value, f"--set {text}") for text, key, value in parts]
     raw = b"data: {source: file, path: '-', target: '-'}"
     data = loading.resolve("--set", environment={}, overrides=overrides, read=False, raw=raw).config.data
-    given = {str(override.path[1]) for override in overrides}
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in data.model_dump().items()
-        if key in given
-    }
+    given = {key.removeprefix("data.") for _, key, _ in parts}
+    return {key: value for key, value in data.model_dump().items() if key in given}
 
 
 def resolve(source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False) -> validation.Resolved:

@@ -54,13 +54,15 @@ def summary(
     missing: str = "refuse",
     separator: str = "auto",
     decimal: str = ".",
+    header: str | Sequence[str] = "auto",
+    sheet: str | None = None,
 ) -> Summary:
     """Describe a file, with the problems that `dataset.read` would raise; without a target, all columns are inputs.
 
     Raises DataError if the file cannot be read.
     """
     named = [*target, *(inputs or ()), *exclude]
-    source = open_table(path, name, separator=separator, decimal=decimal, named=named)
+    source = open_table(path, name, separator=separator, decimal=decimal, header=header, sheet=sheet, named=named)
     names = list(source.names)
     raw, typed = collect(source, names), source.raw is None
     frame, kinds, _ = infer_types(raw, names, decimal, typed=typed)

@@ -37,7 +37,8 @@ def _sheets(book: fastexcel.ExcelReader) -> list[str]:
 
 
 def _read(path: str, sheet: str, has_header: bool, out: str) -> dict[str, Any]:
-    book = fastexcel.read_excel(path)
+    content = Path(path).read_bytes()  # its first bytes say which kind of workbook it is, not its name
+    book = fastexcel.read_excel(content)
     names = [sheet] if sheet else book.sheet_names
     if sheet and sheet not in book.sheet_names:
         return {"sheets": book.sheet_names, "missing": sheet}
@@ -49,7 +50,7 @@ def _read(path: str, sheet: str, has_header: bool, out: str) -> dict[str, Any]:
     first = [cell or "" for cell in top.to_polars().row(0)] if top.width and top.total_height else []
     if first:
         frame = pl.read_excel(
-            path, sheet_name=names[0], engine="calamine", has_header=has_header, infer_schema_length=None,
+            content, sheet_name=names[0], engine="calamine", has_header=has_header, infer_schema_length=None,
             drop_empty_cols=False,
         )  # fmt: skip
         frame.write_ipc(out)

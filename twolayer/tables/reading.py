@@ -49,7 +49,7 @@ def open_for_model(
     Raises DataError, about the first way.
     """
     needed = columns.inputs if needed is None else needed
-    given = given or {}
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in (given or {}).items()}
     own = replace(Reading(columns.separator, columns.decimal, columns.header, columns.sheet), **given)
     opened: list[Source] = []
 

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from twolayer.cli import completion, terminal
-from twolayer.cli.options import FormatOption, SetOption, TargetOption, resolve_data
-from twolayer.errors import extra
+from twolayer.cli.options import FormatOption, SetOption, TargetOption, reading_keys, resolve_data
+from twolayer.errors import RunError, extra
+from twolayer.runs import model_file, names
 from twolayer.tables.panics import without_panics
 
 commands = typer.Typer()
@@ -26,6 +27,15 @@ def data_command(
         ),
     ],
     target: TargetOption = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Show PATH as this run's model reads it: the columns that it needs, and those that are missing.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
@@ -33,6 +43,9 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
+    if run is not None:
+        _show_for_run(path, run, set_ or [], context, format_)
+        return
     data, targets = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
@@ -47,19 +60,50 @@ def data_command(
             missing=data.missing,
             separator=data.separator,
             decimal=data.decimal,
+            header=data.header,
+            sheet=data.sheet,
         )
-    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
+    header = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
     if format_ == "table":
         digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
-        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
-    terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
+        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(header, row, strict=True)] for row in rows]
+    terminal.rows(header, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for problem in found.problems:
         terminal.note(problem)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, form: terminal.Format) -> None:
+    """Print how a run's model reads a table, and why it cannot predict from it, if so."""
+    if context.params.get("target"):
+        raise RunError("--target and --run exclude each other: a run has its target", usage=True)
+    given = reading_keys(sets)
+    columns = model_file.encoding_of(names.find(run))
+    with extra("polars", "data"):
+        from twolayer.tables import for_run
+
+    with without_panics():
+        found = for_run.summary(path, path, columns, given)
+    if form == "table":
+        terminal.say(f"{found.rows} rows\n")
+    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    if form == "table":
+        rows = [[_short(_word(cell), 4) for cell in row] for row in rows]
+    header = ("column", "used as", "in the table", "missing", "unknown", "mean", "mean in training")
+    terminal.rows(header, rows, form, drop=("unknown", "missing", "mean", "mean in training"))
+    for line in (*found.remarks, *found.problems):
+        terminal.note(line)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _word(cell: object) -> object:
+    """A truth as a word; all else unchanged."""
+    return ("yes" if cell else "no") if isinstance(cell, bool) else cell
 
 
 def _short(cell: object, digits: int) -> object:
