@@ -18,7 +18,7 @@ from twolayer.errors import DataError
 from twolayer.evaluation.predictor import Array, Predictor, load_model, predict
 from twolayer.evaluation.scores import Scores
 from twolayer.tables import readers
-from twolayer.tables.encoding import encode, encode_targets, shown, unknown
+from twolayer.tables.encoding import about_unknown, encode, encode_targets, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
 from twolayer.tables.reading import open_for_model
@@ -56,12 +56,7 @@ class EncodedTable:
 
     def remarks(self) -> list[str]:
         """What to know about the rows read so far, a line each: how they are read, and their unknown categories."""
-        found = list(self.odd)
-        for column, count in self.unknown.items():
-            cells = "1 row has" if count == 1 else f"{count} rows have"
-            what = f"column {shown(column)}: {cells} a category that the model does not know"
-            found.append(f"{self.name}: {what}; it is treated as no category")
-        return found
+        return [*self.odd, *(about_unknown(self.name, column, count) for column, count in self.unknown.items())]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import polars as pl
 from twolayer.errors import DataError, TableError
 from twolayer.formatting import counted
 from twolayer.tables.column_types import NEARLY_CONSTANT, Survey, check_columns, select_columns
-from twolayer.tables.encoding import encode_targets, shown, unscaled
+from twolayer.tables.encoding import about_unknown, encode_targets, shown, unknown, unscaled
 from twolayer.tables.features import FLAT, Array, Encoding, Feature, Target, safe_deviation
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
@@ -27,7 +27,10 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Table:
-    """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file."""
+    """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file.
+
+    `notes` is what the user should know about it, a sentence each.
+    """
 
     columns: Encoding
     x: Array
@@ -35,6 +38,7 @@ class Table:
     x_validation: Array | None
     y_validation: Array | None
     rows: int
+    notes: tuple[str, ...] = ()
 
 
 def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None = None) -> Source:
@@ -81,8 +85,10 @@ def read(
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
         _refuse_large(x, y, np.flatnonzero(~held), columns, data.path, scale=False)
+    notes = source.notes
     if isinstance(validation, str):
-        frame = _other(validation, columns)
+        frame, told = _other(validation, columns)
+        notes += told
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
@@ -90,8 +96,8 @@ def read(
     else:
         _refuse_large(x_held, y_held, np.flatnonzero(held), columns, data.path, scale=data.scale)
     if validation is None:
-        return Table(columns, x, y, None, None, rows)
-    return Table(columns, x, y, x_held, y_held, rows)
+        return Table(columns, x, y, None, None, rows, notes)
+    return Table(columns, x, y, x_held, y_held, rows, notes)
 
 
 def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str, *, scale: bool) -> None:
@@ -108,14 +114,15 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str,
         raise DataError(f"{place} is too far from the training rows for {array.dtype}; drop the row")
 
 
-def _other(path: str, columns: Encoding) -> pl.DataFrame:
-    """The rows of the validation file, for `encode`. Raises DataError."""
+def _other(path: str, columns: Encoding) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows of the validation file, for `encode`, and what to tell about them. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    source = open_for_model(path, path, columns, needed).source
-    frame = collect(source, needed)
+    opened = open_for_model(path, path, columns, needed)
+    frame = collect(opened.source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
-    return frame
+    told = (about_unknown(path, column, count) for column, count in unknown(frame, columns).items())
+    return frame, (*opened.remarks, *told)
 
 
 def _held_out(rows: int, part: float | None, seed: int, name: str) -> Array:

@@ -176,6 +176,13 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
     return found
 
 
+def about_unknown(name: str, column: str, count: int) -> str:
+    """What to tell of so many rows of a table with a category that the model does not know."""
+    cells = "1 row has" if count == 1 else f"{count} rows have"
+    what = f"column {shown(column)}: {cells} a category that the model does not know"
+    return f"{name}: {what}; it is treated as no category"
+
+
 def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
     """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
     require_columns(frame.columns, [target.column for target in columns.targets], name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twolayer.cli import process
+from twolayer.cli import process, terminal
 from twolayer.cli.options import (
     CheckpointOption,
     ConfigArgument,
@@ -36,6 +36,7 @@ from twolayer.runs.run_files import INFO
 
 if TYPE_CHECKING:
     from twolayer.cli.training_session import Session
+    from twolayer.config.validation import Resolved
     from twolayer.runs.tensorboard import Writer
 
 commands = typer.Typer()
@@ -111,7 +112,7 @@ def _new(
     tensorboard: bool,
 ) -> Session:
     """A training in a new run folder."""
-    resolved = resolve(config, sets, context, saved=True)
+    resolved = _told(resolve(config, sets, context, saved=True))
     interval = checkpoint_interval.parse(every or "30s")
     writer = _event_writer() if tensorboard else None
     return _sessions().new(resolved, config, interval, writer, out=out, note=note or "")
@@ -119,14 +120,14 @@ def _new(
 
 def _unsaved(config: str, sets: list[str], context: typer.Context) -> Session:
     """A training without a run folder."""
-    resolved = resolve(config, sets, context)
+    resolved = _told(resolve(config, sets, context))
     return _sessions().unsaved(resolved, config)
 
 
 def _resumed(name: str, sets: list[str], context: typer.Context, every: str | None, *, tensorboard: bool) -> Session:
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(names.find(name))
-    resolved = resolve_again(run, sets, context)
+    resolved = _told(resolve_again(run, sets, context))
     try:
         interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
     except RunError:
@@ -136,6 +137,13 @@ def _resumed(name: str, sets: list[str], context: typer.Context, every: str | No
         raise RunError(reason, path=run.path / INFO, hint="add --checkpoint-every 30s") from None
     writer = _event_writer() if tensorboard or run.info.get("tensorboard") is True else None
     return _sessions().resumed(run, resolved, interval, writer)
+
+
+def _told(resolved: Resolved) -> Resolved:
+    """The same, after the user was told what is to be known about its table."""
+    for line in resolved.table.notes if resolved.table is not None else ():
+        terminal.note(line)
+    return resolved
 
 
 def _event_writer() -> type[Writer]:
@@ -148,6 +156,7 @@ def _sessions() -> type[Session]:
     """Import what computes, which takes a second: the config is known to be right by now."""
     with computing():
         from twolayer.cli.training_session import Session
+    from twolayer.config.validation import Resolved
 
     process.start_computing()
     return Session
