@@ -228,4 +228,9 @@ def _with_tabs(raw: Path | bytes, name: str, skipped: int) -> bytes:
     rows = [cells for line in lines if (cells := _BLANK_CELL.findall(line))]
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1:
         rows[0].insert(0, '""')
-    return "".join("\t".join(cells) + "\n" for cells in rows).encode(errors="surrogateescape")
+    return "".join("\t".join(map(_quoted, cells)) + "\n" for cells in rows).encode(errors="surrogateescape")
+
+
+def _quoted(cell: str) -> str:
+    """A cell between blanks as a CSV has it: one with a quote inside it, such as 5'10", in quotes."""
+    return cell if '"' not in cell or cell.startswith('"') else '"' + cell.replace('"', '""') + '"'

@@ -27,6 +27,7 @@ _PART = 2**20  # bytes that are read at a time
 _ENCRYPTED = 1  # among a zip member's flags
 _XZ_MEMORY = 2**28  # for the dictionary of an xz file, which the file itself chooses
 _BLOCK = 2**17  # bytes that a block of zstd unpacks to, at most
+_SKIPPED = b"\x2a\x4d\x18"  # how a frame of zstd begins that holds no data, behind one byte
 _NO_TABLES = ("__MACOSX/", ".DS_Store", "Thumbs.db")  # what systems add to archives
 
 
@@ -126,6 +127,12 @@ def _of_zstd(raw: Path | bytes, name: str) -> bytes:
     if free is not None and 3 * most > free:  # the text as lines, joined, and as bytes
         need = f"may need {size(3 * most)} of memory, and {size(free)} is available"
         raise DataError(f"{name}: {need}; unpack it with zstd -d")
+    with opened(raw) as file:
+        while file.read(4)[1:] == _SKIPPED:
+            file.seek(int.from_bytes(_exactly(file, 4), "little"), io.SEEK_CUR)
+        if start := file.tell() - 4:  # polars knows a frame by the first bytes of the file
+            file.seek(start)
+            raw = file.read()
     lines = pl.read_csv(
         raw, has_header=False, separator="\x1f", quote_char=None, schema={"line": pl.String}, glob=False
     )["line"].fill_null("")  # fmt: skip
@@ -140,7 +147,7 @@ def zstd_bytes(raw: Path | bytes) -> int:
     total = 0
     with opened(raw) as file:
         while magic := file.read(4):
-            if len(magic) == 4 and magic[1:] == b"\x2a\x4d\x18":  # a frame to be skipped
+            if magic[1:] == _SKIPPED:
                 file.seek(int.from_bytes(_exactly(file, 4), "little"), io.SEEK_CUR)
                 continue
             if magic != b"\x28\xb5\x2f\xfd":

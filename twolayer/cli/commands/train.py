@@ -156,7 +156,6 @@ def _sessions() -> type[Session]:
     """Import what computes, which takes a second: the config is known to be right by now."""
     with computing():
         from twolayer.cli.training_session import Session
-    from twolayer.config.validation import Resolved
 
     process.start_computing()
     return Session
