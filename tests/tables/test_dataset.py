@@ -421,7 +421,7 @@ def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run
         ("\n" + good + "\n\n", [], ""),
         ("a,b,y\n" + "".join(f"{2**70 + a * 2**60},{b},{y}\n" for a, b, y in rows), [], ""),
         ("a,b,y\n" + "".join(f"{10**16 + 2 * a},{b},{y}\n" for a, b, y in rows), [], "column a is nearly constant"),
-        (good.replace("\n", "\r"), [], "t.txt: its lines end in CR alone; save it with LF or CR LF"),
+        (good.replace("\n", "\r"), [], ""),
         (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line has 3"),
         (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from"),
         (good, ["--set", "validation=few.csv"], "few.csv: columns b, y are missing, and the model needs them"),

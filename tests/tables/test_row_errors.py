@@ -9,7 +9,8 @@ import pytest
 
 from twolayer.errors import DataError
 from twolayer.tables import row_errors
-from twolayer.tables.row_errors import check_csv, check_ndjson
+from twolayer.tables.json_files import check_ndjson
+from twolayer.tables.row_errors import check_csv
 from twolayer.tables.sources import open_table
 
 

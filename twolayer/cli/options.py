@@ -24,6 +24,7 @@ from twolayer.tables.panics import without_panics
 
 # The keys that have an option of their own.
 NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "log_every")
+READING = ("separator", "decimal", "header", "sheet")  # inside `data`
 LISTS = ("target", "inputs", "exclude")  # of columns, inside `data`
 
 
@@ -156,6 +157,15 @@ SetOption = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+ReadingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How DATA is read: data.separator, data.decimal, data.header or data.sheet.  [default: as in training]",
+        autocompletion=completion.settings,
+    ),
+]
 FormatOption = Annotated[terminal.Format, typer.Option("--format", help="How to print rows.")]
 OutOption = Annotated[
     Path | None,
@@ -217,6 +227,23 @@ def resolve_data(source: str, sets: Sequence[str], context: typer.Context) -> Na
     data = with_names_split(data)
     loss = None if str(resolved.origins["loss"]) == "default" else config.loss
     return Named(config, data, [] if is_open else data.target, loss)
+
+
+def reading_keys(sets: Sequence[str]) -> dict[str, Any]:
+    """The keys of `data` that say how a file is read, by name, as `--set` gives them. Raises ConfigError."""
+    wrong = [
+        Problem(Origin(f"--set {text}"), "", f"must be one of {', '.join(f'data.{key}' for key in READING)}")
+        for text in sets
+        if not text.startswith(tuple(f"data.{key}=" for key in READING))
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    parts = [(text, *text.partition("=")[::2]) for text in sets]
+    overrides = [loading.Override(tuple(key.split(".")), value, f"--set {text}") for text, key, value in parts]
+    raw = b"data: {source: file, path: '-', target: '-'}"
+    data = loading.resolve("--set", environment={}, overrides=overrides, read=False, raw=raw).config.data
+    given = {key.removeprefix("data.") for _, key, _ in parts}
+    return {key: value for key, value in data.model_dump().items() if key in given}
 
 
 def resolve(

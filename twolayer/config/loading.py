@@ -20,6 +20,7 @@ from twolayer.config.yaml12 import Path
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.files import expand_home, reason
 from twolayer.formatting import nearest
+from twolayer.tables import file_kind
 from twolayer.tables.options import COLUMN_LISTS, FileData, is_table
 
 MAX_BYTES = 2**20  # a file over 1 MiB is not a config
@@ -123,6 +124,8 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
     def refuse(message: str) -> ConfigError:
         return ConfigError([Problem(Origin(name), "", message)])
 
+    if (url := file_kind.url_of(name)) is not None:
+        raise ConfigError([Problem(Origin(url), "", file_kind.about_url(url))])
     try:
         with path.open("rb") as file:  # not all of it: it may be /dev/zero
             raw = file.read(MAX_BYTES + 1)
@@ -134,6 +137,8 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
         raise refuse("is a folder, not a file") from None
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read: {reason(error)}") from None
+    if told := file_kind.instead_of_config(path, raw):
+        raise refuse(told)
     if len(raw) > MAX_BYTES:
         raise refuse("is over 1 MiB; a config is smaller")
     return name, _decoded(name, raw), path.parent

@@ -6,20 +6,22 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.evaluation.predictor import Array, Predictor, predict
+from twolayer.formatting import counted
 from twolayer.tables import readers
-from twolayer.tables.dataset import scan
-from twolayer.tables.encoding import encode, require_columns, shown, unknown
+from twolayer.tables.encoding import about_unknown, encode, shown, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.panics import without_panics
+from twolayer.tables.reading import open_for_model
 from twolayer.tables.sources import Source
 
 _MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
@@ -27,12 +29,21 @@ _MAX_ROWS, _MAX_NUMBERS = 8192, 2**23  # in memory at a time
 
 @dataclass(frozen=True)
 class EncodedTable:
-    """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know."""
+    """A table, read in chunks; `unknown` counts by column the rows whose category the model does not know.
+
+    `gaps` counts by column the values that are missing though none was in training.
+
+    `columns` is the model's encoding, for the way in which this table is read; `odd` says where that is another than
+    in training, a sentence each.
+    """
 
     name: str
     source: Source
     schema: pl.Schema
     unknown: Counter[str]
+    columns: Encoding
+    odd: tuple[str, ...] = ()
+    gaps: Counter[str] = field(default_factory=Counter)
 
     def chunks(self, model: Predictor) -> Iterator[tuple[int, pl.DataFrame, Array]]:
         """For each chunk the number of its first row (from 1), its rows as they are, and x (n, D_in) standardised."""
@@ -41,32 +52,38 @@ class EncodedTable:
         first = 1
         for frame in readers.batches(self.source, list(self.schema), size):
             if frame.height:
-                x = encode(frame, model.columns, self.name, first)
-                self.unknown.update(unknown(frame, model.columns))
+                x = encode(frame, self.columns, self.name, first, self.gaps)
+                self.unknown.update(unknown(frame, self.columns))
                 yield first, frame, x
                 first += frame.height
 
     def remarks(self) -> list[str]:
-        """The unknown categories of the rows read so far, a line for each column."""
-        found = []
-        for column, count in self.unknown.items():
-            cells = "1 row has" if count == 1 else f"{count} rows have"
-            what = f"column {shown(column)}: {cells} a category that the model does not know"
-            found.append(f"{self.name}: {what}; it is treated as no category")
-        return found
+        """What to know about the rows read so far, a line each: how they are read, and their unknown categories."""
+        gaps = (
+            f"{self.name}: column {shown(column)}: {counted(count, 'row')} without a value, and none was missing in "
+            "training; the mean is used"
+            for column, count in self.gaps.items()
+        )
+        strange = (about_unknown(self.name, column, count) for column, count in self.unknown.items())
+        return [*self.odd, *gaps, *strange]
 
 
 @contextmanager
-def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool) -> Iterator[EncodedTable]:
-    """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError."""
+def table(
+    data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool, given: Mapping[str, Any] | None = None
+) -> Iterator[EncodedTable]:
+    """The table in a file, or with "-" on stdin: with `whole` all columns, else those needed. Raises DataError.
+
+    It is read as in training or, if that does not fit, in another way (see `open_for_model`), but for what is `given`.
+    """
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
-        source = scan(path, columns, name=name)
-        require_columns(source.names, needed, name)
+        opened = open_for_model(path, name, columns, needed, given)
+        source = opened.source
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
-        rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())
-        yield rows
+        chosen_schema = pl.Schema({column: schema[column] for column in chosen})
+        yield EncodedTable(name, source, chosen_schema, Counter(), opened.columns, (*source.notes, *opened.remarks))
 
 
 def predictions(model: Predictor, rows: EncodedTable) -> tuple[pl.Schema, Iterator[pl.DataFrame], Counter[str]]:

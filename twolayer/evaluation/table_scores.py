@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from twolayer.errors import DataError
 from twolayer.evaluation.encoded_rows import table
 from twolayer.evaluation.known_rows import RowSum, as_trained, known_part
@@ -14,8 +17,9 @@ from twolayer.evaluation.leakage import EXACT, MIN_ROWS, ClassSearch, TargetSear
 from twolayer.evaluation.predictor import Predictor, load_model
 from twolayer.evaluation.remarks import few_rows, noise
 from twolayer.evaluation.scores import Row, Scores
+from twolayer.formatting import counted
 from twolayer.runs.run_files import read_info
-from twolayer.tables.encoding import encode_targets, listed
+from twolayer.tables.encoding import encode_targets, listed, with_targets
 
 
 @dataclass(frozen=True)
@@ -27,24 +31,35 @@ class Evaluation:
     remarks: list[str]
 
 
-def scored(run: Path, data: str) -> Evaluation:
-    """Score a run's model on a table. Raises DataError."""
+def scored(run: Path, data: str, given: Mapping[str, Any] | None = None) -> Evaluation:
+    """Score a run's model on the rows of a table that have a target. Raises DataError.
+
+    `given` is how the file is read, as for `encoded_rows.table`.
+    """
     model = load_model(run)
     columns, scores, known = model.columns, Scores(model), RowSum()
     search = TargetSearch(columns) if columns.classes is None else ClassSearch(columns)
     dtype = str(model.w1.dtype).removeprefix("torch.")
     targets = tuple(target.column for target in columns.targets)
-    with table(data, columns, (*columns.inputs, *targets), whole=False) as rows:
-        for first, frame, x in rows.chunks(model):
-            y = encode_targets(frame, columns, rows.name, first)
+    with table(data, columns, (*columns.inputs, *targets), whole=False, given=given) as rows:
+        total = 0
+        for first, frame, every in rows.chunks(model):
+            there = with_targets(frame, rows.columns)
+            x, total = every[there], total + frame.height
+            numbers = first + np.flatnonzero(there)
+            y = encode_targets(frame.filter(pl.Series(there)), rows.columns, rows.name, numbers=numbers)
+            if not len(x):
+                continue
             scores.add(x, y)
             search.add(x, y)
             known.add(*as_trained(x, y, columns, dtype))
     if not scores.rows:
-        raise DataError(f"{rows.name}: has no rows")
+        raise DataError(f"{rows.name}: has no rows" + (" with a target" if total else ""))
     info = read_info(run)
     found = scores.table()
-    remarks = [*rows.remarks(), *_known(known, info), *few_rows(scores.rows, found), *noise(found)]
+    gone = total - scores.rows
+    dropped = [f"{rows.name}: {counted(gone, 'row')} of {total} without a target: left out"] if gone else []
+    remarks = [*rows.remarks(), *dropped, *_known(known, info), *few_rows(scores.rows, found), *noise(found)]
     remarks += _exact(model, found, scores.rows, search, known_part(known, info) in ("training", "all"))
     return Evaluation(scores, found, remarks)
 

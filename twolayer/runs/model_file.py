@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from twolayer.errors import RunError
+from twolayer.errors import DataError, RunError
 from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
-from twolayer.runs.run_files import CONFIG, MODEL, is_own_model
+from twolayer.runs.run_files import CONFIG, MODEL, check_files, is_own_model
 from twolayer.runs.saved_run import SavedRun
+from twolayer.tables.features import Encoding
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
 
@@ -80,6 +82,27 @@ def read(run: SavedRun) -> ModelFile | None:
         Layer(w2, b2, outputs=outputs if len(outputs) == sizes["D_out"] else ()),
         int(iterations) if iterations.isdecimal() and len(iterations) < 20 else -1,
     )
+
+
+def encoding_of(path: Path) -> Encoding:
+    """The encoding of the columns of a run's model. Raises RunError where there is none, or it is damaged."""
+    info, model = check_files(path), path / MODEL
+    try:
+        with open_regular(model) as file:
+            data = read_tensors(file)
+        metadata = unseal(data)
+        columns = metadata.get("columns")
+        if not is_own_model(path, info, digest(data)):
+            raise RunError("its training has not ended", path=path)
+        if columns is None:
+            raise RunError("was trained on random data, not on a table", path=path, usage=True)
+        return Encoding.of(columns)
+    except FileNotFoundError:
+        raise RunError("has no model: its training has not ended", path=path) from None
+    except OSError as error:
+        raise RunError(unreadable(error), path=model) from None
+    except (ValueError, DataError) as error:
+        raise RunError(str(error), path=model) from None
 
 
 def _names(columns: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

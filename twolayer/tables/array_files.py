@@ -13,11 +13,10 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from twolayer.tables.unpacked_size import DEFLATED
+from twolayer.tables.unpacking import DEFLATED
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-SUFFIXES = (".npy", ".npz", ".safetensors")
 _DAMAGE = (zlib.error, zipfile.BadZipFile, SafetensorError)
 _MAX_COLUMNS = 200_000  # each is made one by one
 _MAX_HEADER = 2**16  # bytes of an array's header

@@ -15,11 +15,12 @@ from twolayer import available_memory
 from twolayer.errors import DataError, TableError
 from twolayer.formatting import size
 from twolayer.tables import splits
-from twolayer.tables.encoding import encode, encode_targets, require_columns, shown, unscaled
+from twolayer.tables.encoding import about_unknown, encode, encode_targets, shown, unknown, unscaled
 from twolayer.tables.features import Array, Encoding, safe_deviation
 from twolayer.tables.fitting import fit_encoding
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.reading import open_for_model, read_so
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import Source, open_table
 from twolayer.tables.survey import Survey, check_columns
@@ -52,8 +53,9 @@ def scan(path: Path | str, columns: Encoding | None = None, *, name: str | None 
     The columns of a CSV are all text, exactly as in the file, so that they can be written unchanged; `encode` converts
     them to numbers. Other formats keep their types. Raises DataError.
     """
-    decimal, named = (columns.separating_decimal, columns.inputs) if columns is not None else (".", None)
-    return open_table(path, name or str(path), decimal=decimal, text=True, named=named)
+    if columns is None:
+        return open_table(path, name or str(path), text=True)
+    return open_for_model(path, name or str(path), columns).source
 
 
 def read(
@@ -81,7 +83,10 @@ def read(
 def survey(data: FileData, *, loss: str | None) -> Survey:
     """The file's columns, checked, with all its rows: what `split` makes a table of. Raises DataError as `read`."""
     named = [*data.target, *(data.inputs or ()), *data.exclude]
-    source = open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    source = open_table(
+        data.path, data.path, separator=data.separator, decimal=data.decimal, header=data.header, sheet=data.sheet,
+        named=named,
+    )  # fmt: skip
     inputs, targets = select_columns(source, data)
     frame = collect(source, [*inputs, *targets])
     found = check_columns(
@@ -89,7 +94,7 @@ def survey(data: FileData, *, loss: str | None) -> Survey:
     )
     if found.problems:
         raise TableError(data.path, found.problems)
-    return found
+    return replace(found, notes=source.notes + found.notes, reading=source.reading)
 
 
 def split(
@@ -101,14 +106,16 @@ def split(
     """
     rows = found.frame.height
     numbers = found.numbers
-    columns = fit_encoding(found, held, data)
+    columns = read_so(fit_encoding(found, held, data), found.reading)
+    told = found.notes
     _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
         _refuse_large(x, y, numbers[~held], columns, data.path, scale=False)
     if isinstance(validation, str):
-        frame = _other(validation, data, columns)
+        frame, other = _other(validation, columns)
+        told += other
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
@@ -116,8 +123,8 @@ def split(
     else:
         _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=data.scale)
     if validation is None:
-        return Table(columns, x, y, None, None, rows, found.notes)
-    return Table(columns, x, y, x_held, y_held, rows, found.notes + splits.notes(found, held))
+        return Table(columns, x, y, None, None, rows, told)
+    return Table(columns, x, y, x_held, y_held, rows, told + splits.notes(found, held))
 
 
 def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
@@ -168,15 +175,15 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str,
         raise DataError(f"{place} is too far from the training rows for {array.dtype}; drop the row")
 
 
-def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
-    """The rows of the validation file, for `encode`. Raises DataError."""
+def _other(path: str, columns: Encoding) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows of the validation file, for `encode`, and what to tell about them. Raises DataError."""
     needed = [*columns.inputs, *(target.column for target in columns.targets)]
-    source = open_table(path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
-    require_columns(source.names, needed, path)
-    frame = collect(source, needed)
+    opened = open_for_model(path, path, columns, needed)
+    frame = collect(opened.source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
-    return frame
+    told = (about_unknown(path, column, count) for column, count in unknown(frame, columns).items())
+    return frame, (*opened.remarks, *told)
 
 
 # --- the arrays

@@ -61,7 +61,15 @@ def summary(
     `targets` replaces those of `data`. Raises DataError if the file cannot be read.
     """
     named = [*targets, *(data.inputs or ()), *data.exclude]
-    source = open_table(data.path, name, separator=data.separator, decimal=data.decimal, named=named)
+    source = open_table(
+        data.path,
+        name,
+        separator=data.separator,
+        decimal=data.decimal,
+        header=data.header,
+        sheet=data.sheet,
+        named=named,
+    )
     names = list(source.names)
     raw = collect(source, names)
     categories = resolved(data.categories, source)
@@ -80,7 +88,7 @@ def summary(
     columns = found.columns | others
     frame = raw.with_columns(column.cells.alias(name) for name, column in columns.items())
     uses = {name: _use(name, found) for name in names}
-    notes = found.notes
+    notes = source.notes + found.notes
     if targets and not problems:
         try:
             held = splits.validation_rows(found, validation, seed, name, stratify=data.stratify)

@@ -100,7 +100,7 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
                 if feature.fill is not None:
                     np.nan_to_num(x[:, j], copy=False, nan=feature.fill)
     else:
-        cells = numbers(cells, kind, columns, where)
+        cells = as_numbers(cells, kind, columns, where)
         fill = features[0].fill
         x[:, 0] = (cells if fill is None else cells.fill_null(fill)).to_numpy()
     if not cells.null_count():
@@ -120,10 +120,13 @@ class Place:
     name: str
     column: str
     first_row: int = 1
+    numbers: Array | None = None  # of the rows, if they are not consecutive
 
     def row(self, wrong: pl.Series) -> str:
         """The place of the first cell that is marked."""
-        return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {shown(self.column)}:"
+        at = wrong.arg_max() or 0
+        number = self.first_row + at if self.numbers is None else self.numbers[at]
+        return f"{self.name}: row {number}, column {shown(self.column)}:"
 
 
 def require_columns(columns: Iterable[str], names: Sequence[str], name: str) -> None:
@@ -174,7 +177,7 @@ def boolean(cell: pl.Expr) -> pl.Expr:
     return cell.str.to_lowercase().replace_strict({"false": 0.0, "true": 1.0}, default=None, return_dtype=pl.Float64)
 
 
-def numbers(cells: pl.Series, kind: Kind, columns: Encoding, where: Place) -> pl.Series:
+def as_numbers(cells: pl.Series, kind: Kind, columns: Encoding, where: Place) -> pl.Series:
     """The cells as float64, null if missing. Raises DataError for text and for infinity."""
     if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
         frame = _known(cells, columns)
@@ -237,16 +240,36 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
     return found
 
 
-def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
+def about_unknown(name: str, column: str, count: int) -> str:
+    """What to tell of so many rows of a table with a category that the model does not know."""
+    cells = "1 row has" if count == 1 else f"{count} rows have"
+    what = f"column {shown(column)}: {cells} a category that the model does not know"
+    return f"{name}: {what}; it is treated as no category"
+
+
+def with_targets(frame: pl.DataFrame, columns: Encoding) -> Array:
+    """Which rows have all targets: (rows,) booleans. Raises DataError if a target is no column."""
+    there = np.ones(frame.height, dtype=bool)
+    for target in columns.targets:
+        cells = frame[target.column]
+        if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
+            cells = text(cells, columns.na) if columns.classes is not None else _known(cells, columns)["cell"]
+        there &= (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null().to_numpy()
+    return there
+
+
+def encode_targets(
+    frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1, numbers: Array | None = None
+) -> Array:
     """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
     require_columns(frame.columns, [target.column for target in columns.targets], name)
     if columns.classes is not None:
-        where = Place(name, columns.targets[0].column, first_row)
+        where = Place(name, columns.targets[0].column, first_row, numbers)
         return _one_hot(frame[columns.targets[0].column], columns, where)
     y = np.empty((frame.height, len(columns.targets)))
     for j, target in enumerate(columns.targets):
-        where = Place(name, target.column, first_row)
-        cells = numbers(frame[target.column], "boolean", columns, where)
+        where = Place(name, target.column, first_row, numbers)
+        cells = as_numbers(frame[target.column], "boolean", columns, where)
         if cells.null_count():
             raise DataError(f"{where.row(cells.is_null())} the target has no value")
         y[:, j] = cells.to_numpy()

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from twolayer.errors import DataError
+from twolayer.tables.options import SEPARATORS, Header
 
 Kind: TypeAlias = Literal["number", "boolean", "category", "date"]
 Order: TypeAlias = Literal["ymd", "dmy", "mdy", "time"]  # of dates in text; "time": times of day, without dates
@@ -85,7 +86,9 @@ class Encoding:
     `kinds` is the kind of each input column. `notations` has the columns of text (targets, too) whose numbers are not
     plain, `orders` those of dates; `decimal` is the decimal point of all others in the models of version 0.1.0.
     `na` are further texts for a missing value. `missing` is "mean" if a value may be missing in any input, "refuse" if
-    only in those of which the training had some.
+    only in those of which the training had some. `separator`, `header` and `sheet` say how the training's file was
+    read: another is read in the same way first. `header` has the names of all its columns, in order, if the file itself
+    has none.
     """
 
     features: tuple[Feature, ...]
@@ -102,10 +105,9 @@ class Encoding:
         """How the numbers of a column of text are written; None if they are plain."""
         return self.notations.get(column) or (Notation(decimal=self.decimal) if self.decimal != "." else None)
 
-    @property
-    def separating_decimal(self) -> str:
-        """The decimal point of the file's numbers, which cannot be its separator; "auto" if it is not known."""
-        return "," if self.decimal == "," else "auto"
+    separator: str = "auto"
+    header: Header = "auto"
+    sheet: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The encoding as JSON can hold it; `of` reads it."""
@@ -125,6 +127,9 @@ class Encoding:
                 dict(document.get("orders", {})),
                 tuple(document.get("na", ())),
                 document.get("missing", "refuse"),
+                document.get("separator", "auto"),  # version 0.1.0 wrote no such keys
+                _header(document.get("header", "auto")),
+                document.get("sheet"),
             )
             if not _sound(columns):
                 raise ValueError
@@ -153,6 +158,10 @@ class Encoding:
         return np.array([feature.deviation for feature in self.features])
 
 
+def _header(value: Any) -> Header:
+    return value if value in ("auto", "first") else tuple(value)
+
+
 def _sound(columns: Encoding) -> bool:
     """Whether everything has the types and the order that `dataset.read` gives it."""
     scaled: list[Feature | Target] = [*columns.features, *columns.targets]
@@ -173,6 +182,9 @@ def _sound(columns: Encoding) -> bool:
         and columns.missing in ("refuse", "mean")
         and [column for column, _ in columns.groups] == list(columns.kinds)
         and columns.decimal in (".", ",")
+        and columns.separator in ("auto", " ", *SEPARATORS)
+        and (columns.header in ("auto", "first") or all(isinstance(name, str) for name in columns.header))
+        and isinstance(columns.sheet, str | None)
         and bool(columns.features)
         and bool(columns.targets)
         and (columns.classes is None or len(columns.targets) == 1 < len(columns.classes))

@@ -44,8 +44,9 @@ def fit_encoding(found: Survey, held: Array, data: FileData) -> Encoding:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
         targets = [Target(target.column) for target in targets]
     used = {*found.kinds, *(found.targets if regression else ())}
+    decimal = "," if data.decimal == "," else "."
     return Encoding(
-        tuple(features), tuple(targets), found.classes, found.kinds, ".",
+        tuple(features), tuple(targets), found.classes, found.kinds, decimal,
         {column: notation for column, notation in found.notations.items() if column in used},
         {column: order for column, order in found.orders.items() if column in used},
         tuple(data.na), data.missing,

@@ -4,20 +4,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-# The suffixes of table files.
+SEPARATORS = (",", ";", "\t", "|")
+TEXTS = (".csv", ".tsv", ".txt", ".ndjson", ".jsonl")
+PACKINGS = (".gz", ".zst", ".bz2", ".xz", ".zip")
+ARRAYS = (".npy", ".npz", ".safetensors")
+EXCEL = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+
+# The key `header`, as it is kept with a model.
+Header: TypeAlias = Literal["auto", "first", "none"] | tuple[str, ...]
+
+# The suffixes of table files. (One of `.json` may be a table, too: `is_table` looks into it.)
 TABLES = (
-    *(".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
-    *(".parquet", ".arrow", ".feather", ".ipc", ".ndjson", ".jsonl", ".npy", ".npz", ".safetensors"),
+    *TEXTS,
+    *(text + packing for text in TEXTS for packing in PACKINGS),
+    ".zip",
+    *(".parquet", ".arrow", ".feather", ".ipc", *EXCEL, *ARRAYS),
 )
 
 
 def is_table(source: str | os.PathLike[str]) -> bool:
-    """Whether a path given as a config is a table."""
-    return os.fspath(source).lower().endswith(TABLES)
+    """Whether a path given as a config is a table: by its suffix, a `.json` by its first characters."""
+    path = os.fspath(source)
+    return path.lower().endswith(TABLES) or (path.lower().endswith(".json") and _is_json_table(path))
+
+
+def _is_json_table(path: str) -> bool:
+    """Whether a JSON file is an array, or has an object a line; a config is one object."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (OSError, ValueError):
+        return False
+    first, _, rest = start.partition(b"\n")
+    is_line = first.startswith(b"{") and first.rstrip().endswith(b"}")
+    return start.startswith(b"[") or (is_line and rest.lstrip().startswith(b"{"))
+
+
+def table_suffix(name: str) -> str | None:
+    """The suffix of a table's name in lower case, without that of a compression; None if it is not a table's.
+
+    It is `.zip` for an archive whose name does not say what is inside.
+    """
+    lower = name.lower()
+    if not lower.endswith((*TABLES, ".json")):
+        return None
+    for packing in PACKINGS:
+        if lower.endswith(packing):
+            return next((text for text in TEXTS if lower.endswith(text + packing)), packing)
+    return Path(lower).suffix
 
 
 class Frozen(BaseModel):
@@ -43,6 +82,7 @@ _Name = Annotated[str, Field(min_length=1)]
 # Names of columns. Also a text: one name, or several with commas between them (`split_names`).
 Columns = Annotated[list[_Name], BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Names = Annotated[list[_Name], Field(min_length=1)]
 COLUMN_LISTS = ("target", "inputs", "exclude", "categories")  # the keys that are lists of columns
 
 
@@ -60,7 +100,7 @@ class FileData(Frozen):
 
     source: Literal["file"] = "file"
     path: TablePath = Field(
-        description="CSV, TSV, Parquet, Arrow, NDJSON, npy, npz or safetensors; relative to the config's folder"
+        description="CSV, TSV, Excel, Parquet, Arrow, JSON, npy, npz or safetensors; relative to the config's folder"
     )
     target: Annotated[
         list[_Name],
@@ -85,8 +125,18 @@ class FileData(Frozen):
     stratify: bool = Field(
         default=True, description="draw validation rows and folds by class, if classes are predicted"
     )
-    separator: Literal["auto", ",", ";", "\t", "|"] = Field(
-        default="auto", description="the character between the cells of a CSV"
+    separator: Literal["auto", ",", ";", "\t", "|", " "] = Field(
+        default="auto", description='the character between the cells of a CSV; `" "` is any number of blanks'
+    )
+    header: Literal["auto", "first", "none"] | Names = Field(
+        default="auto",
+        description=(
+            "the names of the columns: the `first` line; `none` (they are 0, 1, ...); or a list of names; `auto`: the "
+            "first line, unless it looks like a row of data"
+        ),
+    )
+    sheet: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="the sheet of an Excel file; default: the only one that is not empty"
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto", description="the decimal point of numbers in text; `auto` finds it in each column"

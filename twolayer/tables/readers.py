@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,8 +12,11 @@ from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.tables import notation, unpacked_size
 from twolayer.tables.array_files import Array
+from twolayer.tables.csv_layout import CsvLayout, scan_csv
+from twolayer.tables.file_checks import check_size, reworded
+from twolayer.tables.formulas import unquoted
 from twolayer.tables.row_errors import check_csv, opened
-from twolayer.tables.sources import JSON_SUFFIXES, MISSING, Source, check_size, reworded, scan_csv
+from twolayer.tables.sources import MISSING, Source
 
 _SAMPLED = 100  # rows that a CSV's types are guessed from
 _PART = 2**20  # bytes that are looked at at a time
@@ -45,7 +47,7 @@ def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
         with reworded(source.name):
             texts = _without(source.frame.select(doubtful).collect(), blank)
         frame = frame.with_columns(cells for cells in texts if notation.says_more(cells))
-    return frame
+    return _cells(frame, source)
 
 
 def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
@@ -81,6 +83,10 @@ def _has_leading_zeros(source: Source) -> bool:
     return False
 
 
+def _cells(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
+    return unquoted(frame) if source.is_quoted else frame
+
+
 def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
     """The columns, up to `size` rows at a time, without blank lines; a CSV's are text. Raises DataError."""
     frame = source.frame if source.raw is not None else source.frame.select(columns)
@@ -100,9 +106,10 @@ def batches(source: Source, columns: Sequence[str], size: int) -> Iterator[pl.Da
             blank = _blank_lines(source) if blank is None else blank
             part = _without(part, blank[(blank >= first) & (blank < end)] - first)
         first = end
-        yield part.select(columns)
+        part = part.select(columns)
+        yield _cells(part, source) if source.raw is not None else part
     # If polars fails inside one of its threads, the parts end as if there were no more.
-    if source.path is not None and source.path.suffix.lower() not in JSON_SUFFIXES and first != (rows := _rows(source)):
+    if source.binary is not None and first != (rows := _rows(source)):
         raise DataError(f"{source.name}: is damaged: only {first} of its {rows} rows can be read")
 
 
@@ -119,11 +126,11 @@ def _check_memory(source: Source, columns: Sequence[str]) -> None:
         return
     need = 0
     with reworded(source.name):
-        if isinstance(source.raw, Path):
+        if source.raw is not None:
             need = unpacked_size.csv_bytes(source.raw, len(source.names), free)
-        elif source.path is not None and source.path.suffix.lower() in JSON_SUFFIXES:
-            need = unpacked_size.ndjson_bytes(source.path, len(columns), free)
-        elif source.path is not None:
+        elif source.ndjson is not None:
+            need = unpacked_size.ndjson_bytes(source.ndjson, len(columns), free)
+        elif source.binary is not None:
             schema = source.frame.collect_schema()
             need = _rows(source) * sum(
                 count * _width(dtype) for dtype, count in Counter(schema[c] for c in columns).items()
@@ -149,31 +156,37 @@ def _without(frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
 
 def _explained(source: Source, problem: DataError | None) -> DataError:
     """What to raise when polars has failed: the place of the damage, if that is found."""
-    damage = "" if source.raw is None else check_csv(source.raw, source.separator, source.names, failed=True)[0]
+    damage = "" if source.csv is None else _check(source.csv, failed=True)[0]
     return DataError(f"{source.name}: {damage or 'cannot be read'}") if damage or problem is None else problem
 
 
 def _blank_lines(source: Source) -> Array:
     """Which rows of a CSV, as polars counts them from 0, are blank lines. Raises DataError for a damaged row."""
-    if source.raw is None:
-        return _NONE
-    damage, blank = check_csv(source.raw, source.separator, source.names)
+    if source.csv is None:
+        return np.array([], dtype=np.int64)
+    damage, blank = _check(source.csv)
     if damage:
         raise DataError(f"{source.name}: {damage}")
     return np.array(blank, dtype=np.int64)
 
 
+def _check(layout: CsvLayout, *, failed: bool = False) -> tuple[str, list[int]]:
+    return check_csv(
+        layout.raw, layout.delimiter, layout.names,
+        failed=failed, skipped=layout.skipped, has_header=layout.has_header,
+    )  # fmt: skip
+
+
 def _ways(source: Source, columns: Sequence[str]) -> Iterator[pl.LazyFrame]:
     """Ways to read a CSV, each to be tried when the ones before it have failed."""
-    if source.raw is not None and source.guessed:
+    if source.csv is not None and source.guessed:
         # The first rows show the types. That fails if there is other text further down, most often for a missing
         # value. To look for those from the start would take a quarter longer.
         chosen = set(columns)
         others = {column: pl.String for column in source.names if column not in chosen}
         for marks in (None, list(MISSING)):
             yield scan_csv(
-                source.raw,
-                source.separator,
+                source.csv,
                 infer_schema_length=_SAMPLED,
                 schema_overrides=others or None,
                 null_values=marks,

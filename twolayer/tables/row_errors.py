@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from twolayer.formatting import counted, size
 
@@ -60,10 +58,8 @@ def not_utf8(text: str) -> bool:
 
 
 def opened(raw: Path | bytes) -> BinaryIO:
-    """The bytes of a file of text, unpacked where its name ends in `.gz`."""
-    if isinstance(raw, bytes):
-        return io.BytesIO(raw)
-    return cast(BinaryIO, gzip.open(raw)) if raw.suffix.lower() == ".gz" else raw.open("rb")
+    """The bytes of a file."""
+    return io.BytesIO(raw) if isinstance(raw, bytes) else raw.open("rb")
 
 
 def check_lines(file: BinaryIO) -> None:
@@ -104,27 +100,36 @@ def _measure_lines(file: BinaryIO) -> None:
 
 
 def check_csv(
-    raw: Path | bytes, separator: str, names: Sequence[str], *, failed: bool = False
+    raw: Path | bytes,
+    separator: str,
+    names: Sequence[str],
+    *,
+    failed: bool = False,
+    skipped: int = 0,
+    has_header: bool = True,
 ) -> tuple[str, list[int]]:
     """The first thing that is wrong with the rows of a CSV ("" if nothing), and which lines, from 0, are blank.
 
-    Blank lines are not rows. A quote inside a cell is an error only if polars has `failed`: often it reads such cells.
+    Blank lines are not rows, and the first `skipped` lines are no part of the table. A quote inside a cell is an error
+    only if polars has `failed`: often it reads such cells.
     """
     blank: list[int] = []
     stray_quote = re.compile(rf'(^|{re.escape(separator)})[^"{re.escape(separator)}]+"')
-    number = 0
+    number, width = 0, len(names)
+    first = "the first line has" if has_header else "the first one has"
     with opened(raw) as file:
         lines = Lines(file)
-        rows = csv.reader(lines, delimiter=separator, strict=True)
+        rows = csv.reader(islice(lines, skipped, None), delimiter=separator, strict=True)
         try:
-            width = len(next(row for row in rows if row))
+            if has_header:
+                next(row for row in rows if row)
             for row in rows:
                 if width > 1 and (not row or (len(row) == 1 and not row[0].strip())):
                     blank.append(number + len(blank))
                     continue
                 number += 1
                 if row and len(row) != width:
-                    return f"row {number} has {counted(len(row), 'cell')}, and the first line has {width}", blank
+                    return f"row {number} has {counted(len(row), 'cell')}, and {first} {width}", blank
                 cells = "".join(row)
                 if not_utf8(cells):
                     column = next(name for name, cell in zip(names, row, strict=True) if not_utf8(cell))
@@ -142,21 +147,3 @@ def _csv_error(error: csv.Error) -> str:
     if "end of data" in str(error):
         return "a quote is opened and not closed"
     return "has a CR without an LF, outside quotes" if "new-line" in str(error) else str(error)
-
-
-def check_ndjson(path: Path) -> str:
-    """The first thing that is wrong with the lines of an NDJSON file; "" if nothing."""
-    number = 0
-    with path.open("rb") as file:
-        try:
-            for line in Lines(file):
-                if not line.strip():
-                    continue
-                number += 1
-                if not isinstance(json.loads(line), dict):
-                    return f"row {number}: is not a JSON object"
-        except LineTooLongError as error:
-            return str(error)
-        except (ValueError, RecursionError):
-            return f"row {number}: is not JSON"
-    return "" if number else "is empty"

@@ -2,68 +2,80 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import sys
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
+from typing import TypeAlias
 
 import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.files import reason, unreadable
-from twolayer.formatting import size
-from twolayer.tables import array_files
-from twolayer.tables.options import TABLES
-from twolayer.tables.row_errors import (
-    MAX_LINE,
-    Lines,
-    LineTooLongError,
-    as_text,
-    check_lines,
-    check_ndjson,
-    not_utf8,
-    opened,
-)
-from twolayer.tables.unpacked_size import DEFLATED
+from twolayer.tables import array_files, json_files
+from twolayer.tables.csv_layout import CsvLayout, find_layout, scan_csv
+from twolayer.tables.excel import read_sheet
+from twolayer.tables.file_checks import check_size, reworded
+from twolayer.tables.file_kind import PACKED, REFUSED, Kind, about_url, format_of, kind_of, url_of
+from twolayer.tables.headers import cleaned, refuse_data, refuse_twice
+from twolayer.tables.options import TABLES, Header, table_suffix
+from twolayer.tables.row_errors import opened
+from twolayer.tables.unpacking import unpacked
 
 # The texts that stand for a missing value, in every format, blanks around them aside.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 
-SEPARATORS = (",", ";", "\t", "|")
-_CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-JSON_SUFFIXES = (".ndjson", ".jsonl")
-_PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, zstd
-
-
 _PART = 2**20  # bytes that are read at a time
+_START = 4096  # bytes that show what a file is
+
+Raw: TypeAlias = Path | bytes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the text of a file becomes cells: the keys of `data` that say so, as they are or as they were found."""
+
+    separator: str = "auto"
+    decimal: str = "auto"
+    header: Header = "auto"
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
     """A table that has been opened: `frame` reads it when collected; `groups` are the arrays with several columns.
 
-    `raw` is set for a CSV, whose frame is all text; `guessed` says that `collect` finds the types. `path` is set for a
-    file that polars itself opens.
+    `csv` is set for a CSV, whose frame is all text; `guessed` says that `collect` finds the types, and `is_quoted` that
+    text loses the quotes of `formulas`. `ndjson` and `binary` are what polars reads itself. `reading` is how to read
+    the next file of this kind, and `notes` are for the user, a sentence each.
     """
 
     name: str
     frame: pl.LazyFrame
     names: tuple[str, ...]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    raw: Path | bytes | None = None
-    separator: str = ","
+    csv: CsvLayout | None = None
     guessed: bool = False
-    path: Path | None = None
+    is_quoted: bool = True
+    ndjson: Raw | None = None
+    binary: Raw | None = None
+    reading: Reading = Reading()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> Raw | None:
+        """The text of a CSV; None for other formats, whose cells have types."""
+        return self.csv.raw if self.csv is not None else None
+
+    @property
+    def separator(self) -> str:
+        """The separator of a CSV."""
+        return self.csv.separator if self.csv is not None else ","
 
 
 def open_table(
@@ -72,53 +84,67 @@ def open_table(
     *,
     separator: str = "auto",
     decimal: str = "auto",
+    header: str | Sequence[str] = "auto",
+    sheet: str | None = None,
     text: bool = False,
     named: Sequence[str] | None = None,
+    keep_quotes: bool = False,
 ) -> Source:
     """Open a table; its rows are read by `readers.collect` or `readers.batches`.
 
-    The suffix gives the format; "-" is a CSV on stdin. `collect` finds the types of a CSV's columns; with `text` all
-    of them stay text, exactly as in the file. If part of the path is a symbolic link, the file must have one of the
-    columns `named` (unless that is None): the link may lead to any file, and no error may show what is in it.
-    Raises DataError.
+    The suffix and the first bytes give the format; "-" is stdin. `collect` finds the types of a CSV's columns; with
+    `text` all of them stay text, exactly as in the file, but for quotes before formulas, unless `keep_quotes`. If part
+    of the path is a symbolic link, the file must have one of the columns `named` (unless that is None): the link may
+    lead to any file, and no error may show what is in it. Raises DataError.
     """
-    raw: Path | bytes = _stdin(name) if path == "-" else Path(path)
+    reading = Reading(separator, decimal, _header(header), sheet)
+    raw: Raw = _stdin(name) if path == "-" else Path(path)
+    wanted = named or ()
     if isinstance(raw, bytes):
-        return _opened(raw, name, ".csv", separator, decimal, text=text)
-    _check_file(raw, name)
-    suffix = _suffix(raw, name)
-    is_linked = any(part.is_symlink() for part in (raw, *raw.parents))
-    raw = _utf8_path(raw, name)
-    if named is None or not is_linked:
-        return _opened(raw, name, suffix, separator, decimal, text=text)
-    # The link may lead to any file of this user; no message may show its text.
-    try:
-        source = _opened(raw, name, suffix, separator, decimal, text=text)
-    except DataError:
-        raise DataError(f"{name}: is a link, and the file that it leads to cannot be read as a table") from None
-    is_alone = source.raw is not None and len(source.names) == 1  # as any text is
-    if is_alone or not {*source.names, *source.groups} & set(named):
-        lacking = "has one column only" if is_alone else "has none of the columns that are named"
-        raise DataError(f"{name}: is a link, and its file {lacking}; to see its columns, name the file itself")
-    return source
+        source = _opened(raw, name, None, reading, wanted)
+    else:
+        if (url := url_of(str(path))) is not None:
+            raise DataError(f"{url}: {about_url(url)}")
+        _check_file(raw, name)
+        suffix = _suffix(raw, name)
+        is_linked = any(part.is_symlink() for part in (raw, *raw.parents))
+        raw = _utf8_path(raw, name)
+        if named is None or not is_linked:
+            source = _opened(raw, name, suffix, reading, wanted)
+        else:
+            source = _opened_link(raw, name, suffix, reading, named)
+    return replace(source, guessed=source.csv is not None and not text and decimal != ",", is_quoted=not keep_quotes)
+
+
+def _header(value: str | Sequence[str]) -> Header:
+    if value in ("auto", "first", "none"):
+        return value  # type: ignore[return-value]  # mypy does not narrow a str by `in`
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _utf8_path(path: Path, name: str) -> Path:
     """The path, or, where it is not UTF-8, which polars requires, that of a descriptor; it stays open."""
-    if _is_utf8(path):
-        return path
-    try:
-        return Path(f"/dev/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}")
-    except OSError as error:
-        raise DataError(f"{name}: {unreadable(error)}") from None
-
-
-def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        with reworded(name):
+            return Path(f"/dev/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}")
+    return path
+
+
+def _opened_link(path: Path, name: str, suffix: str, reading: Reading, named: Sequence[str]) -> Source:
+    """A table behind a link, which may lead to any file of this user: no message may show its text."""
+    try:
+        source = _opened(path, name, suffix, reading, named)
+    except DataError:
+        raise DataError(f"{name}: is a link, and the file that it leads to cannot be read as a table") from None
+    if source.csv is not None and not source.csv.has_header:
+        raise DataError(f"{name}: is a link, and its file has no names of columns; name the file itself")
+    is_alone = source.csv is not None and len(source.names) == 1  # as any text is
+    if is_alone or not {*source.names, *source.groups} & set(named):
+        lacking = "has one column only" if is_alone else "has none of the columns that are named"
+        raise DataError(f"{name}: is a link, and its file {lacking}; to see its columns, name the file itself")
+    return source
 
 
 def _stdin(name: str) -> bytes:
@@ -129,22 +155,6 @@ def _stdin(name: str) -> bytes:
         length += len(part)
         check_size(2 * length, name, free)  # the parts, and the whole
     return b"".join(parts)
-
-
-def _opened(raw: Path | bytes, name: str, suffix: str, separator: str, decimal: str, *, text: bool) -> Source:
-    with reworded(name):
-        if suffix in _CSV_SUFFIXES or isinstance(raw, bytes):
-            return _open_csv(raw, name, separator, decimal, text=text)
-        if suffix in array_files.SUFFIXES:
-            return _open_arrays(raw, name, suffix)
-        if suffix in JSON_SUFFIXES:
-            frame = _scan_json(raw, name)
-        else:
-            frame = pl.scan_parquet(raw, glob=False) if suffix == ".parquet" else pl.scan_ipc(raw, glob=False)
-        names = tuple(frame.collect_schema().names())
-    if not names:
-        raise DataError(f"{name}: has no columns")
-    return Source(name, frame, names, path=raw)
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -159,120 +169,112 @@ def _check_file(path: Path, name: str) -> None:
 
 
 def _suffix(path: Path, name: str) -> str:
-    """The file's suffix without `.gz`. Raises DataError for one that is not a table's."""
-    lower = path.name.lower()
-    if not lower.endswith(TABLES):
-        raise DataError(f"{name}: the suffix must be one of {' '.join(TABLES)}")
-    return Path(lower.removesuffix(".gz")).suffix
+    """The file's suffix without that of a compression. Raises DataError for one that is not a table's."""
+    if (suffix := table_suffix(path.name)) is None:
+        short = [known for known in (*TABLES, ".json") if known.count(".") == 1]
+        raise DataError(f"{name}: the suffix must be one of {' '.join(short)}")
+    return suffix
 
 
-@contextmanager
-def reworded(name: str) -> Iterator[None]:
-    """Inside, errors of polars and of the system become a DataError of one line."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{name}: {unreadable(error)}") from None
-    except pl.exceptions.PanicException as error:
-        raise DataError(f"{name}: is damaged: {str(error).partition(chr(10))[0][:200]}") from None
+def _opened(raw: Raw, name: str, suffix: str | None, reading: Reading, wanted: Collection[str]) -> Source:
+    """A table, unpacked and read as what it is. `suffix` is None for stdin, which has none."""
+    with reworded(name):
+        start = _first_bytes(raw)
+        kind = kind_of(start)
+        for _ in range(2):  # an archive may hold a table that is compressed once more
+            if kind in PACKED and format_of(raw, kind, suffix, start) is None:
+                raw, suffix = unpacked(raw, kind, name, None if suffix == ".zip" else suffix)
+                start = _first_bytes(raw)
+                kind = kind_of(start)
+        if kind in PACKED and format_of(raw, kind, suffix, start) is None:
+            raise DataError(f"{name}: is compressed several times; unpack it")
+        if kind in REFUSED:
+            raise DataError(f"{name}: {REFUSED[kind]}")
+        form = format_of(raw, kind, suffix, start)
+        if kind.startswith("utf-") and kind != "utf-8":
+            raw = _as_utf8(raw, kind, name)
+            form = "csv" if form is None else form
+        return _open_as(form or "csv", raw, name, suffix, reading, wanted)
 
 
-def check_size(need: int, name: str, free: int | None = None) -> None:
-    """Raise DataError, with both sizes, if a table that needs at least `need` bytes does not fit into memory."""
-    free = available_memory.available() if free is None else free
-    if free is not None and need > free:
-        raise DataError(f"{name}: needs at least {size(need)} of memory, and {size(free)} is available")
-
-
-# --- CSV
-
-
-def _open_csv(raw: Path | bytes, name: str, separator: str, decimal: str, *, text: bool) -> Source:
-    with opened(raw) as file:
-        start = as_text(file.read(1 << 16), is_start=True)
-        if not start.strip():
-            raise DataError(f"{name}: is empty")
-        if separator == "auto":
-            separator = _separator(start, decimal)
-        file.seek(0)
-        try:
-            header = next(row for row in csv.reader(Lines(file), delimiter=separator) if row)
-        except LineTooLongError as error:
-            raise DataError(f"{name}: {error}") from None
-        except (csv.Error, StopIteration) as error:
-            if "new-line" in str(error):
-                raise DataError(f"{name}: its lines end in CR alone; save it with LF or CR LF") from None
-            raise DataError(f"{name}: the first line has no column names") from None
-    if not_utf8("".join(header)):
-        raise DataError(f"{name}: is not UTF-8, in its first line")
-    _refuse_twice(name, header)
-    if decimal == "," and separator == ",":
-        raise DataError(f'{name}: the separator and the decimal point cannot both be ","')
-    _check_lines(raw, name)
-    frame = scan_csv(raw, separator, infer_schema=False)
-    if (found := frame.collect_schema().names()) != header:
-        odd = next((theirs for theirs, ours in zip(found, header, strict=False) if theirs != ours), "")
-        raise DataError(f"{name}: the first line has quotes or line breaks that are ambiguous, at {odd[:40]!r}")
-    return Source(name, frame, tuple(header), raw=raw, separator=separator, guessed=not text and decimal != ",")
-
-
-def _check_lines(raw: Path | bytes, name: str) -> None:
-    """Raise DataError if a line is too long: polars would read all of it, and may abort for lack of memory."""
-    is_packed = isinstance(raw, Path) and raw.suffix.lower() == ".gz"
-    length = raw.stat().st_size if isinstance(raw, Path) else len(raw)
-    if length * (DEFLATED if is_packed else 1) <= MAX_LINE:
-        return
-    try:
-        with opened(raw) as file:
-            check_lines(file)
-    except LineTooLongError as error:
-        raise DataError(f"{name}: {error}") from None
-
-
-def _refuse_twice(name: str, columns: Sequence[str]) -> None:
-    if twice := [column for column, count in Counter(columns).items() if count > 1]:
-        shown = ", ".join(twice[:10]) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
-        raise DataError(f"{name}: several columns have the same name: {shown}")
-
-
-def scan_csv(raw: Path | bytes, separator: str, **options: Any) -> pl.LazyFrame:
-    """A CSV as a lazy frame; the options are those of `polars.scan_csv`."""
+def _open_as(form: str, raw: Raw, name: str, suffix: str | None, reading: Reading, wanted: Collection[str]) -> Source:
+    if form == "csv":
+        return _open_csv(raw, name, reading, wanted)
+    if form == "excel":
+        return _open_excel(raw, name, reading, wanted)
+    if form == "ndjson":
+        frame, raw = json_files.scan_ndjson(raw, name)
+        return _checked(Source(name, frame, tuple(frame.collect_schema().names()), ndjson=raw))
+    if form == "json":
+        found = json_files.read_array(raw, name)
+        return _checked(Source(name, found.lazy(), tuple(found.columns)))
+    if form == "arrays":
+        if isinstance(raw, bytes):
+            raise DataError(f"{name}: holds NumPy arrays; unpack it")
+        return _open_arrays(raw, name, suffix or ".npy")
     source = raw if isinstance(raw, Path) else io.BytesIO(raw)
-    return pl.scan_csv(source, separator=separator, glob=False, **options)
+    frame = pl.scan_parquet(source, glob=False) if form == "parquet" else pl.scan_ipc(source, glob=False)
+    return _checked(Source(name, frame, tuple(frame.collect_schema().names()), binary=raw))
 
 
-def _separator(start: str, decimal: str) -> str:
-    """The separator that is most frequent in the first line, outside quotes; the comma if there is none."""
-    line: list[str] = []
-    quoted = False
-    for letter in start:
-        if letter == '"':
-            quoted = not quoted
-        elif not quoted:
-            if letter in "\r\n" and line:
-                break
-            line.append(letter)
-    return max((s for s in SEPARATORS if s != decimal), key=line.count)
+def _checked(source: Source) -> Source:
+    if not source.names:
+        raise DataError(f"{source.name}: has no columns")
+    return source
 
 
-# --- NDJSON
+def _first_bytes(raw: Raw) -> bytes:
+    with opened(raw) as file:
+        return file.read(_START)
 
 
-def _scan_json(path: Path, name: str) -> pl.LazyFrame:
-    with path.open("rb") as file:
-        if file.read(4).startswith(_PACKED):  # polars would unpack it, whatever its size
-            raise DataError(f"{name}: is compressed; of the text formats only CSV may be; unpack it")
-    _check_lines(path, name)
-    frame = pl.scan_ndjson(path, infer_schema_length=None)
-    try:
-        with reworded(name):
-            frame.collect_schema()
-    except DataError as problem:
-        raise DataError(f"{name}: {damage}") if (damage := check_ndjson(path)) else problem from None
-    return frame
+def _as_utf8(raw: Raw, kind: Kind, name: str) -> bytes:
+    """A text in UTF-16 or UTF-32, with its byte-order mark, as UTF-8. Raises DataError."""
+    check_size(4 * (len(raw) if isinstance(raw, bytes) else raw.stat().st_size), name)
+    with opened(raw) as file:
+        try:
+            return file.read().decode(kind).encode()
+        except UnicodeError:
+            raise DataError(f"{name}: is not {kind.upper()}, though it begins so; save it as UTF-8") from None
 
 
-# --- arrays
+# --- formats
+
+
+def _open_csv(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) -> Source:
+    layout = find_layout(
+        raw, name, separator=reading.separator, decimal=reading.decimal, header=reading.header, wanted=wanted
+    )
+    frame = scan_csv(layout, infer_schema=False)
+    if (found := frame.collect_schema().names()) != list(layout.names):
+        odd = next((theirs for theirs, ours in zip(found, layout.names, strict=False) if theirs != ours), "")
+        raise DataError(f"{name}: the first line has quotes or line breaks that are ambiguous, at {odd[:40]!r}")
+    header = reading.header if layout.has_header and isinstance(reading.header, str) else layout.names
+    found_so = replace(reading, separator=layout.separator, header=header)
+    return Source(name, frame, layout.names, csv=layout, reading=found_so)
+
+
+def _open_excel(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) -> Source:
+    frame, first = read_sheet(raw, name, reading.sheet, has_header=reading.header in ("auto", "first"))
+    if isinstance(reading.header, tuple) and cleaned(first, wanted) == list(reading.header):
+        frame, first = read_sheet(raw, name, reading.sheet, has_header=True)
+    elif reading.header == "none":
+        first = [str(j) for j in range(frame.width)]
+    elif isinstance(reading.header, tuple):
+        if len(reading.header) != frame.width:
+            have = f"data.header has {len(reading.header)} names, and the first row {frame.width} cells"
+            raise DataError(f"{name}: {have}")
+        first = list(reading.header)
+    elif reading.header == "auto":
+        rows = frame.head(100).select(pl.all().cast(pl.String, strict=False).fill_null("")).rows()
+        refuse_data(name, first, rows)
+    names = cleaned(first, wanted)
+    refuse_twice(name, names)
+    frame.columns = names
+    empty = {c for c in names if c.startswith("Unnamed: ") and not frame[c].count()}
+    frame = frame.select(c for c in names if c not in empty)
+    header = reading.header if reading.header in ("auto", "first") else tuple(names)
+    return _checked(Source(name, frame.lazy(), tuple(frame.columns), reading=replace(reading, header=header)))
 
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:
@@ -286,6 +288,6 @@ def _open_arrays(path: Path, name: str, suffix: str) -> Source:
         raise DataError(f"{name}: the arrays must have the same number of rows: {listed}")
     groups = {key: tuple(piece.columns) for key, piece in pieces.items() if piece.columns != [key]}
     names = [column for piece in pieces.values() for column in piece.columns]
-    _refuse_twice(name, names)
+    refuse_twice(name, names)
     frame = pl.concat(pieces.values(), how="horizontal")
     return Source(name, frame.lazy(), tuple(names), groups)

@@ -23,6 +23,7 @@ from twolayer.tables.column_types import (
 from twolayer.tables.encoding import shown, subject, without_missing
 from twolayer.tables.features import FLAT, Array, Kind, Notation, Order
 from twolayer.tables.options import FileData
+from twolayer.tables.sources import Reading
 
 NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
 _SHOWN = 20  # problems
@@ -38,7 +39,8 @@ class Survey:
     `kinds` are those of the inputs, `classes` those of the target, `missing` the inputs with missing values; `left_out`
     says of columns that are not used why not. `rows` are the numbers (from 1) in the file of the rows of `frame`, None
     if it has all of them. `problems` is what keeps the table from being trained on; `refused` are the columns that
-    cannot be used at all. `notes` is what the user should know, a sentence each.
+    cannot be used at all. `notes` is what the user should know, a sentence each. `reading` says how the
+    file was read.
     """
 
     frame: pl.DataFrame
@@ -52,6 +54,7 @@ class Survey:
     left_out: dict[str, str] = field(default_factory=dict)
     rows: Array | None = None
     notes: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def numbers(self) -> Array:

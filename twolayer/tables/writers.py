@@ -13,6 +13,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from twolayer.errors import DataError
+from twolayer.tables.formulas import quoted
 
 Format: TypeAlias = Literal["csv", "tsv", "ndjson", "parquet", "arrow"]
 FORMATS: dict[str, Format] = {
@@ -25,13 +26,6 @@ FORMATS: dict[str, Format] = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }  # by suffix
-
-# What a spreadsheet may read as a formula when it opens a CSV ("CSV injection"), and numbers, which begin alike.
-# = + - @ have other forms in Unicode (equal under NFKC), and a program may drop blanks and zero-width characters.
-_SIGN = r"=+\-@\x{207A}\x{207C}\x{208A}\x{208C}\x{FB29}\x{FE62}\x{FE63}\x{FE66}\x{FE6B}\x{FF0B}\x{FF0D}\x{FF1D}\x{FF20}"
-_UNSEEN = r"\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}"
-_FORMULA = rf"^([{_SIGN}\t\r\n]| *[[{_UNSEEN}]--[ ]][{_UNSEEN}]*[{_SIGN}])"
-_NUMBER = r"^[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def check_writable(schema: pl.Schema, form: Format, name: str) -> None:
@@ -49,11 +43,11 @@ def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> It
             yield frame.write_ndjson().encode()
         return
     separator = "\t" if form == "tsv" else ","
-    names = pl.Series(schema.names(), dtype=pl.String).to_frame("name").select(_harmless("name")).to_series()
+    names = pl.Series(schema.names(), dtype=pl.String).to_frame("name").select(quoted("name")).to_series()
     yield _line(names.to_list(), separator)
     texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
     for frame in frames:
-        safe = frame.with_columns(_harmless(name) for name in texts)
+        safe = frame.with_columns(quoted(name) for name in texts)
         yield safe.write_csv(include_header=False, separator=separator).encode()
 
 
@@ -71,13 +65,6 @@ def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: 
         return
     for part in parts(frames, schema, form):
         file.write(part)
-
-
-def _harmless(column: str) -> pl.Expr:
-    """The column with a single quote before text that begins like a formula, except for plain numbers."""
-    cell = pl.col(column).cast(pl.String)
-    is_formula = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
-    return pl.when(is_formula).then("'" + cell).otherwise(cell).alias(column)
 
 
 def _line(cells: Sequence[str], separator: str) -> bytes:

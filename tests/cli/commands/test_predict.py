@@ -125,10 +125,13 @@ def test_no_cell_becomes_a_formula_and_numbers_stay(run: Path) -> None:
     buffer = io.StringIO()
     csv.writer(buffer).writerows([["+n", "size", "colour", "weight"], *([cell, 1, "red", 2] for cell in cells)])
     done = piped(buffer.getvalue(), "predict", "run", "-", cwd=run.parent)
+    # "'=1" is what a CSV of ours says for "=1": it is read as that.
     harmless = ["'=1+1", "'+cmd", "'-x", "'@a", "'\tb", "'\rc", "-5", "+3.2", "-1e-3", "a=1", "'=1", "'-1+1", "", "'-"]
     assert [row["'+n"] for row in parsed(done.stdout.decode())] == [*harmless, ".5", "-.5"]
     done = piped(buffer.getvalue(), "predict", "run", "-", "--format", "ndjson", cwd=run.parent)
-    assert [json.loads(line)["+n"] for line in done.stdout.splitlines()] == [cell or None for cell in cells]
+    assert [json.loads(line)["+n"] for line in done.stdout.splitlines()] == [
+        {"": None, "'=1": "=1"}.get(cell, cell) for cell in cells
+    ]
 
 
 def is_formula(cell: str) -> bool:
@@ -290,7 +293,6 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "too many cells": ("size,colour,weight\n1,red,2,3\n", [], 1, "stdin: row 1 has 4 cells, and the first line has 3"),
     "too few cells": (NEW + "1,red\n", [], 1, "stdin: row 4 has 2 cells, and the first line has 3"),
     "an open quote": (NEW + '1,"red,2\n', [], 1, "stdin: row 4: a quote is opened and not closed"),
-    "CR alone": (NEW.replace("\n", "\r"), [], 1, "stdin: its lines end in CR alone; save it with"),
     "unknown suffix": (NEW, ["-o", "out.xlsx"], 2, "out.xlsx: the suffix names no known format; use one of .csv"),
     "no file": (NEW, ["-o", "run", "--format", "csv"], 2, "run: exists and is not a file"),
     "a device": (NEW, ["-o", "/dev/null", "--format", "csv"], 2, "/dev/null: exists and is not a file"),

@@ -18,10 +18,12 @@ from twolayer.cli.options import (
     SetOption,
     TargetOption,
     home,
+    reading_keys,
     resolve_data,
     training_that_works,
 )
-from twolayer.errors import extra
+from twolayer.errors import RunError, extra
+from twolayer.runs import model_file, names
 from twolayer.tables.panics import without_panics
 
 commands = typer.Typer()
@@ -44,6 +46,15 @@ def data_command(
     exclude: ExcludeOption = None,
     missing: MissingOption = None,
     classes: ClassesOption = False,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Show PATH as this run's model reads it: the columns that it needs, and those that are missing.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
     set_: SetOption = None,
     format_: FormatOption = "table",
 ) -> None:
@@ -51,6 +62,9 @@ def data_command(
 
     Everything that prevents a training on this table is listed below, and the exit code is then 1.
     """
+    if run is not None:
+        _show_for_run(path, run, set_ or [], context, format_)
+        return
     named = resolve_data(path, set_ or [], context)
     with extra("polars", "data"):
         from twolayer.tables import describe
@@ -60,14 +74,14 @@ def data_command(
         found = describe.summary(
             named.data, named.data.path, targets=named.targets, loss=named.loss, validation=part, seed=named.config.seed
         )
-    names = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
+    header = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
     if format_ == "table":
         digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
-        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(names, row, strict=True)] for row in rows]
-    terminal.rows(names, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
+        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(header, row, strict=True)] for row in rows]
+    terminal.rows(header, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for note in found.notes:
         terminal.note(note)
     for problem in found.problems:
@@ -76,6 +90,35 @@ def data_command(
         if named.targets and (command := training_that_works(found.problems, path, set_ or [], context)):
             terminal.works(command)
         raise typer.Exit(1)
+
+
+def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, form: terminal.Format) -> None:
+    """Print how a run's model reads a table, and why it cannot predict from it, if so."""
+    if context.params.get("target"):
+        raise RunError("--target and --run exclude each other: a run has its target", usage=True)
+    given = reading_keys(sets)
+    columns = model_file.encoding_of(names.find(run))
+    with extra("polars", "data"):
+        from twolayer.tables import for_run
+
+    with without_panics():
+        found = for_run.summary(path, path, columns, given)
+    if form == "table":
+        terminal.say(f"{found.rows} rows\n")
+    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    if form == "table":
+        rows = [[_short(_word(cell), 4) for cell in row] for row in rows]
+    header = ("column", "used as", "in the table", "missing", "unknown", "mean", "mean in training")
+    terminal.rows(header, rows, form, drop=("unknown", "missing", "mean", "mean in training"))
+    for line in (*found.remarks, *found.problems):
+        terminal.note(line)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _word(cell: object) -> object:
+    """A truth as a word; all else unchanged."""
+    return ("yes" if cell else "no") if isinstance(cell, bool) else cell
 
 
 def _short(cell: object, digits: int) -> object:

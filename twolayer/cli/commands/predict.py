@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, RunArgument, home
+from twolayer.cli.options import DataArgument, ReadingOption, RunArgument, home, reading_keys
 from twolayer.cli.process import computing
 from twolayer.errors import RunError
 from twolayer.files import replacing
@@ -21,6 +21,7 @@ commands = typer.Typer()
 def predict(
     run: RunArgument,
     data: DataArgument,
+    set_: ReadingOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +41,7 @@ def predict(
     Inputs are found by the names of their columns; all other columns are copied. In a CSV, text that a spreadsheet
     would read as a formula gets a single quote before it.
     """
-    path = names.find(run)
+    path, given = names.find(run), reading_keys(set_ or [])
     with computing():
         from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
         from twolayer.tables import writers
@@ -59,7 +60,7 @@ def predict(
     if out is None and form == "parquet":
         raise RunError(f"--format {form}: is not text and cannot be printed; name a file with -o", usage=True)
     model = predictor.load_model(path)
-    with encoded_rows.table(data, model.columns, model.columns.inputs, whole=True) as rows:
+    with encoded_rows.table(data, model.columns, model.columns.inputs, whole=True, given=given) as rows:
         writers.check_writable(rows.schema, form, rows.name)
         schema, frames, odd = encoded_rows.predictions(model, rows)
         if out is None:
