@@ -265,7 +265,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
     [
         ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
-        ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
+        ("size,colour,weight,price\n1,red,2,\n", "data.csv: has no rows with a target"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),
     ],
 )
