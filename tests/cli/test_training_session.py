@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -383,5 +384,62 @@ def test_a_run_goes_on_on_another_device(twolayer: Run, tmp_path: Path) -> None:
 def test_of_a_table_some_thirty_rows_are_on_the_screen_and_all_in_csv(
     options: list[str], rows: int, twolayer: Run
 ) -> None:
-    lines = twolayer("train", "diabetes", "--epochs", "150", "--no-save", *options).stdout.splitlines()
+    whole = ["--epochs", "150", "--set", "patience=null", "--no-save"]
+    lines = twolayer("train", "diabetes", *whole, *options).stdout.splitlines()
     assert sum(re.fullmatch(r"\s*\d+[ ,].*", line) is not None for line in lines) == rows
+
+
+# --- how a training on a table ends
+
+
+def table_rows(folder: Path) -> list[str]:
+    """A table on which the validation loss is best early, and much worse at the end."""
+    draw = random.Random(3)
+    lines = [f"{draw.gauss(0, 1):.4f},{draw.gauss(0, 1):.4f},{draw.gauss(0, 1):.4f}" for _ in range(60)]
+    (folder / "t.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+    return ["train", "t.csv", "--target", "y", "--set", "validation=0.3"]
+
+
+def val_losses(run: Path) -> list[float]:
+    header, *rows = (run / "history.csv").read_text().splitlines()
+    at = header.split(",").index("val_loss")
+    return [float(row.split(",")[at]) for row in rows]
+
+
+def test_patience_stays_on_when_epochs_are_given(twolayer: Run, tmp_path: Path) -> None:
+    command = table_rows(tmp_path)
+    done = twolayer(*command, "--epochs", "5000", "--out", "r")
+    losses = val_losses(tmp_path / "r")
+    info = json.loads((tmp_path / "r/run.json").read_text())
+    assert (done.returncode, info["stopped_early"], len(losses)) == (0, True, info["kept"] + 30)
+    # The line below the table names the row that has the validation loss of the weights that are kept.
+    last = next(line for line in done.stdout.splitlines() if line.startswith("weights after epoch"))
+    found = re.fullmatch(r"weights after epoch (\d+) \(best val_loss, that of row (\d+)\): .*, val_loss (\S+)", last)
+    assert found is not None
+    assert (int(found[1]), int(found[2])) == (info["kept"], info["kept"] + 1)
+    assert float(found[3]) == pytest.approx(losses[info["kept"]], rel=1e-4)
+    assert losses[info["kept"]] == min(losses)
+    assert "val_loss was best" not in done.stderr
+
+
+def test_without_patience_it_is_said_that_the_validation_loss_was_better(twolayer: Run, tmp_path: Path) -> None:
+    command = table_rows(tmp_path)
+    more = ["--set", "patience=null", "--set", "H=300", "--out", "r", "-q"]
+    done = twolayer(*command, *more, "--epochs", "200")
+    losses, final = val_losses(tmp_path / "r"), json.loads((tmp_path / "r/run.json").read_text())["final_val_loss"]
+    best = min(losses)
+    wanted = f"val_loss was best at epoch {losses.index(best) + 1} ({best:.3g}) and is {final:.3g} now; with `patience`"
+    assert wanted in done.stderr
+    # A resumed run knows the rows before, too.
+    done = twolayer("train", "--resume", "r", "--epochs", "210", "-q")
+    assert f"val_loss was best at epoch {losses.index(best) + 1} ({best:.3g}) and is " in done.stderr
+
+
+def test_few_validation_rows_are_said_to_be_few(twolayer: Run, tmp_path: Path) -> None:
+    command = table_rows(tmp_path)
+    done = twolayer(*command, "--epochs", "2", "--no-save")
+    assert "18 validation rows are few: on other rows val_loss may differ much; --folds 5" in done.stderr
+    lines = [f"{i},{i % 7}" for i in range(200)]
+    (tmp_path / "many.csv").write_text("\n".join(["a,y", *lines]) + "\n")
+    done = twolayer("train", "many.csv", "--target", "y", "--set", "validation=0.3", "--epochs", "2", "--no-save")
+    assert "are few" not in done.stderr
