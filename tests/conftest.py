@@ -18,6 +18,8 @@ from tests.helpers.forking import can_fork, clean_environment
 from tests.helpers.forking import run as forked
 from tests.helpers.processes import COMMAND, COMPUTE, Run, Write
 
+# Where bytecode may not be kept, each of hundreds of processes would compile all of our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Threads that wait for one another leave the cores to those that work: there are more processes than cores here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 with pytest.MonkeyPatch.context() as _patch:  # numpy's always spin; it reads this once

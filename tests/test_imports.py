@@ -186,7 +186,8 @@ def test_every_module_can_be_the_first_that_is_imported() -> None:
     # A process that has the libraries forks a child for each module, which has none of ours.
     program = (
         "import importlib, os, sys, warnings\n"
-        "import numpy, polars, torch, typer, altair\n"
+        "import altair, jinja2, numpy, PIL.Image, polars, torch, typer, yaml\n"
+        "import pydantic.main, rich.console, rich.table, safetensors.torch, tensorboard\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forking beside the threads of these libraries
         "for name in sys.argv[1:]:\n"
         "    if pid := os.fork():\n"

@@ -69,9 +69,10 @@ def link(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("by", ["links", pytest.param("pip", marks=pytest.mark.deep)])
 def test_installed_without_the_dev_tools_it_trains(by: str, wheel: Path, tmp_path: Path) -> None:
     """With what the wheel says that it needs, and no more: from pip, or, which is sooner done, links."""
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    install = [*pip, "install", "--quiet", str(wheel)]
     if by == "pip":
         install += ["--constraint", str(ROOT / "constraints.txt")]
     else:
@@ -106,6 +107,6 @@ def test_installed_without_the_dev_tools_it_trains(by: str, wheel: Path, tmp_pat
             check=False,
         )
         assert (done.returncode, done.stderr) == (code, said)
-    listed = subprocess.run([python, "-m", "pip", "list"], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run([*pip, "list"], check=True, capture_output=True, text=True).stdout
     assert "pytest" not in listed
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["runs"]

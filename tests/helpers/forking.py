@@ -18,9 +18,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any, NoReturn, Self
 
@@ -44,6 +45,7 @@ TORCH = [
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
+READ_LATE |= {"RUST_BACKTRACE"}  # at the first panic, and polars is not there before a command
 
 Stream = int | IO[Any]
 
@@ -273,12 +275,44 @@ def _child(server: socket.socket) -> list[str]:
         return ["twolayer", *request["arguments"]]
 
 
+def _build_once() -> None:
+    """Build once, and not in every child, what is the same in all: typer's commands, and the scripts of a page."""
+    import typer.main
+
+    from twolayer.cli.main import app
+
+    typer.main.get_command = cache(typer.main.get_command)
+    typer.main.get_command(app)
+    if "vl_convert" in sys.modules:
+        import vl_convert
+
+        vl_convert.javascript_bundle = _shared(vl_convert.javascript_bundle)
+
+
+def _shared(function: Callable[..., str]) -> Callable[..., str]:
+    """A function that only the first child computes, and leaves to the others; it starts threads, so none before."""
+    file = TemporaryFile()  # noqa: SIM115 (open as long as the process)
+
+    def shared(argument: str) -> str:
+        length = int.from_bytes(os.pread(file.fileno(), 8, 0))
+        key, _, result = os.pread(file.fileno(), length, 8).decode().partition("\0")
+        if key != argument:
+            result = function(argument)
+            data = f"{argument}\0{result}".encode()
+            os.pwrite(file.fileno(), data, 8)
+            os.pwrite(file.fileno(), len(data).to_bytes(8), 0)  # now it is whole
+        return result
+
+    return shared
+
+
 def main(server: socket.socket, kind: str) -> NoReturn:
     """Import everything, and run command lines until the socket is closed."""
     for name in TORCH if kind == "torch" else BARE:
         importlib.import_module(f"twolayer.{name}")
     assert "polars" not in sys.modules
     assert ("torch" in sys.modules) == (kind == "torch")
+    _build_once()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between

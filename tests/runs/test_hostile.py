@@ -18,10 +18,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.helpers.forking import clean_environment
+from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.forking import run as forked
 from tests.helpers.handmade import change_info
-from tests.helpers.processes import BASE, COMMAND, COMPUTE, Run
+from tests.helpers.processes import BASE, COMPUTE, Run
 from tests.helpers.trained import train
 from twolayer.errors import RunError
 from twolayer.files import Folder
@@ -65,19 +65,26 @@ def contents(folder: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def every_command(twolayer: Run, place: Path, names: list[str]) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Run every command that takes a run, on each of these runs."""
+def every_command(
+    twolayer: Run, names: list[str], is_chosen: Callable[[int, int], bool] = lambda run, command: True
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Run every command that takes runs; of those that compute, the chosen ones, by the numbers of run and command."""
     yield twolayer("runs")
     yield twolayer("compare", *names)
     yield twolayer("report", *names, "-o", "report.html")
     yield twolayer("plot", *names, "-o", "plot.svg")
-    for name in names:
+    for run, name in enumerate(names):
         yield twolayer("show", name)
         yield twolayer("show", name, "--format", "csv")
-        yield twolayer("evaluate", name, "my.csv")
-        yield twolayer("predict", name, "my.csv")
-        yield twolayer("train", "--resume", name, "--epochs", "10", "-q")
-        yield twolayer("train", "--resume", name, "--epochs", "12", "-q", "--tensorboard")
+        computing = [
+            ("evaluate", name, "my.csv"),
+            ("predict", name, "my.csv"),
+            ("train", "--resume", name, "--epochs", "10", "-q"),
+            ("train", "--resume", name, "--epochs", "12", "-q", "--tensorboard"),
+        ]
+        for number, command in enumerate(computing):
+            if is_chosen(run, number):
+                yield twolayer(*command)
     yield twolayer("train", "my.yaml", "-q")
 
 
@@ -111,30 +118,34 @@ def test_the_sweep_of_leftovers_follows_no_link(twolayer: Run, tmp_path: Path) -
     assert linked.exists()  # which no kill leaves
 
 
-@pytest.mark.parametrize("of", ["drawn", "table", "events"])
-def test_a_link_anywhere_in_a_run_leads_nowhere(of: str, twolayer: Run, place: Path) -> None:
-    outside = place / "outside"
-    shutil.copytree(place / "runs" / of, outside)
-    (outside / "secret").write_text("do not print this")
-    linked = {}
-    for number, name in enumerate(NAMES):
-        for target, word in ((outside / name, "same"), (outside / "secret", "other")):
-            run = place / "runs" / f"{word}-{number}"
-            shutil.copytree(place / "runs" / of, run)
+# Of runs of each kind a third of the links, each link in a run of one kind; or each link in runs of every kind.
+@pytest.mark.parametrize("thirds", [range(1), pytest.param(range(3), marks=pytest.mark.deep)], ids=["third", "all"])
+def test_a_link_anywhere_in_a_run_leads_nowhere(thirds: range, twolayer: Run, place: Path) -> None:
+    kinds, linked = ("drawn", "table", "events"), []
+    for kind in kinds:
+        shutil.copytree(place / "runs" / kind, place / "outside" / kind)
+    (place / "outside/secret").write_text("do not print this")
+    for number, (word, name) in enumerate((word, name) for word in ("same", "other") for name in NAMES):
+        for kind in (kinds[(number + number // len(NAMES) + third) % 3] for third in thirds):
+            run, outside = place / f"runs/{word}-{kind}-{number}", place / "outside" / kind
+            shutil.copytree(place / "runs" / kind, run)
             there = run / name
+            target = outside / name if word == "same" else place / "outside/secret"
             if there.is_dir():
                 shutil.rmtree(there)
                 target = outside / "checkpoints"
             else:
                 there.unlink()
             there.symlink_to(target)
-            linked[run.name] = there
+            linked.append(run.name)
+    outside = place / "outside"
     leftover = place / "runs/drawn/.twolayer-aaaaaaaaaaaaaaaa.part"
-    leftover.symlink_to(outside)
+    leftover.symlink_to(outside / "drawn")
     (place / "runs/drawn/checkpoints/.twolayer-aaaaaaaaaaaaaaaa.part").symlink_to(outside / "secret")
-    (place / "runs/whole").symlink_to(outside)
+    for kind in kinds:
+        (place / f"runs/whole-{kind}").symlink_to(outside / kind)
     before = contents(outside)
-    for done in every_command(twolayer, place, [*linked, "drawn", "whole"]):
+    for done in every_command(twolayer, [*linked, "drawn", *(f"whole-{kind}" for kind in kinds)]):
         assert done.returncode in (0, 1, 2)
         assert "Traceback" not in done.stderr
         assert "do not print" not in done.stdout + done.stderr
@@ -193,36 +204,28 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_found_at_the_start(twolayer: R
 
 def test_a_training_goes_on_in_its_folder_wherever_that_is_moved(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(BASE)
-    first = ["train", "my.yaml", "--epochs", "40000", "--checkpoint-every", "500", "-q", "--tensorboard"]
-    environment = clean_environment()
-    with subprocess.Popen(
-        [COMMAND, *first, "--out", "A"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
-    ) as process:
+    first = ["train", "my.yaml", "--epochs", "5000", "--checkpoint-every", "100", "-q", "--tensorboard", "--out", "A"]
+    with Forked(first, tmp_path) as process:
         while not list((tmp_path / "A" / "checkpoints").glob("[0-9]*.safetensors")):
             assert process.poll() is None
         (tmp_path / "A").rename(tmp_path / "A-moved")
-        other: list[str | Path] = [COMMAND, "train", "my.yaml", "--seed", "7", "--out", "A", "-q"]
-        subprocess.run(other, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        train(tmp_path, "my.yaml --seed 7 --out A -q")
         before = contents(tmp_path / "A")
         _, stderr = process.communicate()
     assert process.returncode == 0
     assert contents(tmp_path / "A") == before
     assert f"A: was moved while the training ran; the run is in {tmp_path / 'A-moved'}" in stderr
-    for name, rows in (("A-moved", 40000), ("A", 5)):
+    for name, rows in (("A-moved", 5000), ("A", 5)):
         run = saved_run.read(tmp_path / name)
         assert (run.status, run.problems, len(run.history)) == ("completed", (), rows)
-    again: list[str | Path] = [COMMAND, "train", "--resume", "A-moved", "--epochs", "40010", "-q"]
-    assert subprocess.run(again, cwd=tmp_path, env=environment, check=False, capture_output=True).returncode == 0
+    assert forked(["train", "--resume", "A-moved", "--epochs", "5010", "-q"], tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_training_whose_folder_was_removed_says_so_and_names_no_other_run(is_replaced: bool, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(BASE)
-    first: list[str | Path] = [COMMAND, "train", "my.yaml", "--epochs", "40000", "--checkpoint-every", "500", "-q"]
-    environment = clean_environment()
-    with subprocess.Popen(
-        [*first, "--out", "B"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
-    ) as process:
+    first = ["train", "my.yaml", "--epochs", "5000", "--checkpoint-every", "100", "-q", "--out", "B"]
+    with Forked(first, tmp_path) as process:
         while not list((tmp_path / "B" / "checkpoints").glob("[0-9]*.safetensors")):
             assert process.poll() is None
         while (tmp_path / "B").exists():  # it may be writing there
@@ -355,7 +358,9 @@ def limited(command: Sequence[str], place: Path) -> subprocess.CompletedProcess[
     return forked(command, place, bare=not COMPUTE.intersection(command), memory=memory)
 
 
-def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(place: Path) -> None:
+# What computes meets each name as one of the three, and each of the three under some name; or all of them.
+@pytest.mark.parametrize("thirds", [1, pytest.param(3, marks=pytest.mark.deep)])
+def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(thirds: int, place: Path) -> None:
     names = []
     for number, name in enumerate(NAMES):
         for kind in ("pipe", "zero", "sparse"):
@@ -374,7 +379,11 @@ def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(place: Path) -> N
                 with path.open("wb") as file:
                     file.truncate(3 * 2**30)
             names.append(run.name)
-    for done in every_command(lambda *command: limited(command, place), place, names):
+
+    def is_chosen(run: int, command: int) -> bool:
+        return (run + run // 3 + command) % 3 < thirds
+
+    for done in every_command(lambda *command: limited(command, place), names, is_chosen):
         assert done.returncode in (0, 1, 2)
         assert "Traceback" not in done.stderr
         assert "memory" not in done.stderr
