@@ -253,7 +253,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
+        ("size,colour\n1,red\n", "needs it; column price is missing: the target, which predictions are compared with"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
         ("size,colour,weight,price\n1,red,2,\n", "data.csv: row 1, column price: the target has no value"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),

@@ -379,7 +379,11 @@ def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run
         (good.replace("\n", "\r"), [], "t.txt: its lines end in CR alone; save it with LF or CR LF"),
         (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line has 3"),
         (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from"),
-        (good, ["--set", "validation=few.csv"], "few.csv: columns a, b, y are missing, and the model needs them"),
+        (
+            good,
+            ["--set", "validation=few.csv"],
+            "few.csv: columns a, b are missing, and the model needs them; column y",
+        ),
     ):
         (folder / "t.txt").write_bytes(text.encode())
         done = twolayer("train", "t.txt", "--set", "data.target=y", "--epochs", "2", "--quiet", *options)

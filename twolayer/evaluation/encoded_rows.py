@@ -63,7 +63,8 @@ def table(data: str, columns: Encoding, needed: tuple[str, ...], *, whole: bool)
     with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
         source = scan(path, columns, name=name)
-        require_columns(source.names, needed, name)
+        targets = [column for column in needed if column not in columns.inputs]
+        require_columns(source.names, columns.inputs, name, targets=targets)
         schema = source.frame.collect_schema()
         chosen = source.names if whole else needed
         rows = EncodedTable(name, source, pl.Schema({column: schema[column] for column in chosen}), Counter())

@@ -105,9 +105,10 @@ def _refuse_large(x: Array, y: Array, rows: Array, columns: Encoding, name: str,
 
 def _other(path: str, data: FileData, columns: Encoding) -> pl.DataFrame:
     """The rows of the validation file, for `encode`. Raises DataError."""
-    needed = [*columns.inputs, *(target.column for target in columns.targets)]
+    targets = [target.column for target in columns.targets]
+    needed = [*columns.inputs, *targets]
     source = open_table(path, path, separator=data.separator, decimal=data.decimal, text=True, named=needed)
-    require_columns(source.names, needed, path)
+    require_columns(source.names, columns.inputs, path, targets=targets)
     frame = collect(source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")

@@ -94,13 +94,17 @@ class Place:
         return f"{self.name}: row {self.first_row + (wrong.arg_max() or 0)}, column {shown(self.column)}:"
 
 
-def require_columns(columns: Iterable[str], names: Sequence[str], name: str) -> None:
-    """Raise DataError if a table with these columns lacks some of the names."""
+def require_columns(columns: Iterable[str], inputs: Sequence[str], name: str, *, targets: Sequence[str] = ()) -> None:
+    """Raise DataError if a table with these columns lacks some of the inputs, or of the targets."""
     there = set(columns)
-    if lacking := [column for column in names if column not in there]:
-        raise DataError(
-            f"{name}: {listed(lacking)} missing, and the model needs {'it' if len(lacking) == 1 else 'them'}"
-        )
+    lacking = [column for column in inputs if column not in there]
+    problems = [f"{listed(lacking)} missing, and the model needs {'it' if len(lacking) == 1 else 'them'}"]
+    lost = [column for column in targets if column not in there]
+    what = "the target" if len(targets) == 1 else "a target" if len(lost) == 1 else "targets"
+    problems.append(f"{listed(lost)} missing: {what}, which predictions are compared with")
+    if lacking or lost:
+        found = (problem for problem, names in zip(problems, (lacking, lost), strict=True) if names)
+        raise DataError(f"{name}: {'; '.join(found)}")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -178,7 +182,7 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
 
 def encode_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1) -> Array:
     """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
-    require_columns(frame.columns, [target.column for target in columns.targets], name)
+    require_columns(frame.columns, (), name, targets=[target.column for target in columns.targets])
     if columns.classes is not None:
         return _one_hot(
             frame[columns.targets[0].column], columns.classes, Place(name, columns.targets[0].column, first_row)
