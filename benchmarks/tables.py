@@ -74,7 +74,7 @@ def ours(train: Path, test: pl.DataFrame) -> tuple[float, float]:
         y_pred = model(torch.from_numpy(encoding.encode(test, data.columns, "test")).float()).double().numpy()
     if data.columns.classes is None:
         y_pred = y_pred * data.columns.targets[0].deviation + data.columns.targets[0].mean
-    return score(y_pred, encoding.encode_targets(test, data.columns, "test"), data.columns.classes is not None), taken
+    return score(y_pred, target_encoding.encode_targets(test, data.columns, "test"), data.columns.classes is not None), taken
 
 
 def score(y_pred: Any, y: Any, is_classes: bool) -> float:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.formatting import duration, json_number, microseconds_unit, no_formula, safe, size
+from twolayer.formatting import duration, json_number, microseconds_unit, nearest, no_formula, safe, size
 from twolayer.tables import formulas
 
 
@@ -95,3 +95,12 @@ def test_a_cell_that_is_printed_and_one_that_is_written_are_formulas_alike() -> 
     ]
     frame = pl.DataFrame({"cell": cells}).select(formulas.quoted("cell"))
     assert [no_formula(cell) for cell in cells] == frame["cell"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Prise", "Price"), ("tagret", "target"), ("sxe", "sex"), ("AGE", "age"), ("targe", "target"), ("q", None)],
+)
+def test_a_name_is_meant_only_where_it_is_near(name: str, meant: str | None) -> None:
+    assert nearest(name, ["age", "Price", "target", "sex"]) == meant
+    assert nearest("target", ["age", "sex"]) is None

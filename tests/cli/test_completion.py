@@ -29,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def completed(folder: Path, line: str) -> list[str]:
+def completed(folder: Path, line: str, *, failing: bool = False) -> list[str]:
     """The candidates for a line whose last word is to be completed, split at `=` as bash does."""
     words = line.replace("=", " = ").split(" ")
     while "" in words[:-1]:
         words.remove("")
     variables = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     done = without_torch(cwd=folder, _TWOLAYER_COMPLETE="complete_bash", **variables)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (int(failing), "")
     return done.stdout.split()
 
 
@@ -91,3 +91,17 @@ def test_a_broken_request_prints_nothing(tmp_path: Path) -> None:
     for words in ({}, {"COMP_WORDS": "twolayer\ntrain", "COMP_CWORD": "x"}):
         done = without_torch(cwd=tmp_path, _TWOLAYER_COMPLETE="complete_bash", **words)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_the_columns_of_the_named_table_are_completed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('age,"two words",agent,y\n1,2,3,4\n')
+    (tmp_path / "c.yaml").write_text("data: {path: t.csv, target: y}\n")
+    for line, candidates in (
+        ("train t.csv --target ag", ["age", "agent"]),
+        ("train t.csv --target=y", ["y"]),
+        ("check c.yaml --exclude ", ["age", "agent", "y"]),
+        ("data t.csv --inputs age,", ["age,agent", "age,y"]),
+        ("train --target ", []),
+        ("train none.csv --target ", []),
+    ):
+        assert completed(tmp_path, line, failing=not candidates and "none" in line) == candidates

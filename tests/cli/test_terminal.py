@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.helpers.processes import Run, in_terminal, without_torch
 from twolayer.cli import progress, terminal
 from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
 from twolayer.runs.history import Block
@@ -42,3 +45,23 @@ def test_small_tables_are_printed_in_every_format(capsys: pytest.CaptureFixture[
         '{"key": "a", "value": [1, "x"]}',
         '{"key": "b\\u001b", "value": null}',
     ]
+
+
+@pytest.mark.parametrize("columns", ["0", "5", "19", "x", "", "-3", "9" * 5000])
+def test_a_width_that_is_none_counts_as_not_given(tmp_path: Path, twolayer: Run, columns: str) -> None:
+    assert without_torch("train", "nonsense.yaml", cwd=tmp_path, COLUMNS=columns).stderr.startswith(
+        "nonsense.yaml  no such"
+    )
+    assert without_torch("show", "nothing", cwd=tmp_path, COLUMNS=columns).stderr.startswith("error: nothing")
+    shown = without_torch("check", "scratch", cwd=tmp_path, COLUMNS=columns, LINES="0").stdout
+    assert shown == without_torch("check", "scratch", cwd=tmp_path).stdout
+    if not (tmp_path / "r").exists():
+        assert twolayer("train", "scratch", "--epochs=5", "--out=r", "-q", COLUMNS=columns).returncode == 0
+    assert without_torch("show", "r", cwd=tmp_path, COLUMNS=columns).returncode == 0
+
+
+@pytest.mark.parametrize("width", [1, 7, 19])
+def test_a_terminal_too_narrow_to_print_in_gets_lines_of_the_usual_width(tmp_path: Path, width: int) -> None:
+    code, written = in_terminal(["check", "scratch"], tmp_path, {"COLUMNS": str(width)})
+    assert code == 0
+    assert "scratch.yaml:9" in written

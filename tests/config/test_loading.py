@@ -141,7 +141,19 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Wri
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("epoch", "epochs"), ("n", "N"), ("d_in", "D_in"), ("learn", None), ("batchsize", "batch_size")],
+    [
+        *(("epoch", "epochs"), ("n", "N"), ("d_in", "D_in"), ("learn", None), ("batchsize", "batch_size")),
+        *(
+            ("learning_rate", "lr"),
+            ("learning-rate", "lr"),
+            ("hidden_size", "H"),
+            ("hidden", "H"),
+            ("n_epochs", "epochs"),
+        ),
+        *(("max_iter", "epochs"), ("batch", "batch_size"), ("random_state", "seed"), ("missing", "data.missing")),
+        *(("exclude", "data.exclude"), ("drop", "data.exclude"), ("sep", "data.separator"), ("label", "data.target")),
+        *(("early_stopping", "patience"), ("fast", None), ("optimizer", None), ("age", None)),
+    ],
 )
 def test_an_unknown_key_gets_the_nearest_known_name(config_file: Write, given: str, meant: str | None) -> None:
     (problem,) = problems(config_file(BASE + f"{given}: 1"))

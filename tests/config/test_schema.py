@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from twolayer.config import schema as module
-from twolayer.config.loading import load_config
-from twolayer.config.schema import KEYS, Config, LinearData, document, flat, schema
+from twolayer.config import yaml12
+from twolayer.config.bundled import bundled, write_starter
+from twolayer.config.loading import load_config, resolve
+from twolayer.config.schema import KEYS, Config, LinearData, document, flat, schema, settled
 from twolayer.config.validation import ALLOWED, show
+from twolayer.errors import ConfigError
 
 BOOK: dict[str, Any] = {"N": 64, "D_in": 1000, "H": 100, "D_out": 10, "lr": 1e-4, "epochs": 500}
 
@@ -144,3 +149,51 @@ def test_the_weights_of_linear_data_are_so_few_that_a_runs_config_can_be_read_ag
     assert load_config(path, environment={}) == config(18_999)
     with pytest.raises(ValidationError, match=r"data\.weights: must be at most 19000 numbers and lists"):
         config(19_000)
+
+
+def _documents(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Every config that comes with twolayer, is shown in the docs, or is written by it."""
+    for name, path in bundled().items():
+        yield name, path.read_text()
+        write_starter(folder / f"{name}.yaml", name, force=True)
+        yield f"init --from {name}", (folder / f"{name}.yaml").read_text()
+        yield f"config.yaml of {name}", document(settled(load_config(name, environment={})))
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            yield f"{page.name}: {block[:40]}", block
+
+
+def test_every_config_that_is_bundled_documented_or_written_is_valid_by_the_schema(tmp_path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    found = [(name, yaml12.parse(text, name).value) for name, text in _documents(tmp_path)]
+    checked = [name for name, value in found if value is not None]  # a block may be a comment alone
+    assert len(checked) >= 13
+    wrong = {
+        name: [error.message for error in validator.iter_errors(value)] for name, value in found if value is not None
+    }
+    assert {name: errors for name, errors in wrong.items() if errors} == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "valid"),
+    [
+        ({"source": "file", "path": "t.csv", "target": "y"}, True),
+        ({"source": "file", "path": "t.csv", "target": ["y", "z"], "exclude": "a", "inputs": "b"}, True),
+        ({"path": "t.csv", "target": "y"}, True),
+        ({"path": "t.csv", "target": "y", "inputs": None, "exclude": []}, True),
+        ({"path": "t.csv", "target": []}, False),
+        ({"path": "t.csv", "target": ""}, False),
+        ({"path": "", "target": "y"}, False),
+        ({"path": "t.csv", "target": 3}, False),
+        ({"path": "t.csv"}, False),
+    ],
+)
+def test_the_schema_and_the_program_agree_about_tables(tmp_path: Path, data: dict[str, Any], valid: bool) -> None:
+    assert jsonschema.Draft202012Validator(schema()).is_valid({"data": data}) == valid
+    (tmp_path / "c.yaml").write_text(yaml12.dump({"data": data}))
+    if valid:
+        assert resolve(tmp_path / "c.yaml", environment={}, read=False).config.data.source == "file"
+    else:
+        with pytest.raises(ConfigError):
+            resolve(tmp_path / "c.yaml", environment={}, read=False)

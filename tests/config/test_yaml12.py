@@ -140,3 +140,18 @@ def test_any_text_ends_in_a_document_or_a_config_error(text: str) -> None:
         assert yaml12.parse(text, "t.yaml") is not None
     except ConfigError as error:
         assert error.problems[0].origin.name.startswith("t.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["caf\udcff", "a\\udcff", "\\\udc80", "\U0001f600", "a\x7f\x85\u2028\ufeff", 'q"\\', "\U0010dc80"]
+)
+def test_what_dump_writes_is_read_again(text: str) -> None:
+    written = yaml12.dump({text: [text, 1, None]})
+    assert "\n" not in written
+    assert written.encode()
+    assert yaml12.parse(written, "t").value == {text: [text, 1, None]}
+
+
+@pytest.mark.parametrize("scalar", [r"\udcff", r"'\udcff'", r"'\\udcff'"])
+def test_only_in_double_quotes_is_the_escape_of_a_byte_one(scalar: str) -> None:
+    assert yaml12.parse(f"p: {scalar}", "t").value == {"p": scalar.strip("'")}

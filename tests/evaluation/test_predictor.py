@@ -19,8 +19,9 @@ from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline, linear_baseline
 from twolayer.evaluation.predictor import Predictor, forward, load_model, predict
 from twolayer.evaluation.scores import MODELS, Scores
-from twolayer.tables.encoding import encode, encode_targets
+from twolayer.tables.encoding import encode
 from twolayer.tables.features import Encoding
+from twolayer.tables.target_encoding import encode_targets
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -263,7 +264,7 @@ def test_evaluate_reads_a_pipes_one_row(tmp_path: Path, twolayer: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size,colour\n1,red\n", "columns weight, price are missing, and the model needs them"),
+        ("size,colour\n1,red\n", "needs it; column price is missing: the target, which predictions are compared with"),
         ("size,colour,weight,price\n", "data.csv: has no rows"),
         ("size,colour,weight,price\n1,red,2,\n", "data.csv: has no rows with a target"),
         ("size,colour,weight,price\n1,red,2,cheap\n", "data.csv: row 1, column price: 'cheap' is not a number"),

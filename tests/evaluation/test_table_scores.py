@@ -15,7 +15,8 @@ from tests.helpers.tablerun import make_run
 from tests.helpers.trained import train
 from twolayer.evaluation.known_rows import RowSum
 from twolayer.evaluation.leakage import ClassSearch, TargetSearch
-from twolayer.tables.encoding import encode, encode_targets
+from twolayer.tables.encoding import encode
+from twolayer.tables.target_encoding import encode_targets
 
 TRAINED_ON = "these are the rows that the run was trained on"
 VALIDATED = "these are the rows that the run was validated with"

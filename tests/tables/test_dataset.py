@@ -18,9 +18,10 @@ from tests.helpers.processes import Run, examples
 from twolayer.errors import DataError, TableError, TableProblem
 from twolayer.tables.dataset import Table, read, scan
 from twolayer.tables.describe import Summary, summary
-from twolayer.tables.encoding import encode, encode_targets, unknown
+from twolayer.tables.encoding import encode, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
+from twolayer.tables.target_encoding import encode_targets
 
 FLOWERS = "width,kind,wet,y\n1.5,b,true,1\n2.5,a,false,2\n4.0,b,false,4\n8.0,c,true,3\n"
 
@@ -424,7 +425,11 @@ def test_the_commands_refuse_such_tables_in_one_line(folder: Path, twolayer: Run
         (good.replace("\n", "\r"), [], ""),
         (good + "1,2\n", [], "t.txt: row 41 has 2 cells, and the first line has 3"),
         (good, ["--set", "validation=v.csv"], "v.csv: row 1, column y: the number is too far from"),
-        (good, ["--set", "validation=few.csv"], "few.csv: columns b, y are missing, and the model needs them"),
+        (
+            good,
+            ["--set", "validation=few.csv"],
+            "few.csv: column b is missing, and the model needs it; column y",
+        ),
     ):
         (folder / "t.txt").write_bytes(text.encode())
         done = twolayer("train", "t.txt", "--set", "data.target=y", "--epochs", "2", "--quiet", *options)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from twolayer.cli import terminal
-from twolayer.cli.options import overrides_of
+from twolayer.cli.resolving import overrides_of
 from twolayer.config import loading, schema, validation
 from twolayer.config.loading import Override
 from twolayer.config.schema import Config, flat

@@ -171,16 +171,21 @@ def no_room(names: Sequence[str]) -> Text:
     return Text(f"no room for {', '.join(names)}", "dim")
 
 
-def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = ()) -> None:
-    """Print cells of safe text in aligned columns, fitted to the screen as in `rows`; the first line has the names."""
+def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = (), spare: Sequence[str] = ()) -> None:
+    """Print cells of safe text in aligned columns, fitted to the screen as in `rows`; the first line has the names.
+
+    Where wrapping does not suffice, the columns of `spare` are left out before those on the right.
+    """
     names, room = lines[0], out().width
     columns = list(zip(*lines, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     kept = fit(widths, room, [names.index(name) for name in drop if name in names])
     if out().is_terminal:  # elsewhere a line stays a line
-        widths = _wrapped_widths(columns, widths, kept, room)
-        narrow = fit([widths[i] for i in kept], room, range(len(kept) - 1, 0, -1))
+        wrapped = _wrapped_widths(columns, widths, kept, room)
+        order = [place for place, i in enumerate(kept) if names[i] in spare]
+        narrow = fit([wrapped[i] for i in kept], room, [*order, *range(len(kept) - 1, 0, -1)])
         kept = [kept[i] for i in narrow]
+        widths = _wrapped_widths(columns, widths, kept, room)
     for number, line in enumerate(lines):
         cells = [_wrapped(line[i], widths[i]) for i in kept]
         for part in range(max(map(len, cells))):

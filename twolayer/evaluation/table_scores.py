@@ -19,7 +19,8 @@ from twolayer.evaluation.remarks import few_rows, noise
 from twolayer.evaluation.scores import Row, Scores
 from twolayer.formatting import counted
 from twolayer.runs.run_files import read_info
-from twolayer.tables.encoding import encode_targets, listed, with_targets
+from twolayer.tables.encoding import listed
+from twolayer.tables.target_encoding import encode_targets, with_targets
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from twolayer.formatting import duration, safe, shown
 from twolayer.reporting.fold_scores import fold_line
@@ -92,9 +93,15 @@ def _local(stamp: object) -> str:
         return ""
 
 
+def config_name(run: SavedRun) -> str:
+    """The name of the run's config or table; of an absolute path the last part."""
+    given = run.text("config")
+    return Path(given).name if Path(given).is_absolute() else given
+
+
 def _config(run: SavedRun) -> str:
     config = run.config
-    said = [run.text("config"), config.shape if config is not None else run.text("shape")]
+    said = [config_name(run), config.shape if config is not None else run.text("shape")]
     known = run.values or run.info
     said += [f"{key} {shown(known[key])}" for key in ("lr", "seed") if isinstance(known.get(key), (int, float, str))]
     return ", ".join(part for part in said if part)

@@ -13,9 +13,9 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError, TableError
-from twolayer.formatting import size
+from twolayer.formatting import counted, size
 from twolayer.tables import splits
-from twolayer.tables.encoding import about_unknown, encode, encode_targets, shown, unknown, unscaled
+from twolayer.tables.encoding import about_unknown, encode, shown, unknown, unscaled
 from twolayer.tables.features import Array, Encoding, safe_deviation
 from twolayer.tables.fitting import fit_encoding
 from twolayer.tables.options import FileData
@@ -24,6 +24,7 @@ from twolayer.tables.reading import open_for_model, read_so
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import Source, open_table
 from twolayer.tables.survey import Survey, check_columns
+from twolayer.tables.target_encoding import encode_targets, with_targets
 
 _BLOCK = 1 << 18  # numbers that are processed at a time: they fit into the cache
 _THREADS = min(4, os.cpu_count() or 1)
@@ -110,16 +111,18 @@ def split(
     told = found.notes
     _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
-    y, y_held = _split_targets(found.frame, held, columns, data.path, dtype)
+    y = _scaled_targets(found.frame, columns, data.path, dtype, numbers)
+    y, y_held = y[~held], y[held]
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
         _refuse_large(x, y, numbers[~held], columns, data.path, scale=False)
     if isinstance(validation, str):
         frame, other = _other(validation, columns)
         told += other
-        every = np.ones(frame.height, dtype=bool)
-        _, x_held = _split(frame, every, columns, validation, dtype)
-        _, y_held = _split_targets(frame, every, columns, validation, dtype)
-        _refuse_large(x_held, y_held, np.arange(1, frame.height + 1), columns, validation, scale=data.scale)
+        there = with_targets(frame, columns)
+        numbers = 1 + np.flatnonzero(there)
+        x_held = _split(frame, np.ones(frame.height, dtype=bool), columns, validation, dtype)[1][there]
+        y_held = _scaled_targets(frame.filter(pl.Series(there)), columns, validation, dtype, numbers)
+        _refuse_large(x_held, y_held, numbers, columns, validation, scale=data.scale)
     else:
         _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=data.scale)
     if validation is None:
@@ -182,7 +185,11 @@ def _other(path: str, columns: Encoding) -> tuple[pl.DataFrame, tuple[str, ...]]
     frame = collect(opened.source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
-    told = (about_unknown(path, column, count) for column, count in unknown(frame, columns).items())
+    told = [about_unknown(path, column, count) for column, count in unknown(frame, columns).items()]
+    if gone := int((~with_targets(frame, columns)).sum()):
+        told.append(f"{path}: {counted(gone, 'row')} of {frame.height} without a target: left out")
+    if gone == frame.height:
+        raise DataError(f"{path}: has no rows with a target")
     return frame, (*opened.remarks, *told)
 
 
@@ -215,11 +222,10 @@ def _split(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype
     return x, x_held
 
 
-def _split_targets(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype: str) -> tuple[Array, Array]:
-    y = encode_targets(frame, columns, name)
+def _scaled_targets(frame: pl.DataFrame, columns: Encoding, name: str, dtype: str, numbers: Array) -> Array:
+    y = encode_targets(frame, columns, name, numbers=numbers)
     with np.errstate(over="ignore", invalid="ignore"):
         if columns.classes is None:
             y -= [target.mean for target in columns.targets]
             y /= [target.deviation for target in columns.targets]
-        y = y.astype(dtype)
-    return y[~held], y[held]
+        return y.astype(dtype)

@@ -129,13 +129,17 @@ class Place:
         return f"{self.name}: row {number}, column {shown(self.column)}:"
 
 
-def require_columns(columns: Iterable[str], names: Sequence[str], name: str) -> None:
-    """Raise DataError if a table with these columns lacks some of the names."""
+def require_columns(columns: Iterable[str], inputs: Sequence[str], name: str, *, targets: Sequence[str] = ()) -> None:
+    """Raise DataError if a table with these columns lacks some of the inputs, or of the targets."""
     there = set(columns)
-    if lacking := [column for column in names if column not in there]:
-        raise DataError(
-            f"{name}: {listed(lacking)} missing, and the model needs {'it' if len(lacking) == 1 else 'them'}"
-        )
+    lacking = [column for column in inputs if column not in there]
+    problems = [f"{listed(lacking)} missing, and the model needs {'it' if len(lacking) == 1 else 'them'}"]
+    lost = [column for column in targets if column not in there]
+    what = "the target" if len(targets) == 1 else "a target" if len(lost) == 1 else "targets"
+    problems.append(f"{listed(lost)} missing: {what}, which predictions are compared with")
+    if lacking or lost:
+        found = (problem for problem, names in zip(problems, (lacking, lost), strict=True) if names)
+        raise DataError(f"{name}: {'; '.join(found)}")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -180,7 +184,7 @@ def boolean(cell: pl.Expr) -> pl.Expr:
 def as_numbers(cells: pl.Series, kind: Kind, columns: Encoding, where: Place) -> pl.Series:
     """The cells as float64, null if missing. Raises DataError for text and for infinity."""
     if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
-        frame = _known(cells, columns)
+        frame = known_text(cells, columns)
         value = notation.parse(pl.col("cell"), columns.notation(where.column))
         if kind == "boolean":
             value = pl.coalesce(boolean(pl.col("cell")), value)
@@ -206,10 +210,10 @@ def _dates(cells: pl.Series, columns: Encoding, where: Place) -> pl.Series:
     if cells.dtype != pl.String:
         raise DataError(f"{where.name}: column {shown(where.column)} holds {cells.dtype}, not dates")
     value = dates.parse(pl.col("cell"), columns.orders.get(where.column, "ymd"))
-    return _all_of(_known(cells, columns), value, where, "a date")
+    return _all_of(known_text(cells, columns), value, where, "a date")
 
 
-def _known(cells: pl.Series, columns: Encoding) -> pl.DataFrame:
+def known_text(cells: pl.Series, columns: Encoding) -> pl.DataFrame:
     """Text of numbers or dates, as the column `cell`; null for a missing value."""
     frame = cells.cast(pl.String).to_frame("cell")
     return frame.select(without_marks(without_missing(pl.col("cell"), columns.na)))
@@ -247,35 +251,6 @@ def about_unknown(name: str, column: str, count: int) -> str:
     return f"{name}: {what}; it is treated as no category"
 
 
-def with_targets(frame: pl.DataFrame, columns: Encoding) -> Array:
-    """Which rows have all targets: (rows,) booleans. Raises DataError if a target is no column."""
-    there = np.ones(frame.height, dtype=bool)
-    for target in columns.targets:
-        cells = frame[target.column]
-        if cells.dtype in (pl.String, pl.Categorical, pl.Enum):
-            cells = text(cells, columns.na) if columns.classes is not None else _known(cells, columns)["cell"]
-        there &= (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null().to_numpy()
-    return there
-
-
-def encode_targets(
-    frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1, numbers: Array | None = None
-) -> Array:
-    """The targets: (rows, D_out), float64, numbers before standardising or one-hot classes. Raises DataError."""
-    require_columns(frame.columns, [target.column for target in columns.targets], name)
-    if columns.classes is not None:
-        where = Place(name, columns.targets[0].column, first_row, numbers)
-        return _one_hot(frame[columns.targets[0].column], columns, where)
-    y = np.empty((frame.height, len(columns.targets)))
-    for j, target in enumerate(columns.targets):
-        where = Place(name, target.column, first_row, numbers)
-        cells = as_numbers(frame[target.column], "boolean", columns, where)
-        if cells.null_count():
-            raise DataError(f"{where.row(cells.is_null())} the target has no value")
-        y[:, j] = cells.to_numpy()
-    return y
-
-
 def labels(cells: pl.Series) -> pl.Series:
     """The names of classes in a column that is not text: `true`, `false`, or a number (10 for 10.0)."""
     if cells.dtype.is_float():
@@ -290,21 +265,3 @@ def labels(cells: pl.Series) -> pl.Series:
             .alias(cells.name)
         )
     return cells.cast(pl.String)
-
-
-def _one_hot(cells: pl.Series, columns: Encoding, where: Place) -> Array:
-    classes = columns.classes or ()
-    found = text(cells, columns.na)
-    # Text may write a class in another way than in training: True for true, 1.0 for 1.
-    others = [found, found.str.to_lowercase()] if classes == ("false", "true") else [found]
-    others.append(labels(found.cast(pl.Float64, strict=False)))
-    frame = pl.DataFrame([other.cast(pl.Enum(classes), strict=False).alias(str(i)) for i, other in enumerate(others)])
-    code = frame.select(pl.coalesce(pl.all()).to_physical()).to_series()
-    if code.null_count():
-        if found.null_count():
-            raise DataError(f"{where.row(found.is_null())} the target has no value")
-        cell = found[code.is_null().arg_max() or 0]
-        raise DataError(f"{where.row(code.is_null())} {cell[:40]!r} is not a class that the model knows")
-    y = np.zeros((cells.len(), len(classes)))
-    y[np.arange(cells.len()), code.to_numpy()] = 1
-    return y

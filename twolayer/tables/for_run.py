@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.tables.encoding import Place, as_numbers, encode, encode_targets, listed, text, unknown
+from twolayer.tables.encoding import Place, as_numbers, encode, listed, text, unknown
 from twolayer.tables.features import Encoding
 from twolayer.tables.readers import collect
 from twolayer.tables.reading import Opened, open_for_model
+from twolayer.tables.target_encoding import encode_targets
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def open_for_model(
 
     def attempt(reading: Reading) -> Opened:
         opened.append(source := _open(path, name, reading, columns))
-        require_columns(source.names, needed, name)
+        targets = [column for column in needed if column not in columns.inputs]
+        require_columns(source.names, [column for column in needed if column in columns.inputs], name, targets=targets)
         return Opened(source, replace(columns, decimal=reading.decimal), tuple(_remarks(own, source, reading)))
 
     try:

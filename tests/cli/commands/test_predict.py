@@ -180,7 +180,7 @@ def test_a_file_of_any_format_holds_the_same(suffix: str, run: Path, twolayer: R
     file = run.parent / f"out{suffix}"
     file.write_text("old")
     done = twolayer("predict", "run", "new.parquet", "-o", file.name)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"wrote 3 rows to {file.name}\n")
     reading: dict[str, Any] = {
         ".parquet": pl.read_parquet,
         ".arrow": pl.read_ipc,

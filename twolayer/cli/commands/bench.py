@@ -22,9 +22,9 @@ from twolayer.cli.options import (
     SetOption,
     TargetOption,
     ThreadsOption,
-    resolve,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.resolving import resolve
 from twolayer.cli.terminal import Format, out, rows
 from twolayer.errors import DisagreementError
 from twolayer.formatting import counted, duration, microseconds_unit

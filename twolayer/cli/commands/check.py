@@ -21,8 +21,8 @@ from twolayer.cli.options import (
     SetOption,
     TargetOption,
     ThreadsOption,
-    resolve,
 )
+from twolayer.cli.resolving import resolve
 from twolayer.config.schema import flat
 
 commands = typer.Typer()

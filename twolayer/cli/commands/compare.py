@@ -100,7 +100,7 @@ def _print(rows: Sequence[Row], names: Sequence[str]) -> None:
             end += 1
         if start > 1:
             out().print()
-        terminal.table(_lines(rows, names, start, end))
+        terminal.table(_lines(rows, names, start, end), spare=names)  # the differences stay
         start = end
 
 

@@ -18,10 +18,8 @@ from twolayer.cli.options import (
     SetOption,
     TargetOption,
     home,
-    reading_keys,
-    resolve_data,
-    training_that_works,
 )
+from twolayer.cli.resolving import reading_keys, resolve_data, training_that_works
 from twolayer.errors import RunError, extra
 from twolayer.runs import model_file, names
 from twolayer.tables.panics import without_panics

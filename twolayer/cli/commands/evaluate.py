@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, FormatOption, ReadingOption, RunArgument, reading_keys
+from twolayer.cli.options import DataArgument, FormatOption, ReadingOption, RunArgument
 from twolayer.cli.process import computing
+from twolayer.cli.resolving import reading_keys
 from twolayer.cli.score_tables import print_scores
 from twolayer.formatting import counted
 from twolayer.runs import names

@@ -18,9 +18,9 @@ from twolayer.cli.options import (
     SetOption,
     TargetOption,
     ThreadsOption,
-    resolve,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.resolving import resolve
 
 commands = typer.Typer()
 

@@ -31,9 +31,9 @@ from twolayer.cli.options import (
     TargetOption,
     TensorBoardOption,
     ThreadsOption,
-    resolve,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.resolving import resolve
 from twolayer.cli.resume import resolve_again
 from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder, names

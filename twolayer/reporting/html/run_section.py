@@ -16,7 +16,7 @@ from twolayer.reporting import comparison
 from twolayer.reporting.fold_scores import FoldTable, fold_table
 from twolayer.reporting.html import weight_images
 from twolayer.reporting.html.weight_images import LayerSection
-from twolayer.reporting.summary import metrics
+from twolayer.reporting.summary import config_name, metrics
 from twolayer.runs import model_file
 from twolayer.runs.saved_run import SavedRun
 
@@ -183,7 +183,7 @@ def _facts(run: SavedRun) -> list[str]:
     return [
         _value(fact)
         for fact in (
-            run.text("config"),
+            config_name(run),
             run.config.shape.translate(SIGNS) if run.config else run.text("shape"),
             run.text("engine") + (f" ({form})" if form not in ("", "auto") else ""),
             run.texts("device"),
