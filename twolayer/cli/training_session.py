@@ -95,7 +95,7 @@ class Session:
                 return self._interrupted(exit_code)
             outcome = recorder.complete() if recorder is not None else fit.finish()
             best = None if fit.best is None else outcome.kept
-            summary(best, outcome.scores, seconds, fit.done - before, fit.config.unit, stderr=aside)
+            summary(fit.config, best, outcome.scores, seconds, fit.done - before, stderr=aside)
         except Exception as error:  # noqa: BLE001 record any failure in run.json
             if recorder is None:
                 raise self._explained(error) from None
@@ -116,6 +116,9 @@ class Session:
             terminal.say(str(fit.model))
         if rest is not None:
             terminal.note(f"{config.N} rows to train on, {len(rest.x)} to validate with; {config.D_in} inputs")
+        if config.average is not None:
+            what = "val_loss is of" if rest is not None else "saved are"
+            terminal.note(f"{what} the weights {config.weights}")
         if config.lr != "auto" and not fit.done and is_cheap(config):
             with suppress(DataError):  # then the loss is not finite either, which is an error of its own
                 limit = curvature(fit.model, fit.data, config).limit
@@ -220,16 +223,17 @@ def about(config: str, device: str, engine: str, threads: int | str, seed: int, 
 
 
 def summary(
-    best: int | None, scores: Mapping[str, float], seconds: float, rows: int, unit: str, *, stderr: bool = False
+    config: Config, best: int | None, scores: Mapping[str, float], seconds: float, rows: int, *, stderr: bool = False
 ) -> None:
     """Print the lines below the table: the scores of the saved weights, and the time.
 
     `best` is the epoch of those weights if they are the best ones by the validation loss, not the last.
     """
-    console = err() if stderr else out()
+    console, unit = err() if stderr else out(), config.unit
     micro = "us" if console.options.ascii_only else "µs"
     each = f", {duration(seconds / rows, micro)} per {unit}" if rows else ""
     loss, *others = (f"{value:#.6g}" for value in scores.values())
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
-    start = "loss after the last update  " if best is None else f"best {unit} {best} (by val_loss): loss "
+    start = "loss after the last update  " if config.average is None else "loss of the averaged weights  "
+    start = start if best is None else f"best {unit} {best} (by val_loss): loss "
     console.print(Text(f"{start}{loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))

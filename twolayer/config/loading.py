@@ -59,8 +59,8 @@ def resolve(
     """Like `load_config`, but with YAML texts as overrides (of the command line), and with the origin of every value.
 
     `source` may also be a table: then everything but the target has its default. Unless `read` is false, the table is
-    read, for the sizes and the loss. `raw` is the content of the file `source`, if it has been read already. Raises
-    ConfigError and DataError.
+    read, for the sizes and the loss. `raw` is the content of `source` where that is a run's config, which has been read
+    already: it has all keys that its version of twolayer knew. Raises ConfigError and DataError.
     """
     if is_table(source):
         name, folder = os.fspath(source), FilePath()
@@ -85,7 +85,7 @@ def resolve(
     if isinstance(data := document.value.get("data"), dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
             raise ConfigError([Problem(Origin(name), "", which_target(name))])
-        return with_table(document, name, folder, read=read)
+        return with_table(document, name, folder, read=read, saved=raw is not None)
     return validate(document, name)
 
 

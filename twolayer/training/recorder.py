@@ -159,6 +159,7 @@ def start_recording(
             **_config(run, config),
             **provenance(config),
             **fingerprints(fit.data, fit.model),
+            weights=config.weights,  # that are kept, and that a val_loss is of
             checkpoint_every=every.text,
             tensorboard=tensorboard,
             started=folder.now(),
