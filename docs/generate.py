@@ -62,6 +62,8 @@ def table() -> str:
             default += ", except with a file"
         elif key == "patience":
             default += f"; for a file `{FILE_DEFAULTS[key]}`, unless `validation` is null"
+        elif key == "average":
+            default += f"; for a file with batches `{_plain(FILE_DEFAULTS[key])}`"
         elif key in FILE_DEFAULTS:
             default += f"; for a file `{_plain(FILE_DEFAULTS[key])}`"
         rows.append(f"| `{key}` | {_code(ALLOWED[key])} | {default} | {field.description} |")

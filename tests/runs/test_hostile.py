@@ -23,6 +23,7 @@ from tests.helpers.forking import run as forked
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import BASE, COMPUTE, Run
 from tests.helpers.trained import train
+from twolayer.config.schema import Config
 from twolayer.errors import RunError
 from twolayer.files import Folder
 from twolayer.runs import checkpoint, saved_run
@@ -627,3 +628,26 @@ def test_a_run_of_version_0_1_0_goes_on_and_is_sealed_then(twolayer: Run, place:
     assert info["history_sha256"] == hashlib.sha256((run / "history.csv").read_bytes()).hexdigest()
     assert info["model_sha256"] == digest((run / "model.safetensors").read_bytes())
     assert saved_run.read(run).problems == ()
+
+
+def test_a_run_from_before_a_key_has_that_key_as_it_was_then(twolayer: Run, place: Path) -> None:
+    """`average`, which files have by default since then: a run without it in its config goes on without it."""
+    assert loaded(saved_run.read(OLD / "table")).average is None
+    options = ("my.csv", "--target", "b", "--set", "average=null", "--set", "patience=null")
+    assert twolayer("train", *options, "--epochs", "5", "--out", "run", "-q").returncode == 0
+    assert twolayer("train", *options, "--epochs", "9", "--out", "whole", "-q").returncode == 0
+    run, whole = place / "run", place / "whole"
+    config = (run / "config.yaml").read_text()
+    assert "average: null\n" in config
+    (run / "config.yaml").write_text(config := config.replace("average: null\n", ""))
+    change_info(run, config_sha256=[digest(config.encode())])
+    done = twolayer("train", "--resume", "run", "--epochs", "9", "-q")
+    assert done.returncode == 0, done.stderr
+    assert "average: null\n" in (run / "config.yaml").read_text()
+    for name in ("history.csv", "model.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+def loaded(run: saved_run.SavedRun) -> Config:
+    assert run.config is not None
+    return run.config

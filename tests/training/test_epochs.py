@@ -93,6 +93,7 @@ def test_epochs_are_those_of_torch_optim_sgd(
         lr=lr,
         epochs=4,
         dtype="float64",
+        average=None,
     )
     full, data, model = prepare(config)
     rows = rows_of(fit(model, data, full))
@@ -107,7 +108,7 @@ def test_epochs_are_those_of_torch_optim_sgd(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("of_classes", [False, True])
-@pytest.mark.parametrize("options", [{}, {"batch_size": None}, {"validation": None}, {"lr": 0.01}])
+@pytest.mark.parametrize("options", [{}, {"batch_size": None}, {"validation": None}, {"lr": 0.01}, {"average": None}])
 @pytest.mark.parametrize("cut", [1, 9, 40])
 def test_a_training_on_a_table_goes_on_bit_for_bit(
     cut: int, options: dict[str, Any], of_classes: bool, engine: str, classes: Path

@@ -107,7 +107,7 @@ class Session:
                 return self._interrupted(exit_code)
             outcome = recorder.complete() if recorder is not None else fit.finish()
             best = None if fit.best is None else outcome.kept
-            summary(best, outcome.scores, seconds, fit.done - before, fit.config.unit, last=fit.done, stderr=aside)
+            summary(best, outcome.scores, seconds, fit.done - before, fit.config, last=fit.done, stderr=aside)
             for line in self._doubts(outcome):
                 terminal.note(line)
         except Exception as error:  # noqa: BLE001 record any failure in run.json
@@ -130,6 +130,9 @@ class Session:
             terminal.say(str(fit.model))
         if rest is not None:
             terminal.note(f"{config.N} rows to train on, {len(rest.x)} to validate with; {config.D_in} inputs")
+        if config.average is not None:
+            what = "val_loss is of" if rest is not None else "saved are"
+            terminal.note(f"{what} the weights {config.weights}")
         if config.lr != "auto" and not fit.done and is_cheap(config):
             with suppress(DataError):  # then the loss is not finite either, which is an error of its own
                 limit = curvature(fit.model, fit.data, config).limit
@@ -259,7 +262,7 @@ def summary(
     scores: Mapping[str, float],
     seconds: float,
     rows: int,
-    unit: str,
+    config: Config,
     *,
     last: int = 0,
     stderr: bool = False,
@@ -269,12 +272,12 @@ def summary(
     `best` is the epoch of those weights if they are the best ones by the validation loss, of `last` epochs. A row of
     the history is about the weights before it: their validation loss is that of the next row.
     """
-    console = err() if stderr else out()
+    console, unit = err() if stderr else out(), config.unit
     micro = "us" if console.options.ascii_only else "µs"
     each = f", {duration(seconds / rows, micro)} per {unit}" if rows else ""
     loss, *others = (f"{value:#.6g}" for value in scores.values())
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
-    start = "loss after the last update  "
+    start = "loss after the last update  " if config.average is None else "loss of the averaged weights  "
     if best is not None:
         where = f", that of row {best + 1}" if best < last else ", after the last row"
         start = f"weights after {unit} {best} (best val_loss{where}): loss "

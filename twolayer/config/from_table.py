@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from twolayer.config import validation, yaml12
 from twolayer.config.schema import FILE_DEFAULTS, SIZES, Config
@@ -34,12 +34,21 @@ def which_target(path: str) -> str:
 
 
 def with_table(
-    document: yaml12.Document, name: str, folder: FilePath, *, read: bool, keep_survey: bool = False
+    document: yaml12.Document,
+    name: str,
+    folder: FilePath,
+    *,
+    read: bool,
+    saved: bool = False,
+    keep_survey: bool = False,
 ) -> Resolved:
-    """The config of a file, with the sizes and the loss that the table gives, and the defaults for files."""
-    given, defaults = set(document.value), FILE_DEFAULTS
-    if document.value.get("validation", 0) is None:  # `validation: null`: nothing is held out
-        defaults = {key: value for key, value in defaults.items() if key != "patience"}
+    """The config of a file, with the sizes and the loss that the table gives, and the defaults for files.
+
+    A `saved` config, that of a run, has every key that there was when the run started: it gets no such defaults, and
+    the keys that have come since then are as they are without a file.
+    """
+    given = set(document.value)
+    defaults = {} if saved else _defaults(document.value)
     sizes = dict.fromkeys(SIZES, 1)  # until the table is read
     document.value = sizes | defaults | document.value
     for keys in (("data", "path"), ("validation",)):
@@ -66,6 +75,16 @@ def with_table(
     resolved = replace(validate(document, name), table=table)
     _keep(resolved.config, before, replace(table, survey=None))
     return resolved
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults for a file beside these keys."""
+    without = []
+    if given.get("validation", 0) is None:  # `validation: null`: nothing is held out
+        without.append("patience")
+    if given.get("batch_size", 0) is None:  # `batch_size: null`: an epoch is one step, a small part of the way
+        without.append("average")
+    return {key: value for key, value in FILE_DEFAULTS.items() if key not in without}
 
 
 def with_names_split(data: FileData) -> FileData:

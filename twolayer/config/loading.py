@@ -78,7 +78,8 @@ def resolve(
 
     `source` may also be a table: then everything but the target has its default. Unless `read` is false, the table is
     read, for the sizes and the loss, and with `keep_survey` keeps what its folds are made of. `raw` is the content of
-    the file `source`, if it has been read already. Raises ConfigError and DataError.
+    `source` where that is a run's config, which has been read already: it has all keys that its version of twolayer
+    knew. Raises ConfigError and DataError.
     """
     if isinstance(source, str):
         source = expand_home(source)
@@ -108,7 +109,7 @@ def resolve(
     if isinstance(data, dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
             raise ConfigError([Problem(Origin(name), "", which_target(name))])
-        return with_table(document, name, folder, read=read, keep_survey=keep_survey)
+        return with_table(document, name, folder, read=read, saved=raw is not None, keep_survey=keep_survey)
     return validate(document, name)
 
 

@@ -28,6 +28,7 @@ FILE_DEFAULTS = {
     "batch_size": 64,
     "validation": 0.05,
     "patience": 30,  # unless `validation` is null
+    "average": 0.97,
 }
 
 
@@ -113,6 +114,11 @@ class Config(Frozen):
         default=None,
         description="stop after this number of epochs without a better validation loss, and keep the best weights",
     )
+    average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="keep the exponential average of the weights over epochs, with this decay per epoch; `val_loss` is "
+        "then its loss",
+    )
     dtype: Literal["float32", "float64"] = Field(default="float32", description="floating-point type of the training")
     engine: Literal["auto", "autograd", "manual", "fused"] = Field(
         default="auto",
@@ -144,11 +150,21 @@ class Config(Frozen):
         return "epoch" if self.batch_size is not None else "iteration"
 
     @property
+    def is_by_epoch(self) -> bool:
+        """Whether something happens between two epochs, or within one: batches, a validation, the average."""
+        return any(value is not None for value in (self.batch_size, self.validation, self.average))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the history: the unit, the loss, and what else this config records."""
         scores = ("loss", "accuracy") if self.loss == "cross_entropy" else ("loss",)
         validated = [f"val_{score}" for score in scores] if self.validation is not None else []
         return (self.unit, *scores, *validated, *(["lr"] if self.lr == "auto" else []))
+
+    @property
+    def weights(self) -> str:
+        """Which weights are kept and validated: the last ones of an epoch, or their average."""
+        return "last" if self.average is None else f"averaged over epochs (average: {self.average:g})"
 
     @property
     def shape(self) -> str:
@@ -185,9 +201,9 @@ class Config(Frozen):
         if self.patience is not None and self.validation is None:
             yield "patience", "requires a validation set; set `validation`, such as 0.1"
         if self.form == "dual":
-            for key in ("batch_size", "validation"):
+            for key in ("batch_size", "validation", "average"):
                 if getattr(self, key) is not None:
-                    yield "form", f"dual requires all rows at once and no validation, but {key} is set"
+                    yield "form", f"dual requires all rows at once, no validation and no average, but {key} is set"
         if self.dtype == "float64" and self.device == "mps":
             yield "dtype", "float64 is not available on MPS; use float32 or another device"
         if self.form != "auto" and self.engine in ("autograd", "manual"):

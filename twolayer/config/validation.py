@@ -57,6 +57,7 @@ ALLOWED = {
     "batch_size": _COUNT,
     "validation": "a number between 0 and 1, or the path of a file",
     "patience": _COUNT,
+    "average": "a number between 0 and 1",
     "dtype": "float32 or float64",
     "engine": "auto, autograd, manual or fused",
     "form": "auto, primal or dual",

@@ -52,7 +52,10 @@ class Engine(Protocol):
 
 
 class RowEngine(Engine, Protocol):
-    """An engine that also trains on given rows and evaluates on others: autograd, and any engine where `in_parts`."""
+    """An engine that also trains on given rows and evaluates on others: autograd, and any engine where `in_parts`.
+
+    Its state is its weights, w1, b1, w2 and b2, and nothing else: who changes them changes the training.
+    """
 
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """One update from the rows with these indices (int64, on the device); their loss before it.

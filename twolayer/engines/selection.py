@@ -50,9 +50,10 @@ def operations(config: Config, rows: int | None = None) -> int:
 
 
 def in_parts(config: Config) -> bool:
-    """Whether the training needs rows by index: for batches, for validation, or for more rows than fit one part."""
+    """Whether the training needs a `RowEngine`: for batches, validation, an average, or more rows than fit one part."""
     is_batched = config.batch_size is not None and config.batch_size < config.N
-    return is_batched or config.validation is not None or config.N * config.H > PART
+    is_watched = config.validation is not None or config.average is not None
+    return is_batched or is_watched or config.N * config.H > PART
 
 
 def part_rows(H: int, rows: int) -> int:

@@ -15,12 +15,13 @@ def needed(config: Config) -> int:
     """The minimum number of bytes that a training needs on its device.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
-    each with its gradient, for all rows or for a part of them; and for the dual form K (N, N) and the sum of the
-    gradients S (N, H).
+    each with its gradient, for all rows or for a part of them; for the dual form K (N, N) and the sum of the gradients
+    S (N, H); and with `average` that of the parameters, and a place to put them aside.
     """
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
-    numbers = _drawn(config) + _parameters(config) + 2 * rows * (config.H + config.D_out) + dual
+    average = 2 * _parameters(config) if config.average is not None else 0
+    numbers = _drawn(config) + _parameters(config) + 2 * rows * (config.H + config.D_out) + dual + average
     return numbers * _ITEMSIZE[config.dtype]
 
 
@@ -35,7 +36,8 @@ def needed_by_host(config: Config) -> int:
 def needed_to_save(config: Config) -> int:
     """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
     dual = config.N * config.H if config.form == "dual" else 0
-    return 2 * (_parameters(config) + dual) * _ITEMSIZE[config.dtype]
+    kept = sum(key is not None for key in (config.patience, config.average))  # the best weights, the average
+    return 2 * ((1 + kept) * _parameters(config) + dual) * _ITEMSIZE[config.dtype]
 
 
 def _parameters(config: Config) -> int:

@@ -55,6 +55,8 @@ def summary_lines(run: SavedRun, each: float | None = None, micro: str = "µs") 
         elif metric.best_at == metric.last_at:
             what = {"first": metric.first, "best and last": metric.last}
         texts = [f"{key} {value:.6g}" for key, value in (what | {"final": metric.final}).items() if value is not None]
+        if name == "val_loss" and run.config is not None and run.config.average is not None:
+            texts.append(f"of the weights {run.config.weights}")
         lines.append((name, ", ".join(texts)))
     lines.append(("folds", fold_line(run.info, "±" if micro == "µs" else "+-")))  # ASCII has neither sign
     lines.append(("time", _time(run, each, micro)))

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,6 +28,7 @@ from twolayer.training.early_stopping import EarlyStopping
 from twolayer.training.learning_rate import LearningRateFinder, is_sampled
 from twolayer.training.metrics import scores
 from twolayer.training.setup import build_model, prepare, resolve_auto
+from twolayer.training.weight_average import WeightAverage
 
 BLOCK_SECONDS = 0.05
 
@@ -34,6 +36,8 @@ BLOCK_SECONDS = 0.05
 @dataclass(frozen=True)
 class Outcome:
     """The result of a training: the weights that are kept are those after `kept` updates (with batches, epochs).
+
+    With `average` they are the average up to there.
 
     `scores` are their scores, named as in the history: loss, accuracy, val_loss, val_accuracy.
     """
@@ -43,7 +47,7 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """The loss after the last update; with `patience`, the loss of the best weights."""
+        """The loss of the weights that are kept: the last ones, or their average; with `patience` the best."""
         return self.scores["loss"]
 
 
@@ -80,10 +84,10 @@ class Fit(Iterator[Block]):
     """A training in progress: trains the model in place and yields its losses, a block of iterations at a time.
 
     The data and the model must have the config's shape. Of its other keys `epochs`, `lr`, `loss`, `reduction`,
-    `engine`, `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience` and `seed` (for the order of the
-    rows) are used here. A block is about 50 ms of work, so that printing, disk and device synchronisation stay out of
-    the hot loop; the results do not depend on where blocks end, and between two blocks `model` has the current
-    weights. DivergedError follows the block that ends with the first loss that is not finite.
+    `engine`, `form`, `threads`, `precision`, `cuda_graph`, `batch_size`, `patience`, `average` and `seed` (for the
+    order of the rows) are used here. A block is about 50 ms of work, so that printing, disk and device synchronisation
+    stay out of the hot loop; the results do not depend on where blocks end, and between two blocks `model` has the
+    current weights. DivergedError follows the block that ends with the first loss that is not finite.
 
     With `lr: auto` the learning rate is 1 / lambda (see `learning_rate`), measured again at fixed iterations, where
     blocks end; with batches, classes or a file it never rises. With `batch_size` an iteration is an epoch: an update
@@ -114,10 +118,13 @@ class Fit(Iterator[Block]):
             )
             for part in (self.finder, self.best):
                 if part is not None and is_resumed:
-                    part.load_state({name: state.pop(name) for name in part.state() if name in state})
+                    part.load_state(_taken(state, part.state()))
             self.lr = _saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
+            self.average = WeightAverage(self.engine.state(), config.average) if config.average is not None else None
             if is_resumed:
+                if self.average is not None:
+                    self.average.load_state(_taken(state, self.average.state()))
                 self.engine.load_state(state, done)
                 self.engine.sync()
         self._blocks = self._run()
@@ -142,7 +149,7 @@ class Fit(Iterator[Block]):
         state = self.engine.state()
         if self.config.lr == "auto":
             state |= {"lr": torch.tensor(self.lr, dtype=torch.float64)}
-        for part in (self.finder, self.best):
+        for part in (self.finder, self.best, self.average):
             if part is not None:
                 state |= part.state()
         return state
@@ -155,9 +162,12 @@ class Fit(Iterator[Block]):
         kept = self.done
         with threads.set_up(self.config):
             if self.best is not None:
-                self.best.consider(self._validated()[0], self.done)
+                self._validated()
                 self.best.restore()
                 kept = self.best.at
+            elif self.average is not None:
+                self.average.keep()
+                self.engine.sync()
             names = [name for name in self.config.columns[1:] if name != "lr"]
             values = scores(self.model, self.data, self.config)
             if self.data.validation is not None:
@@ -187,13 +197,12 @@ class Fit(Iterator[Block]):
 
     def _run(self) -> Iterator[Block]:
         size, columns = 1, self.config.columns[1:]
-        by_epoch = self.config.batch_size is not None or self.config.validation is not None
         while not self.is_finished:
             start, first = time.perf_counter(), self.done + 1
             count = min(size, self.config.epochs - self.done)
             count = min(count, self.cut_every - self.done % self.cut_every) if self.cut_every else count
             with threads.set_up(self.config):
-                rows = list(self._epochs(count) if by_epoch else self._iterations(count))
+                rows = list(self._epochs(count) if self.config.is_by_epoch else self._iterations(count))
                 computed = time.perf_counter()
                 self.engine.sync()
             end = time.perf_counter()
@@ -219,19 +228,17 @@ class Fit(Iterator[Block]):
     def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
         """At most `count` epochs, fewer if `patience` ends the training; their rows of the history."""
         for _ in range(count):
-            validated = self._validated() if self.data.validation is not None else ()
-            if self.best is not None:
-                if validated[0] < self.best.loss:
-                    self.engine.sync()
-                if self.best.consider(validated[0], self.done):
-                    self.stopped = True
-                    return
+            validated, self.stopped = self._validated() if self.data.validation is not None else ((), False)
+            if self.stopped:
+                return
             if self.config.batch_size is None or self.config.batch_size >= self.config.N:
                 self._measure(self.done)
                 row = self.engine.advance(1).view(-1).tolist()
             else:
                 row = self._epoch(self.config.batch_size)
             self.done += 1
+            if self.average is not None:
+                self.average.add(self.done)
             yield (*row, *validated, *self._lr_column())
 
     def _lr_column(self) -> tuple[float, ...]:
@@ -255,18 +262,32 @@ class Fit(Iterator[Block]):
         weights = [1.0] * count if self.config.reduction == "sum" else shares
         return [_dot(losses, weights), *(_dot(column, shares) for column in accuracies)]
 
-    def _validated(self) -> tuple[float, ...]:
-        """The loss and for classes the accuracy on the validation rows."""
+    def _validated(self) -> tuple[tuple[float, ...], bool]:
+        """The loss and for classes the accuracy on the validation rows; and whether `patience` ends the training.
+
+        They are those of the average where there is one, else of the current weights. With `patience` these are kept
+        if they are the best so far.
+        """
         if self.data.validation is None:
             raise DataError("patience requires validation rows, but the data have none")
-        values = cast(RowEngine, self.engine).evaluate(self.data.validation)
-        return tuple(values.view(-1).tolist())
+        with self.average.in_place() if self.average is not None else nullcontext():
+            values = cast(RowEngine, self.engine).evaluate(self.data.validation).view(-1).tolist()
+            if self.best is None:
+                return tuple(values), False
+            if values[0] < self.best.loss:
+                self.engine.sync()
+            return tuple(values), self.best.consider(values[0], self.done)
+
+
+def _taken(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove a part from a state, that with the names of `own`, and return what there was of it."""
+    return {name: state.pop(name) for name in own if name in state}
 
 
 def _saved_lr(state: dict[str, Tensor]) -> float:
     """Remove the learning rate of `lr: auto` from a state and return it. Raises StateError."""
-    taken = {name: state.pop(name) for name in ("lr",) if name in state}
-    check_state({"lr": torch.zeros((), dtype=torch.float64)}, taken)
+    own = {"lr": torch.zeros((), dtype=torch.float64)}
+    check_state(own, taken := _taken(state, own))
     if not 0 < (lr := float(taken["lr"])) < math.inf:
         raise StateError(f"is a state of another training: its lr is {lr}")
     return lr

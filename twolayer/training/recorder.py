@@ -172,6 +172,7 @@ def start_recording(
             **row_sums(fit.data),
             **table_paths.beside(run.path, config),
             **(more or {}),
+            weights=config.weights,  # that are kept, and that a val_loss is of
             checkpoint_every=every.text,
             tensorboard=tensorboard,
             started=folder.now(),

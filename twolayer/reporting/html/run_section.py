@@ -223,7 +223,9 @@ def _figures(run: SavedRun) -> list[Figure]:
         first, best, at, last = measure.first, measure.best, measure.best_at, measure.last
         if column not in ("loss", "val_loss") or first is None or best is None or last is None:
             continue
-        before = "before " if column == "val_loss" else ""  # a row's is that of the weights before it
+        before = (
+            "before " if column == "val_loss" else ""
+        )  # a row's is that of the weights, or their average, before it
         some = [(f"best {_words(column)}", number(best), f"{before}{unit} {at:,}")]
         if column == "loss":
             some = [
@@ -232,7 +234,9 @@ def _figures(run: SavedRun) -> list[Figure]:
                 ("last loss", number(last), f"{unit} {measure.last_at:,}"),
             ]
         found += some
-    where = "after the last update" if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
+    is_averaged = run.config is not None and run.config.average is not None
+    end = "weights averaged over epochs" if is_averaged else "after the last update"
+    where = end if kept in (None, float(rows)) else f"after {unit} {kept:,.0f}, the best"
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
         if (value := run.number(f"final_{column}")) is not None:
             found.append((f"final {_words(column)}", number(value), where))
