@@ -62,7 +62,7 @@ def reading_keys(sets: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(wrong)
     parts = [(text, *text.partition("=")[::2]) for text in sets]
     overrides = [loading.Override(tuple(key.split(".")), value, f"--set {text}") for text, key, value in parts]
-    raw = b"data: {source: file, path: '-', target: '-'}"
+    raw = b"data: {source: file, path: '-', target: '-'}\nH: 1\nlr: 1\nepochs: 1"
     data = loading.resolve("--set", environment={}, overrides=overrides, read=False, raw=raw).config.data
     given = {key.removeprefix("data.") for _, key, _ in parts}
     return {key: value for key, value in data.model_dump().items() if key in given}

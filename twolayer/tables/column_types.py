@@ -98,8 +98,8 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     found = notation.find(known, data.decimal, data.thousands)
     if found.notation is None:
         return None
-    first = known.sort(descending=True)[0] if not found.unclear else known.filter(known.str.contains("[.,]"))[0]
     if found.unclear:
+        first = known.filter(known.str.contains("[.,]"))[0]
         mark = "," if "," in first else "."
         plain, decimal = (first.replace(mark, new) for new in ("", "."))
         why = f"{{holds}} numbers that can be read in two ways, such as {first}"
@@ -108,7 +108,7 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
-    return Column(_mapped(cells, values), "number", notation=used, example="" if plain else first)
+    return Column(_mapped(cells, values), "number", notation=used, example="" if plain else _longest(known))
 
 
 def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
@@ -119,7 +119,12 @@ def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
         why = f"{{holds}} dates that can be read in two ways, such as {known[0]}"
         return Column(cells, "date", refused=why, decide="add --set data.date_order=dmy or --set data.date_order=mdy")
     values = known.to_frame("cell").select("cell", value=dates.parse(pl.col("cell"), order))
-    return Column(_mapped(cells, values), "date", order=order, example=known[0])
+    return Column(_mapped(cells, values), "date", order=order, example=_longest(known))
+
+
+def _longest(cells: pl.Series) -> str:
+    """The first of the longest cells, which show most of a notation."""
+    return str(cells[cells.str.len_chars().arg_max() or 0])
 
 
 def _mostly(cells: pl.Series, data: FileData) -> Column | None:

@@ -19,6 +19,24 @@ _CODES = (  # of currencies
     "|CLP|COP|ARS|PEN|ZAR|NGN|KES|EGP|KRW|TWD|SGD|HKD|MYR|IDR|PHP|THB|VND|ILS|AED|SAR|Rs|Fr|kr|Kč|zł|Ft"
 )
 _CURRENCY = rf"\p{{L}}{{0,3}}\p{{Sc}}|(?:{_CODES})\.?"
+# Currencies of places where the comma separates thousands: $1,500 has no three decimals.
+_COMMA_THOUSANDS = (
+    "$",
+    "US$",
+    "USD",
+    "A$",
+    "AUD",
+    "C$",
+    "CAD",
+    "NZ$",
+    "NZD",
+    "HK$",
+    "HKD",
+    "\u00a3",
+    "GBP",
+    "\u20b9",
+    "INR",
+)
 _UNIT = r"[%‰'\"]|°?\p{L}[\p{L}\p{M}0-9²³/°·.*^-]{0,15}|°"
 _BODY = r"(?:[0-9](?:[0-9.,'_ ]*[0-9])?[.,]?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
 _CELL = (
@@ -68,6 +86,8 @@ def find(cells: pl.Series, decimal: str = "auto", thousands: str = "auto") -> Fo
             and _all(bodies.filter(whole), _BELOW_1000)
             and _all(bodies.filter(~whole), _POINTS),
         )
+    if (".", ",") in fits and prefix in _COMMA_THOUSANDS:
+        return Found(Notation(".", ",", prefix, suffix))
     values = [bodies.to_frame("body").select(_value(pl.col("body"), *pair)).to_series() for pair in fits]
     return Found(chosen, any(not other.equals(values[0]) for other in values[1:]))
 

@@ -57,7 +57,8 @@ def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
     floats = [name for name, dtype in schema.items() if dtype.is_float()]
     found = whole if whole and _has_leading_zeros(source) else []
     size = pl.col(floats).abs()
-    no_decimals, three_decimals = size == size.floor(), (size * 1000).round(0) / 1000 == size
+    thousandths = size * 1000
+    no_decimals, three_decimals = size == size.floor(), (thousandths - thousandths.round(0)).abs() < 1e-6  # they round
     may_be_thousands = (three_decimals | size.is_null()) & (size < 1000) & (no_decimals | (size >= 1))
     if floats:
         suspects = frame.select(may_be_thousands.all() & no_decimals.any()).row(0, named=True)
@@ -67,11 +68,11 @@ def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
 
 def _has_leading_zeros(source: Source) -> bool:
     """Whether a cell of a CSV begins with a zero before another digit."""
-    if source.raw is None:
+    if source.csv is None:
         return False
     before = np.zeros(256, dtype=bool)
-    before[list(b'\r\n"+- ' + source.separator.encode())] = True
-    with opened(source.raw) as file:
+    before[list(b'\r\n"+- ' + source.csv.delimiter.encode())] = True
+    with opened(source.csv.raw) as file:
         end = b"\n"
         while part := file.read(_PART):
             letters = np.frombuffer(end + part, dtype=np.uint8)
