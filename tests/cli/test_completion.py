@@ -104,4 +104,5 @@ def test_the_columns_of_the_named_table_are_completed(tmp_path: Path) -> None:
         ("train --target ", []),
         ("train none.csv --target ", []),
     ):
-        assert completed(tmp_path, line, failing=not candidates and "none" in line) == candidates
+        found = completed(tmp_path, f"twolayer {line}", failing="none" in line)
+        assert found == candidates, line

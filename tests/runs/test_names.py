@@ -27,7 +27,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a\0b", "a-b"),
         ("-rf", "rf"),
         ("x" * 300, "x" * 60),
-        ("é.yaml", "run"),
+        ("é.yaml", "é"),
+        ("東京 2.csv", "東京-2"),
+        ("\udcff.csv", "run"),
     ],
 )
 def test_a_runs_name_is_made_safe(name: str, safe: str) -> None:

@@ -98,8 +98,10 @@ def tables_and_configs(incomplete: str) -> list[str]:
 
 def columns(context: typer.Context, incomplete: str) -> list[str]:
     """The columns of the table that the command line names so far; after a comma they stand for one more."""
-    source = context.params.get("config") or context.params.get("path")
-    if not isinstance(source, str) or not (is_table(source) or _is_yaml(source)):
+    # The parser gives up at the option that has no value yet, and leaves all that was typed in `args`.
+    named = (context.params.get("config"), context.params.get("path"), *context.args)
+    source = next((text for text in named if isinstance(text, str) and (is_table(text) or _is_yaml(text))), None)
+    if source is None:
         return []
     target = [loading.Override(("data", "target"), "any", "--target")]
     data = loading.resolve(source, overrides=target, read=False).config.data

@@ -78,9 +78,10 @@ def parse(text: str, name: str, *, lines: bool = True) -> Document:
         before = _LINE_BREAK.split(text[: found.start()])
         origin = Origin(name, len(before), len(before[-1]) + 1) if lines else Origin(name)
         raise _fatal(origin, f"the character U+{ord(found[0]):04X} is not allowed in YAML")
-    if not _STAND_IN.search(text):
+    has_bytes = bool(_BYTE.search(text)) and not _STAND_IN.search(text)
+    if has_bytes:
         text = _BYTE.sub(lambda found: found[1] + chr(0x10DC00 + int(found[2], 16)), text)
-    return _Composer(text, name, lines).document()
+    return _Composer(text, name, lines, has_bytes).document()
 
 
 def dump(value: Any) -> str:
@@ -89,14 +90,6 @@ def dump(value: Any) -> str:
     (JSON's own escapes for all but ASCII are pairs of surrogates beyond U+FFFF, which libyaml refuses.)
     """
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
-
-
-def _text_of(event: yaml.ScalarEvent) -> str:
-    """The text of a scalar. Only in double quotes is the escape of a byte one."""
-    text: str = event.value
-    if event.style == '"':
-        return _STAND_IN.sub(lambda found: chr(ord(found[0]) - _AWAY), text)
-    return _STAND_IN.sub(lambda found: f"\\u{ord(found[0]) - _AWAY:x}", text)
 
 
 def resolve(text: str) -> Any:
@@ -129,7 +122,8 @@ def _fatal(origin: Origin, message: str) -> ConfigError:
 class _Composer:
     """Builds one `Document` from a stream of events, which it takes one at a time, without looking ahead."""
 
-    def __init__(self, text: str, name: str, lines: bool) -> None:
+    def __init__(self, text: str, name: str, lines: bool, has_bytes: bool) -> None:
+        self.has_bytes = has_bytes  # each with a stand-in in the text
         self.text, self.name, self.lines, self.result = text, name, lines, Document()
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
 
@@ -216,11 +210,21 @@ class _Composer:
         if getattr(event, "tag", None) is not None:
             raise _fatal(self.origin(event), f"tags ({event.tag}) are not supported; write only the value")
 
+    def text_of(self, event: yaml.ScalarEvent) -> str:
+        """The text of a scalar. Only in double quotes is the escape of a byte one."""
+        text: str = event.value
+        if not self.has_bytes:
+            return text
+        is_quoted = event.style == '"'
+        return _STAND_IN.sub(
+            lambda found: chr(ord(found[0]) - _AWAY) if is_quoted else f"\\u{ord(found[0]) - _AWAY:x}", text
+        )
+
     def scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
         if event.style:  # quoted, literal or folded: always text
-            return _text_of(event)
+            return self.text_of(event)
         try:
-            return resolve(_text_of(event))
+            return resolve(self.text_of(event))
         except ValueError:
             self.problem(event, path, f"a number of {len(event.value)} digits is too long")
             return None
@@ -237,7 +241,7 @@ class _Composer:
             self.refuse_references(event)
             if not isinstance(event, yaml.ScalarEvent):
                 raise _fatal(self.origin(event), "a key must be a plain word")
-            key = _text_of(event)
+            key = self.text_of(event)
             at = (*path, key)
             if len(items) >= MAX_KEYS:
                 raise _fatal(self.origin(event), f"over {MAX_KEYS} keys; a config has fewer")

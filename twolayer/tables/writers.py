@@ -51,10 +51,18 @@ def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> It
         yield safe.write_csv(include_header=False, separator=separator).encode()
 
 
-def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: BinaryIO) -> None:
-    """Write the frames into a file, one at a time. Raises OSError."""
+def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: BinaryIO) -> int:
+    """Write the frames into a file, one at a time; the number of rows. Raises OSError."""
+    written = 0
+
+    def counted() -> Iterator[pl.DataFrame]:
+        nonlocal written
+        for frame in frames:
+            written += frame.height
+            yield frame
+
     if form in ("parquet", "arrow"):
-        frame = register_io_source(lambda *_: iter(frames), schema=dict(schema))
+        frame = register_io_source(lambda *_: counted(), schema=dict(schema))
         try:
             (frame.sink_parquet if form == "parquet" else frame.sink_ipc)(file)
         except pl.exceptions.PolarsError as error:  # exceptions of the frames themselves are not changed
@@ -62,9 +70,10 @@ def sink(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format, file: 
             if number is None:
                 raise OSError(str(error).partition("\n")[0]) from None
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
-        return
-    for part in parts(frames, schema, form):
+        return written
+    for part in parts(counted(), schema, form):
         file.write(part)
+    return written
 
 
 def _line(cells: Sequence[str], separator: str) -> bytes:

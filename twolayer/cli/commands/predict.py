@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,11 +15,6 @@ from twolayer.errors import RunError
 from twolayer.files import replacing
 from twolayer.formatting import counted
 from twolayer.runs import names
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from twolayer.tables import writers
 
 commands = typer.Typer()
 
@@ -75,29 +69,14 @@ def predict(
             for part in writers.parts(frames, schema, form):
                 terminal.write_bytes(part)
         else:
-            terminal.note(f"wrote {counted(_write(out, frames, schema, form), 'row')} to {out}")
+            with replacing(out) as file:
+                written = writers.sink(frames, schema, form, file)
+            terminal.note(f"wrote {counted(written, 'row')} to {out}")
     for remark in rows.remarks():
         terminal.note(remark)
     for column, count in odd.items():
         where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
         terminal.note(f"{rows.name}: {column} is not a finite number in {where} are too large")
-
-
-def _write(out: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema, form: writers.Format) -> int:
-    """Write the rows into a file; their number."""
-    from twolayer.tables import writers
-
-    written = 0
-
-    def counting() -> Iterator[pl.DataFrame]:
-        nonlocal written
-        for frame in frames:
-            written += frame.height
-            yield frame
-
-    with replacing(out) as file:
-        writers.sink(counting(), schema, form, file)
-    return written
 
 
 def _check_out(out: Path, data: str) -> None:
