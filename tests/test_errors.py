@@ -88,6 +88,7 @@ def test_paths_columns_and_values_are_text_from_a_process(tmp_path: Path, twolay
         twolayer("train", f"{evil}.no"),
     ):
         assert done.returncode in (1, 2)
-        (line,) = done.stderr.removesuffix("\n").split("\n")
-        assert line.isprintable()
+        line, *command = done.stderr.removesuffix("\n").split("\n")
+        assert "".join([line, *command]).isprintable()
         assert safe(evil) in line
+        assert all(more.startswith("this works: ") for more in command)

@@ -37,7 +37,9 @@ def test_the_tree_in_the_docs_is_the_real_one() -> None:
     assert {path for path in drawn if not path.endswith("/")} == real
     assert len(set(drawn)) == len(drawn)
     assert {path for path in drawn if path.endswith("/")} == {
-        f"{path.relative_to(PACKAGE)}/" for path in PACKAGE.rglob("*") if path.is_dir() and any(path.glob("[!_]*.*"))
+        f"{path.relative_to(PACKAGE)}/"
+        for path in PACKAGE.rglob("[!_]*")
+        if path.is_dir() and any(path.glob("[!_]*.*"))
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.processes import Run, without_torch
 
-ROWS = "".join(f"{i},{i % 7},{'uv'[i % 2]},{i % 3}\n" for i in range(40))
+ROWS = "".join(f"{2 * i},{i % 7},{'uv'[i % 2]},{i % 3}\n" for i in range(40))
 
 
 @pytest.fixture

@@ -79,13 +79,13 @@ def test_every_number_on_the_screen_is_whole_and_every_column_is_named(
     assert code == 0
     lines = screen(written)
     assert max(map(len, lines)) <= width
-    start = next(i for i, line in enumerate(lines) if line.strip().startswith(names[0]))
+    start = next(i for i, line in enumerate(lines) if line.split()[:1] == [names[0]])
     text = "\n".join(lines[start:])
     table, _, left_out = text.partition("no room for ")
-    missing = " ".join(left_out.partition("\nloss after")[0].partition("\n\n")[0].split()).split(", ")
+    missing = " ".join(re.split(r"\n(?:loss after|weights after|\n)", left_out)[0].split()).split(", ")
     header = lines[start]
     assert [name for name in names if re.search(rf"(^| ){re.escape(name)}( |$)", header) or name in missing] == names
-    body = re.split(r"\n(?:loss after|best|\n)", table)[0]
+    body = re.split(r"\n(?:loss after|weights after|\n)", table)[0]
     shown = [token for line in body.split("\n")[1:] for token in NUMBER.findall(re.sub(r"\b[A-Za-z_]\w*", "", line))]
     assert len(shown) >= len(cells)
     assert not is_evaluate or not re.search(r"^\s*±|±\s*$", table, flags=re.M)

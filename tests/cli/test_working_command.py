@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     rows = "".join(f"N{i}k,C{i}x,{'' if i % 9 == 0 else i % 8},{'mf'[i % 2]},{i % 5}.5\n" for i in range(60))
     (tmp_path / "t.csv").write_text(FORM.format(odd="Cabin") + rows)
     (tmp_path / "odd.csv").write_text(FORM.format(odd='"-a, b"') + rows)
-    (tmp_path / "c.yaml").write_text("data: {path: t.csv, target: y, missing: refuse, exclude: Cabin}\n")
+    (tmp_path / "c.yaml").write_text("data: {path: t.csv, target: y, missing: refuse, strict: true, exclude: Cabin}\n")
     (tmp_path / "classes.csv").write_text("a,y\n" + "".join(f"{i},{'uvw'[i % 3]}\n" for i in range(30)))
     return tmp_path
 
@@ -34,11 +34,14 @@ def offered(folder: Path, line: str) -> str:
 @pytest.mark.parametrize(
     ("line", "more"),
     [
-        ("check t.csv --target y --missing refuse", "--exclude Name,Cabin --missing mean"),
-        ("check t.csv --target y --exclude Name --missing refuse", "--exclude Cabin --missing mean"),
+        ("check t.csv --target y --missing refuse --set data.strict=true", "--exclude Name,Cabin --missing mean"),
+        (
+            "check t.csv --target y --exclude Name --missing refuse --set=data.strict=true",
+            "--exclude Cabin --missing mean",
+        ),
         ("check c.yaml", "--exclude Cabin,Name --missing mean"),
         ("check c.yaml --exclude Cabin", "--exclude Name --missing mean"),
-        ("check odd.csv --target y --missing mean", "--exclude Name '--exclude=-a, b'"),
+        ("check odd.csv --target y --set data.strict=true", "--exclude Name '--exclude=-a, b'"),
         ("check classes.csv --target y --set loss=mse", "--classes"),
     ],
 )
@@ -49,9 +52,10 @@ def test_the_command_adds_what_was_lacking_to_what_was_typed_and_works(folder: P
 
 
 def test_the_command_of_data_is_that_of_a_training(folder: Path, twolayer: Run) -> None:
-    done = twolayer("data", "t.csv", "--target", "y", "--missing", "refuse")
+    done = twolayer("data", "t.csv", "--target", "y", "--missing", "refuse", "--set", "data.strict=true")
     command = done.stderr.splitlines()[-1].removeprefix("this works: twolayer ")
-    assert command == "train t.csv --target y --missing refuse --exclude Name,Cabin --missing mean"
+    fix = "--exclude Name,Cabin --missing mean"
+    assert command == f"train t.csv --target y --missing refuse --set data.strict=true {fix}"
     assert twolayer(*shlex.split(command), "--epochs", "2", "--no-save").returncode == 0
 
 
@@ -63,5 +67,6 @@ def test_no_command_is_offered_where_none_works(folder: Path, line: str) -> None
 
 
 def test_the_command_stays_one_line_where_the_screen_is_narrow(folder: Path) -> None:
-    done = without_torch("check", "t.csv", "--target", "y", "--missing=refuse", cwd=folder, COLUMNS="40")
+    line = ["check", "t.csv", "--target", "y", "--missing=refuse", "--set", "data.strict=true"]
+    done = without_torch(*line, cwd=folder, COLUMNS="40")
     assert done.stderr.splitlines()[-1].endswith("--exclude Name,Cabin --missing mean")

@@ -195,7 +195,7 @@ def test_a_target_that_does_not_fit_is_told_with_its_place(folder: Path) -> None
         encode_targets(pl.DataFrame({"kind": ["a", "z"]}), columns, "n")
     with pytest.raises(DataError, match=r"^n: row 1, column kind: the target has no value$"):
         encode_targets(pl.DataFrame({"kind": [None, "a"]}), columns, "n")
-    with pytest.raises(DataError, match=r"^n: column kind is missing, and the model needs it$"):
+    with pytest.raises(DataError, match=r"^n: column kind is missing: the target, which predictions are"):
         encode_targets(pl.DataFrame({"a": [1]}), columns, "n")
 
 

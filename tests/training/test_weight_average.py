@@ -106,7 +106,14 @@ def test_the_engine_has_its_own_weights_again_after_a_look_at_the_average() -> N
 
 def check(engine: str, path: Path | None, **options: Any) -> None:
     """Hold a training with `average` against one without it, whose weights are averaged in numpy."""
-    options = {"engine": engine, "lr": 0.05, "epochs": 25, "dtype": "float64", "average": 0.9} | options
+    options = {
+        "engine": engine,
+        "lr": 0.05,
+        "epochs": 25,
+        "dtype": "float64",
+        "average": 0.9,
+        "patience": None,
+    } | options
     rows, weights, training = trained(config_of(path, **options))
     plain_rows, plain_weights, _ = trained(config_of(path, **options | {"average": None}))
     config, data = training.config, training.data

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from twolayer.errors import DataError
 from twolayer.evaluation.encoded_rows import table
 from twolayer.evaluation.known_rows import RowSum, as_trained, known_part
@@ -20,7 +17,7 @@ from twolayer.evaluation.scores import Row, Scores
 from twolayer.formatting import counted
 from twolayer.runs.run_files import read_info
 from twolayer.tables.encoding import listed
-from twolayer.tables.target_encoding import encode_targets, with_targets
+from twolayer.tables.target_encoding import encode_known_targets
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,8 @@ def scored(run: Path, data: str, given: Mapping[str, Any] | None = None) -> Eval
     with table(data, columns, (*columns.inputs, *targets), whole=False, given=given) as rows:
         total = 0
         for first, frame, every in rows.chunks(model):
-            there = with_targets(frame, rows.columns)
+            there, y = encode_known_targets(frame, rows.columns, rows.name, first)
             x, total = every[there], total + frame.height
-            numbers = first + np.flatnonzero(there)
-            y = encode_targets(frame.filter(pl.Series(there)), rows.columns, rows.name, numbers=numbers)
             if not len(x):
                 continue
             scores.add(x, y)

@@ -63,7 +63,7 @@ def targets(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str] | 
         return []
     cells = frame[names[0]].drop_nulls()
     distinct = cells.unique().cast(pl.Float64)
-    if len(distinct) > _FEW_NUMBERS or 3 * len(distinct) > len(cells) or (distinct != distinct.round(0)).any():
+    if not 1 < len(distinct) <= _FEW_NUMBERS or 3 * len(distinct) > len(cells) or (distinct != distinct.round(0)).any():
         return []
     what = f"target {shown(names[0])}: its {len(distinct)} whole numbers are predicted as a quantity"
     return [f"{what}; to predict classes, set loss: cross_entropy"]

@@ -21,6 +21,13 @@ def with_targets(frame: pl.DataFrame, columns: Encoding) -> Array:
     return there
 
 
+def encode_known_targets(frame: pl.DataFrame, columns: Encoding, name: str, first_row: int) -> tuple[Array, Array]:
+    """Which rows have all targets, (rows,) booleans; and the targets of these rows, as `encode_targets` gives them."""
+    there = with_targets(frame, columns)
+    numbers = first_row + np.flatnonzero(there)
+    return there, encode_targets(frame.filter(pl.Series(there)), columns, name, numbers=numbers)
+
+
 def encode_targets(
     frame: pl.DataFrame, columns: Encoding, name: str, first_row: int = 1, numbers: Array | None = None
 ) -> Array:

@@ -284,7 +284,6 @@ def test_data_keep_their_letters_in_any_locale(run: Path) -> None:
 REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "missing columns": ("size\n1\n", [], 1, "stdin: columns colour, weight are missing, and the model needs them"),
     "collision": ("size,colour,weight,price_predicted\n1,red,2,3\n", [], 1, "already has a column price_predicted"),
-    "no value": ("size,colour,weight\n,red,2\n", [], 1, "row 1, column size: has no value"),
     "infinite": ("size,colour,weight\n1,red,inf\n", [], 1, "row 1, column weight: is infinite"),
     "nothing": ("", [], 1, "stdin: is empty"),
     "broken NDJSON": ('{"size": 1', [], 1, "stdin: row 1: is not JSON"),

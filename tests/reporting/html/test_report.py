@@ -317,7 +317,7 @@ def evil_run(place: Path) -> Path:
     """A run that is called, noted, configured and made of columns with what would run in a careless page."""
     run = place / "runs" / FOLDER
     cell = EVIL.replace('"', "")
-    rows = "".join(f"{i},{i * i % 7},{cell}{i % 2}\n" for i in range(20))
+    rows = "".join(f"{2 * i},{i * i % 7},{cell}{i % 2}\n" for i in range(20))
     make_run(run, f"{cell},b,c\n{rows}", target="c", exclude=[])
     config = {"N": 20, "D_in": 2, "H": 5, "D_out": 2, "lr": 0.1, "epochs": 3, "device": "cpu", "loss": "cross_entropy"}
     config["data"] = {"source": "file", "path": f"/{EVIL}.csv", "target": [EVIL]}
