@@ -48,3 +48,20 @@ def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_siz
         memory.check(load_config("default", D_in=10**12), "big.yaml")
     with pytest.raises(ConfigError, match="of memory, and"):
         memory.check(load_config("default", N=2**63 - 1, D_in=2**63 - 1, H=2**63 - 1))
+
+
+def test_a_large_training_leaves_a_tenth_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("scratch", H=10**8)
+    need = memory.needed_by_host(config)
+    monkeypatch.setattr(available_memory, "available", lambda: need + need // 20)
+    with pytest.raises(ConfigError, match="needs at least .* of memory, and .* is available"):
+        memory.check(config)
+    monkeypatch.setattr(available_memory, "available", lambda: need + need // 8)
+    memory.check(config)
+
+
+def test_what_is_kept_of_the_weights_counts() -> None:
+    plain = load_config("diabetes", lr=0.1, patience=None, average=None)
+    weights = plain.H * (plain.D_in + 1) + plain.D_out * (plain.H + 1)
+    for more, copies in (({"patience": 5}, 1), ({"average": 0.9}, 2), ({"lr": "auto"}, 1)):
+        assert memory.needed(plain.model_copy(update=more)) - memory.needed(plain) == 4 * copies * weights

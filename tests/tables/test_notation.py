@@ -118,7 +118,7 @@ def written(number: float, thousands: str, decimal: str, digits: str, negative: 
     return negative.format(text) if number < 0 else text
 
 
-@examples(300)
+@examples(100)
 @given(
     numbers=st.lists(st.integers(-(10**9), 10**9).map(lambda n: n / 100), min_size=1, max_size=8),
     marks=MARKS,
@@ -137,7 +137,7 @@ def test_any_number_in_any_notation_comes_back_or_is_unclear(
     assert values(cells, found.notation) == pytest.approx(numbers)
 
 
-@examples(300)
+@examples(100)
 @given(
     numbers=st.lists(st.integers(0, 10**7), min_size=1, max_size=6),
     mark=st.sampled_from([",", ".", "'", " "]),

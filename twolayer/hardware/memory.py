@@ -8,6 +8,7 @@ from twolayer.engines.selection import in_parts, part_rows
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 
+_LARGE = 2**30  # bytes
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
@@ -62,6 +63,7 @@ def _drawn(config: Config) -> int:
 def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints."""
     need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available_memory.available()
-    if free is not None and need > free:
+    # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
+    if free is not None and need > (free if need < _LARGE else 0.9 * free):
         message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])

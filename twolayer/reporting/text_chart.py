@@ -84,7 +84,7 @@ def _ticks(low: float, high: float, limit: int, *, log: bool) -> list[tuple[floa
         ends = 10.0**low, 10.0 ** min(high, 308.25)  # more would overflow
         return [(math.log10(value), label) for value, label in _ticks(*ends, limit, log=False) if value > 0]
     span = high / limit - low / limit
-    power = 10.0 ** math.floor(math.log10(span)) if span else 0.0
+    power = 10.0 ** math.floor(math.log10(span)) if span > 0 else 0.0
     if not power or not math.isfinite(high / power):
         return [(high, f"{high:.6g}")]
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span * (1 - 1e-9))
