@@ -54,7 +54,7 @@ def test_a_large_training_leaves_a_tenth_of_the_memory(monkeypatch: pytest.Monke
     config = load_config("scratch", H=10**8)
     need = memory.needed_by_host(config)
     monkeypatch.setattr(available_memory, "available", lambda: need + need // 20)
-    with pytest.raises(ConfigError, match="needs at least .* of memory, and .* is available"):
+    with pytest.raises(ConfigError, match=r"needs at least .* of memory, and .* is available"):
         memory.check(config)
     monkeypatch.setattr(available_memory, "available", lambda: need + need // 8)
     memory.check(config)
