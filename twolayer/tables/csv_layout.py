@@ -95,7 +95,9 @@ def _names(name: str, rows: Sequence[Sequence[str]], header: Header, wanted: Col
         return [str(j) for j in range(len(first))], False
     if isinstance(header, tuple):
         refuse_twice(name, header)
-        if own == list(header):
+        # In another order they are a header, too; but numbers, as `none` makes names, may be a row of data then.
+        if own == list(header) or (set(own) == set(header) and not all(map(str.isdecimal, header))):
+            refuse_twice(name, own)
             return own, True
         if len(first) != len(header):
             raise DataError(f"{name}: data.header has {len(header)} names, and the first row {len(first)} cells")

@@ -11,6 +11,7 @@ from typing import Any
 from twolayer.errors import DataError
 from twolayer.tables.encoding import require_columns
 from twolayer.tables.features import Encoding
+from twolayer.tables.formulas import unquoted_names
 from twolayer.tables.options import SEPARATORS
 from twolayer.tables.sources import Reading, Source, open_table
 
@@ -72,9 +73,9 @@ def open_for_model(
 
 def _open(path: Path | str, name: str, reading: Reading, columns: Encoding) -> Source:
     # A model of version 0.1.0 may know such text with its quote.
-    keep = any(feature.category is not None and feature.category.startswith("'") for feature in columns.features)
+    known = [feature.category for feature in columns.features if feature.category is not None]
     names = [*columns.inputs, *(target.column for target in columns.targets)]
-    return open_table(path, name, **asdict(reading), text=True, named=names, keep_quotes=keep)
+    return open_table(path, name, **asdict(reading), text=True, named=names, keep_quotes=unquoted_names(known) != known)
 
 
 def _others(
