@@ -53,8 +53,8 @@ def missing(frame: pl.DataFrame, gaps: Mapping[str, int]) -> list[str]:
         return []
     some = ", ".join(f"{shown(name)} {count}" for name, count in list(gaps.items())[:_SHOWN])
     more = f" and {len(gaps) - _SHOWN} more columns" if len(gaps) > _SHOWN else ""
-    how = "they become the mean, and are marked in a column of 0 and 1"
-    return [f"missing values: {some}{more} of {counted(frame.height, 'row')}; {how} (data.missing)"]
+    how = "they become the mean, marked in a column of 0 and 1; to refuse them: data.missing"
+    return [f"missing values: {some}{more} of {counted(frame.height, 'row')}; {how}"]
 
 
 def targets(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str] | None, loss: str | None) -> list[str]:
