@@ -219,6 +219,31 @@ def test_rows_without_a_target_are_left_out_and_told(folder: Path) -> None:
     assert refusal(folder, scale=False, dtype="float32").startswith("row 5, column a: the number is too large")
 
 
+def test_a_mark_that_is_a_number_is_missing_in_typed_and_in_plain_columns_and_in_new_rows(folder: Path) -> None:
+    text = "a,y\n" + "".join(f"{-999 if i % 5 == 0 else i * 7 % 11},{i}\n" for i in range(40))
+    table = load(folder, text, na=-999, scale=False)
+    assert [f.name for f in table.columns.features] == ["a", "a missing"]
+    assert table.x[:, 1].sum() == 8
+    for cells in (["-999", "3"], ["-999.0", "?"], [-999, 3], [-999.0, 3.0]):
+        x = encode(pl.DataFrame({"a": cells}), table.columns, "n")
+        assert x[0].tolist() == [table.columns.features[0].mean or table.columns.features[0].fill, 1]
+
+
+def test_categories_that_are_numbers_are_known_in_every_way_of_writing_them(folder: Path) -> None:
+    table = load(folder, "a,y\n" + "".join(f"{i % 3 + 1}.0,{i}\n" for i in range(12)), categories="a", scale=False)
+    for cells in (["1.0", "2"], [1, 2], [1.0, 2.0]):
+        frame = pl.DataFrame({"a": cells})
+        assert encode(frame, table.columns, "n").tolist() == [[1, 0, 0], [0, 1, 0]]
+        assert unknown(frame, table.columns) == {}
+
+
+def test_a_column_of_true_and_false_takes_nothing_else(folder: Path) -> None:
+    columns = load(folder).columns
+    frame = pl.DataFrame({"width": ["1"], "kind": ["a"], "wet": ["2"]})
+    with pytest.raises(DataError, match=r"^n: row 1, column wet: 2 is neither true \(1\) nor false \(0\)$"):
+        encode(frame, columns, "n")
+
+
 def test_a_gap_where_none_was_in_training_becomes_the_mean_and_is_counted(folder: Path) -> None:
     table = load(folder, scale=False)
     frame = pl.DataFrame({"width": ["4.0", "?", None], "kind": ["b", "", "a"], "wet": ["true", "true", "NA"]})

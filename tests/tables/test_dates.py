@@ -44,10 +44,28 @@ def test_dates_and_times_as_people_write_them_are_read(cells: list[str], order: 
 
 
 @pytest.mark.parametrize(
-    "cells", [["2020-02-30"], ["13:70"], ["26:10"], ["2019-13-01"], ["x"], ["32.01.2020"], ["1.5"], ["5-6"]]
+    "cells",
+    [
+        ["2020-02-30"],
+        ["13:70"],
+        ["26:10"],
+        ["09:00-17:00"],
+        ["2009/10"],
+        ["2020-01-01 09:00-17:00"],
+        ["2019-13-01"],
+        ["x"],
+        ["32.01.2020"],
+        ["1.5"],
+        ["5-6"],
+    ],
 )
 def test_what_is_no_date_is_none(cells: list[str]) -> None:
     assert find(pl.Series("cell", cells)) == (None, False)
+
+
+@pytest.mark.parametrize("cell", ["09:00-17:00", "2020-01-01 09:00-17:00", "2009/10"])
+def test_a_range_of_times_and_a_season_are_no_dates(cell: str) -> None:
+    assert find(pl.Series("cell", [cell])) == (None, False)
 
 
 def test_a_date_that_fits_two_orders_is_unclear_until_the_option_decides() -> None:
@@ -57,6 +75,9 @@ def test_a_date_that_fits_two_orders_is_unclear_until_the_option_decides() -> No
     assert find(cells, "mdy") == ("mdy", False)
     assert read(["01/02/2019"], "mdy") == [datetime(2019, 1, 2)]
     assert find(pl.Series("cell", ["01/02/2019", "13/02/2019"])) == ("dmy", False)
+    assert find(pl.Series("cell", ["20-02-21", "19-05-13"]))[1]
+    assert find(pl.Series("cell", ["99/12/31"])) == ("ymd", False)
+    assert read(["20-02-21"], "ymd") == [datetime(2020, 2, 21)]
     assert find(pl.Series("cell", ["13/02/2019", "02/13/2019"])) == (None, False)
 
 

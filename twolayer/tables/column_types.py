@@ -10,7 +10,7 @@ from typing import TypeAlias
 import polars as pl
 
 from twolayer.tables import dates, notation
-from twolayer.tables.encoding import MARKS, boolean, labels
+from twolayer.tables.encoding import MARKS, boolean, labels, without_numbers
 from twolayer.tables.features import FLAT, Kind, Notation, Order
 from twolayer.tables.options import FileData
 
@@ -20,6 +20,7 @@ Span: TypeAlias = tuple[Number, Number]  # min and max
 MAX_CATEGORIES = 1000
 FEW = 20  # rows; of so few rows each may have its own text
 
+_ORDINAL = r"^(?i)[0-9]+ ?(st|nd|rd|th)\.?$"  # 1st, 2nd, 3rd
 _ROW_NUMBERS = r"^(|Unnamed: \d+|__index_level_\d+__)$"  # names that pandas, R and others give to row numbers
 
 
@@ -62,7 +63,7 @@ def decide(cells: pl.Series, data: FileData, *, as_categories: bool = False) -> 
         return Column(class_labels(cells), "category")
     # 2. The file says what it is: a typed number is never doubted.
     if dtype.is_numeric() or dtype == pl.Null:
-        return Column(cells, "number")
+        return Column(without_numbers(cells, data.na) if data.na else cells, "number")
     if dtype == pl.Boolean:
         return Column(cells, "boolean")
     if dtype == pl.Duration:
@@ -108,7 +109,12 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
-    return Column(_mapped(cells, values), "number", notation=used, example="" if plain else _longest(known))
+    return Column(
+        without_numbers(_mapped(cells, values), data.na),
+        "number",
+        notation=used,
+        example="" if plain else _longest(known),
+    )
 
 
 def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
@@ -117,7 +123,7 @@ def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
         return None
     if unclear:
         why = f"{{holds}} dates that can be read in two ways, such as {known[0]}"
-        return Column(cells, "date", refused=why, decide="add --set data.date_order=dmy or --set data.date_order=mdy")
+        return Column(cells, "date", refused=why, decide="add --set data.date_order=dmy, mdy or ymd")
     values = known.to_frame("cell").select("cell", value=dates.parse(pl.col("cell"), order))
     return Column(_mapped(cells, values), "date", order=order, example=_longest(known))
 
@@ -137,7 +143,7 @@ def _mostly(cells: pl.Series, data: FileData) -> Column | None:
             continue
         distinct = cells.filter(fits.fill_null(value=False)).unique(maintain_order=True)
         if count == filled:
-            if len(distinct) <= FEW:  # such as 1st, 2nd, 3rd
+            if distinct.str.contains(_ORDINAL).all():
                 return None
             some = ", ".join(distinct.head(3).to_list())
             why = f"{{holds}} {what} written in several ways, such as {some}"

@@ -23,13 +23,14 @@ _NUMBER = "(?P<m>[0-9]{1,2})"
 _BETWEEN = "[-/. ]"
 _TIME = (
     "(?P<h>[0-9]{1,2}):(?P<min>[0-9]{2})(?::(?P<s>[0-9]{2})(?:[.,](?P<f>[0-9]{1,9}))?)?(?: ?(?P<half>[ap])\\.?m\\.?)?"
-    "(?: ?(?P<zone>z|utc|gmt|[+-][0-9]{2}(?::?[0-9]{2})?))?"
 )
+_ZONE = "(?: ?(?P<zone>z|utc|gmt|[+-](?:0[0-9]|1[0-4])(?::?[0-9]{2})?))?"  # 10:00-12:00 alone is no time, but a range
 _DATES: dict[Order, tuple[str, ...]] = {
-    "ymd": (f"(?P<y>[0-9]{{4}}){_BETWEEN}{_NUMBER}(?:{_BETWEEN}{_DAY})?",),
+    "ymd": (f"(?P<y>[0-9]{{4}}){_BETWEEN}{_NUMBER}{_BETWEEN}{_DAY}", f"(?P<y>[0-9]{{4}})-{_NUMBER}"),
     "dmy": (f"{_DAY}{_BETWEEN}{_NUMBER}{_BETWEEN}{_YEAR}",),
     "mdy": (f"{_NUMBER}{_BETWEEN}{_DAY}{_BETWEEN}{_YEAR}",),
 }
+_SHORT = f"(?P<y>[0-9]{{2}})[-/]{_NUMBER}[-/]{_DAY}"  # the year first, in two digits
 _NAMED = (
     f"{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?\\.?[-/ ]?{_MONTH},?[-/ ]?{_YEAR}",
     f"{_WEEKDAY}{_MONTH}[-/ ]?{_DAY}(?:st|nd|rd|th)?,?[-/ ]+(?P<y>[0-9]{{4}})",
@@ -67,8 +68,8 @@ def parse(cell: pl.Expr, order: Order) -> pl.Expr:
     cell = cell.str.to_lowercase()
     if order == "time":
         return _matched(cell, f"^{_TIME}$")
-    patterns = [*_DATES["ymd"], *(_DATES[order] if order != "ymd" else ()), *_NAMED]
-    return pl.coalesce(_matched(cell, f"^{date}(?:(?:t|,? +){_TIME})?$") for date in patterns)
+    patterns = [*_DATES["ymd"], *((_SHORT,) if order == "ymd" else _DATES[order]), *_NAMED]
+    return pl.coalesce(_matched(cell, f"^{date}(?:(?:t|,? +){_TIME}{_ZONE})?$") for date in patterns)
 
 
 def typed(cells: pl.Series) -> pl.Series:

@@ -52,10 +52,11 @@ def unscaled(
     given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
     there = given | _parsed(given, columns)
     at = 0
+    has_marks = bool(numeric_marks(columns.na))
     rest = []
     for column, features in columns.groups:
         cells = there[column]
-        plain = columns.kinds[column] in ("number", "boolean") and cells.dtype in _PLAIN
+        plain = columns.kinds[column] in ("number", "boolean") and cells.dtype in _PLAIN and not has_marks
         if plain and len(features) == 1 and not cells.null_count():
             x[:, at] = cells.to_numpy()
         else:
@@ -90,7 +91,7 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
     kind = columns.kinds[where.column]
     if kind == "category":
         cells = text(cells, columns.na)
-        code = cells.cast(pl.Enum([f.category for f in features if f.category is not None]), strict=False).to_physical()
+        code = _codes(cells, [f.category for f in features if f.category is not None])
         x[np.flatnonzero(code.is_not_null().to_numpy()), code.drop_nulls().to_numpy().astype(np.intp)] = 1
     elif kind == "date":
         cells = _dates(cells, columns, where)
@@ -101,6 +102,8 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
                     np.nan_to_num(x[:, j], copy=False, nan=feature.fill)
     else:
         cells = as_numbers(cells, kind, columns, where)
+        if kind == "boolean" and (odd := ~cells.is_in([0.0, 1.0]).fill_null(value=True)).any():
+            raise DataError(f"{where.row(odd)} {cells[odd.arg_max() or 0]:g} is neither true (1) nor false (0)")
         fill = features[0].fill
         x[:, 0] = (cells if fill is None else cells.fill_null(fill)).to_numpy()
     if not cells.null_count():
@@ -111,6 +114,16 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
     if columns.missing == "refuse":
         raise DataError(f"{where.row(cells.is_null())} has no value, and none was missing in training")
     return cells.null_count()
+
+
+def _codes(cells: pl.Series, categories: Sequence[str]) -> pl.Series:
+    """The number of each cell's category, by its text or by the number that it is (1 for 1.0); null if it has none."""
+    kinds = pl.Enum(categories)
+    code = cells.cast(kinds, strict=False).to_physical()
+    if code.null_count() == cells.null_count():
+        return code
+    as_number = labels(cells.cast(pl.Float64, strict=False)).cast(kinds, strict=False).to_physical()
+    return code.zip_with(code.is_not_null(), as_number)
 
 
 @dataclass(frozen=True)
@@ -176,6 +189,18 @@ def without_marks(cell: pl.Expr) -> pl.Expr:
     return pl.when(~cell.str.to_lowercase().is_in(list(MARKS))).then(cell)
 
 
+def numeric_marks(na: Sequence[str]) -> list[float]:
+    """Those of the texts for a missing value that are numbers, such as -999."""
+    found = pl.Series(na, dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls().to_list()
+    return [float(number) for number in found]
+
+
+def without_numbers(cells: pl.Series, na: Sequence[str]) -> pl.Series:
+    """Numbers; null for those that stand for a missing value."""
+    marks = numeric_marks(na)
+    return cells.set(cells.cast(pl.Float64).is_in(marks).fill_null(value=False), None) if marks else cells
+
+
 def boolean(cell: pl.Expr) -> pl.Expr:
     """Stripped text, `false` or `true`, as 0 or 1; null for other text."""
     return cell.str.to_lowercase().replace_strict({"false": 0.0, "true": 1.0}, default=None, return_dtype=pl.Float64)
@@ -195,7 +220,7 @@ def as_numbers(cells: pl.Series, kind: Kind, columns: Encoding, where: Place) ->
         found = cells.dt.total_microseconds() / 1e6
     else:
         raise DataError(f"{where.name}: column {shown(where.column)} holds {cells.dtype}, not numbers")
-    found = found.fill_nan(None)
+    found = without_numbers(found.fill_nan(None), columns.na)
     if (infinite := found.is_infinite().fill_null(value=False)).any():
         raise DataError(f"{where.row(infinite)} is infinite")
     return found
@@ -235,10 +260,9 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
     found = {}
     for column, kind in columns.kinds.items():
         if kind == "category" and column in frame.columns:
-            known = [feature.category for feature in columns.features if feature.column == column]
-            count = int(
-                (~text(frame[column], columns.na).drop_nulls().is_in([c for c in known if c is not None])).sum()
-            )
+            known = [f.category for f in columns.features if f.column == column and f.category is not None]
+            cells = text(frame[column], columns.na).drop_nulls()
+            count = _codes(cells, known).null_count()
             if count:
                 found[column] = count
     return found

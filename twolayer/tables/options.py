@@ -70,6 +70,14 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _as_list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _path(value: object) -> str:
     """A path. Its bytes that are not UTF-8 are lone surrogates, as in all of Python; pydantic's str refuses them."""
     if not isinstance(value, str) or not value:
@@ -83,6 +91,8 @@ _Name = Annotated[str, Field(min_length=1)]
 Columns = Annotated[list[_Name], BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 Names = Annotated[list[_Name], Field(min_length=1)]
+# Texts that may look like numbers in YAML: -999 is the text "-999".
+Marks = Annotated[list[str], BeforeValidator(lambda value: [_as_text(one) for one in _as_list(value)])]
 COLUMN_LISTS = ("target", "inputs", "exclude", "categories")  # the keys that are lists of columns
 
 
@@ -114,7 +124,7 @@ class FileData(Frozen):
         default="mean",
         description="missing inputs: replace them by the mean and mark them in a column of 0 and 1, or `refuse` them",
     )
-    na: Texts = Field(default=[], description="texts that stand for a missing value, beside the usual ones")
+    na: Marks = Field(default=[], description="texts that stand for a missing value, beside the usual ones")
     strict: bool = Field(
         default=False, description="refuse columns that cannot help, and rows without a target, rather than omit them"
     )
