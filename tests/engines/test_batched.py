@@ -252,7 +252,7 @@ def test_the_form_of_what_goes_by_rows_is_primal(monkeypatch: pytest.MonkeyPatch
 
 def test_the_memory_of_a_large_table_is_that_of_a_part() -> None:
     config = load_config("default", N=10_000_000, D_in=10, H=100, D_out=1)
-    numbers = 10_000_000 * 11 + 2 * (100 * 11 + 101) + 2 * (2**24 // 100) * 101
+    numbers = 10_000_000 * 11 + 3 * (100 * 11 + 101) + 2 * (2**24 // 100) * 101
     assert memory.needed(config) == 4 * numbers
 
 
