@@ -188,7 +188,7 @@ def test_the_columns_of_a_sheet_have_the_names_of_its_first_row(tmp_path: Path) 
     assert "the first row (5.1, s) looks like data" in refusal(path, workbook({"s": rows}))
     assert load(path, header="none") == {"0": [5.1, 4.9, 5.1, 4.0], "1": ["s", "t", "s", "t"]}
     assert list(load(path, header=["u", "v"])) == ["u", "v"]
-    assert "data.header has 1 names, and the first row 2 cells" in refusal(path, header=["u"])
+    assert "data.header has 1 name, and the first row 2 cells" in refusal(path, header=["u"])
 
 
 def test_without_the_extra_excel_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.tables.file_checks import check_size
-from twolayer.tables.headers import cleaned, refuse_data, refuse_twice
+from twolayer.tables.headers import about_width, cleaned, refuse_data, refuse_twice
 from twolayer.tables.options import SEPARATORS, Header
 from twolayer.tables.row_errors import MAX_LINE, Lines, LineTooLongError, as_text, check_lines, not_utf8, opened
 
@@ -100,7 +100,7 @@ def _names(name: str, rows: Sequence[Sequence[str]], header: Header, wanted: Col
             refuse_twice(name, own)
             return own, True
         if len(first) != len(header):
-            raise DataError(f"{name}: data.header has {len(header)} names, and the first row {len(first)} cells")
+            raise DataError(f"{name}: {about_width(header, len(first))}")
         return list(header), False
     if header == "auto":
         refuse_data(name, first, rows[1:])

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from twolayer.errors import DataError
+from twolayer.formatting import counted
 from twolayer.tables.formulas import unquoted_names
 
 _GAPS = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "."})  # in lower case
@@ -29,6 +30,11 @@ def refuse_twice(name: str, columns: Sequence[str]) -> None:
     if twice := [column for column, count in Counter(columns).items() if count > 1]:
         shown = ", ".join(twice[:10]) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
         raise DataError(f"{name}: several columns have the same name: {shown}")
+
+
+def about_width(header: Sequence[str], cells: int) -> str:
+    """What is wrong where the names that are given are not as many as the cells of a row."""
+    return f"data.header has {counted(len(header), 'name')}, and the first row {counted(cells, 'cell')}"
 
 
 def refuse_data(name: str, first: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,7 +22,7 @@ from twolayer.tables.csv_layout import CsvLayout, find_layout, scan_csv
 from twolayer.tables.excel import read_sheet
 from twolayer.tables.file_checks import check_size, reworded
 from twolayer.tables.file_kind import PACKED, REFUSED, Kind, about_url, format_of, kind_of, url_of
-from twolayer.tables.headers import cleaned, refuse_data, refuse_twice
+from twolayer.tables.headers import about_width, cleaned, refuse_data, refuse_twice
 from twolayer.tables.options import TABLES, Header, table_suffix
 from twolayer.tables.row_errors import opened
 from twolayer.tables.unpacking import unpacked
@@ -262,8 +262,7 @@ def _open_excel(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) 
         first = [str(j) for j in range(frame.width)]
     elif isinstance(reading.header, tuple):
         if len(reading.header) != frame.width:
-            have = f"data.header has {len(reading.header)} names, and the first row {frame.width} cells"
-            raise DataError(f"{name}: {have}")
+            raise DataError(f"{name}: {about_width(reading.header, frame.width)}")
         first = list(reading.header)
     elif reading.header == "auto":
         rows = frame.head(100).select(pl.all().cast(pl.String, strict=False).fill_null("")).rows()
