@@ -81,7 +81,7 @@ def _ticks(low: float, high: float, limit: int, *, log: bool) -> list[tuple[floa
         every = math.ceil((last - first + 1) / limit)
         return [(float(k), f"{10.0**k:g}") for k in range(first, last + 1) if k % every == 0]
     if log:
-        ends = 10.0**low, 10.0 ** min(high, 308.25)  # more would overflow
+        ends = 10.0 ** min(low, 308.25), 10.0 ** min(high, 308.25)  # more would overflow
         return [(math.log10(value), label) for value, label in _ticks(*ends, limit, log=False) if value > 0]
     span = high / limit - low / limit
     power = 10.0 ** math.floor(math.log10(span)) if span > 0 else 0.0

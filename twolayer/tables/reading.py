@@ -58,7 +58,7 @@ def open_for_model(
         opened.append(source := _open(path, name, reading, columns))
         targets = [column for column in needed if column not in columns.inputs]
         require_columns(source.names, [column for column in needed if column in columns.inputs], name, targets=targets)
-        return Opened(source, replace(columns, decimal=reading.decimal), tuple(_remarks(own, source, reading)))
+        return Opened(source, _with_decimal(columns, reading.decimal), tuple(_remarks(own, source, reading)))
 
     try:
         return attempt(own)
@@ -69,6 +69,17 @@ def open_for_model(
             with suppress(DataError):
                 return attempt(reading)
         raise problem from None
+
+
+def _with_decimal(columns: Encoding, decimal: str) -> Encoding:
+    """The encoding for a file whose numbers have this decimal point."""
+    if decimal == columns.decimal:
+        return columns
+    notations = {
+        column: replace(form, decimal=decimal, thousands="" if form.thousands == decimal else form.thousands)
+        for column, form in columns.notations.items()
+    }
+    return replace(columns, decimal=decimal, notations=notations)
 
 
 def _open(path: Path | str, name: str, reading: Reading, columns: Encoding) -> Source:
