@@ -8,6 +8,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -229,8 +230,9 @@ def test_a_training_whose_folder_was_removed_says_so_and_names_no_other_run(is_r
     with Forked(first, tmp_path) as process:
         while not list((tmp_path / "B" / "checkpoints").glob("[0-9]*.safetensors")):
             assert process.poll() is None
-        while (tmp_path / "B").exists():  # it may be writing there
-            shutil.rmtree(tmp_path / "B", ignore_errors=True)
+        os.kill(process.pid, signal.SIGSTOP)  # else it may see a folder that is half removed
+        shutil.rmtree(tmp_path / "B")
+        os.kill(process.pid, signal.SIGCONT)
         if is_replaced:
             train(tmp_path, "my.yaml --seed 7 --out B")
         _, stderr = process.communicate()
