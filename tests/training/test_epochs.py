@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tests.helpers.oracles import same
-from twolayer.config.loading import load_config
+from tests.helpers.trained import config_of
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.training.loop import Fit, epoch_order, fit, train
@@ -31,13 +31,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("classes") / "classes.csv"
     pl.DataFrame({f"x{i}": column.tolist() for i, column in enumerate(x.t())} | {"y": names}).write_csv(path)
     return path
-
-
-def config_of(path: Path | None, **values: Any) -> Config:
-    if path is None:
-        return load_config("diabetes", environment={}, **values)
-    data = {"source": "file", "path": str(path), "target": ["y"]}
-    return load_config(path, environment={}, data=data, **values)
 
 
 def rows_of(training: Fit) -> list[tuple[float, ...]]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.helpers.oracles import needs_cuda, same
+from tests.helpers.trained import config_of
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
@@ -57,13 +58,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def config_of(path: Path | None, **values: Any) -> Config:
-    if path is None:
-        return load_config("diabetes", environment={}, **values)
-    data = {"source": "file", "path": str(path), "target": ["y"]}
-    return load_config(path, environment={}, data=data, **values)
-
-
 def trained(config: Config) -> tuple[list[tuple[float, ...]], list[Arrays], Fit]:
     """The rows of the history, the weights after each epoch, and the training."""
     config, data, model = prepare(config)
@@ -104,7 +98,7 @@ def test_the_engine_has_its_own_weights_again_after_a_look_at_the_average() -> N
     assert same([own], [torch.tensor([0.3, 1e30])])
 
 
-def check(engine: str, path: Path | None, **options: Any) -> None:
+def assert_averaged(engine: str, path: Path | None, **options: Any) -> None:
     """Hold a training with `average` against one without it, whose weights are averaged in numpy."""
     options = {
         "engine": engine,
@@ -140,14 +134,14 @@ def check(engine: str, path: Path | None, **options: Any) -> None:
 def test_every_engine_validates_and_keeps_the_average_and_descends_as_without_it(
     engine: str, of_classes: bool, options: dict[str, Any], classes: Path
 ) -> None:
-    check(engine, classes if of_classes else None, **options)
+    assert_averaged(engine, classes if of_classes else None, **options)
 
 
 @pytest.mark.cuda
 @needs_cuda
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_keeps_the_average_on_cuda(engine: str, classes: Path) -> None:
-    check(engine, classes, device="cuda")
+    assert_averaged(engine, classes, device="cuda")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

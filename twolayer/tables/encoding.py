@@ -269,7 +269,7 @@ def unknown(frame: pl.DataFrame, columns: Encoding) -> dict[str, int]:
 
 
 def about_unknown(name: str, column: str, count: int) -> str:
-    """What to tell of so many rows of a table with a category that the model does not know."""
+    """A remark on the number of rows whose category the model does not know."""
     cells = "1 row has" if count == 1 else f"{count} rows have"
     what = f"column {shown(column)}: {cells} a category that the model does not know"
     return f"{name}: {what}; it is treated as no category"

@@ -17,7 +17,7 @@ import polars as pl
 
 
 def _limit_memory(count: int) -> None:
-    """Let this process take so many bytes more. What it holds already is known on Linux only."""
+    """Let this process take this number of bytes more. What it holds already is known on Linux only."""
     import resource
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -66,7 +66,7 @@ def main() -> None:
         found = _read(path, sheet, has_header == "1", out)
     except MemoryError:
         found = {"memory": True}
-    except Exception as error:  # noqa: BLE001 (calamine and polars have many, and each is told in one line)
+    except Exception as error:  # noqa: BLE001 (calamine and polars have many, and each becomes one line)
         found = {"error": str(error)}
     sys.stdout.write(json.dumps(found))
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; no polars, because configs are told from tables by it."""
+"""What a file is, by its first bytes; no polars, because it also decides what is a config."""
 
 from __future__ import annotations
 

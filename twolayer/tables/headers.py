@@ -1,4 +1,4 @@
-"""The names of a table's columns: cleaned, and told from a row of data."""
+"""The names of a table's columns: cleaned, or found to be a row of data."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def could_be_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _fits(cell: str, column: Sequence[str]) -> bool | None:
-    """Whether a cell could be a value of a column; None if that cannot be told."""
+    """Whether a cell could be a value of a column; None if that is not clear."""
     filled = [text for text in column if text.lower() not in _GAPS]
     numbers = sum(_NUMBER.fullmatch(text) is not None for text in filled)
     if not filled:

@@ -112,7 +112,7 @@ def folds(found: Survey, count: int, seed: int, repeat: int, data: FileData) -> 
 
 
 def check_folds(found: Survey, count: int, data: FileData) -> None:
-    """Raise DataError if the table has too few rows for so many folds, or too few rows of a class."""
+    """Raise DataError if the table has fewer rows than folds, or too few rows of a class."""
     rows = found.frame.height
     if count > rows:
         raise DataError(f"{data.path}: has {counted(rows, 'row')}, too few for --folds {count}; use at most {rows}")

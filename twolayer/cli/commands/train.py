@@ -190,7 +190,7 @@ def _resumed(name: str, sets: list[str], context: typer.Context, every: str | No
 
 
 def _told(resolved: Resolved) -> Resolved:
-    """The same, after the user was told what is to be known about its table."""
+    """The same, after the notes on its table have been printed."""
     for line in resolved.table.notes if resolved.table is not None else ():
         terminal.note(line)
     return resolved
