@@ -40,7 +40,7 @@ ALLOWED = {
     "data.inputs": "a list of column names",
     "data.exclude": "a list of column names",
     "data.missing": "refuse or mean",
-    "data.scale": "true or false",
+    "data.scale": "numbers, true or false",
     "data.separator": 'auto, ",", ";", "\\t" or "|"',
     "data.decimal": '"." or ","',
     "init": "default or normal",

@@ -81,9 +81,9 @@ def read(
         every = np.ones(frame.height, dtype=bool)
         _, x_held = _split(frame, every, columns, validation, dtype)
         _, y_held = _split_targets(frame, every, columns, validation, dtype)
-        _refuse_large(x_held, y_held, np.arange(frame.height), columns, validation, scale=data.scale)
+        _refuse_large(x_held, y_held, np.arange(frame.height), columns, validation, scale=bool(data.scale))
     else:
-        _refuse_large(x_held, y_held, np.flatnonzero(held), columns, data.path, scale=data.scale)
+        _refuse_large(x_held, y_held, np.flatnonzero(held), columns, data.path, scale=bool(data.scale))
     if validation is None:
         return Table(columns, x, y, None, None, rows)
     return Table(columns, x, y, x_held, y_held, rows)
@@ -149,6 +149,8 @@ def _fit(found: Survey, held: Array, data: FileData) -> Encoding:
     targets = [Target(column, *(moments[column] if regression else (0.0, 1.0))) for column in found.targets]
     # A target that varies only in rows that are held out is not scaled.
     targets = [t if _varies(t.mean, t.deviation) else replace(t, deviation=1.0) for t in targets]
+    if data.scale == "numbers":  # divided by its deviation, a category of few rows would weigh most
+        features = [f if f.kind == "number" else replace(f, deviation=float(f.deviation > 0)) for f in features]
     if not data.scale:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
         targets = [Target(target.column) for target in targets]

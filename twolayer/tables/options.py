@@ -47,9 +47,10 @@ class FileData(Frozen):
         default="refuse",
         description="missing inputs: `refuse` them, or replace them by the mean and mark them in a column of 0 and 1",
     )
-    scale: bool = Field(
-        default=True,
-        description="scale inputs and targets to mean 0 and standard deviation 1; predictions are in original units",
+    scale: Literal["numbers"] | bool = Field(
+        default="numbers",
+        description="scale inputs and targets to mean 0 and standard deviation 1 (`numbers`: columns of 0 and 1 for "
+        "categories to mean 0 only; true: all); predictions are in original units",
     )
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
         default="auto", description="the character between the cells of a CSV"
