@@ -120,18 +120,6 @@ def test_version_and_completion_need_no_torch(tmp_path: Path) -> None:
     assert without_torch(cwd=tmp_path, **words).stdout.split() == ["scratch"]
 
 
-def test_lr_prints_the_largest_stable_step_and_where_the_configs_stands(twolayer: Run) -> None:
-    done = twolayer("lr", "scratch")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["what", "lambda", "2 / lambda", "1 / lambda", "lr"]
-    rows = list(csv.DictReader(io.StringIO(twolayer("lr", "scratch", "--format", "csv").stdout)))
-    values = {row["what"]: float(row["value"]) for row in rows}
-    assert values["2 / lambda"] == 2 / values["lambda"] == 2 * values["1 / lambda"]
-    assert values["lr"] == 1e-4
-    assert lines[-1].endswith(f"{1e-4 / values['2 / lambda']:.3g} times the limit")
-
-
 def test_the_help_lists_every_command_in_a_group_with_its_whole_first_sentence(tmp_path: Path) -> None:
     lines = without_torch("--help", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
     assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
