@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_group
 
 from tests.helpers.forking import clean_environment
-from tests.helpers.processes import Run, without_torch
+from tests.helpers.processes import without_torch
 from twolayer import __version__
 from twolayer.cli import main
 from twolayer.config.bundled import bundled
@@ -26,24 +26,6 @@ def test_python_m_twolayer_is_the_same_command(tmp_path: Path) -> None:
 
 
 # --- check, init, schema, help: all without torch
-
-
-def test_init_writes_a_config_that_trains_and_never_overwrites_unasked(tmp_path: Path, twolayer: Run) -> None:
-    done = without_torch("init", cwd=tmp_path)
-    written = "wrote twolayer.yaml and twolayer.schema.json; train it with: twolayer train twolayer.yaml\n"
-    assert (done.returncode, done.stderr) == (0, written)
-    assert twolayer("train", "twolayer.yaml", "--quiet", "--epochs", "2").returncode == 0
-    again = without_torch("init", cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (1, "error: twolayer.yaml already exists; --force overwrites it\n")
-    done = without_torch("init", "--force", cwd=tmp_path)
-    written = "wrote twolayer.yaml (its schema is twolayer.schema.json); train it with: twolayer train twolayer.yaml\n"
-    assert (done.returncode, done.stderr) == (0, written)
-    (tmp_path / "twolayer.schema.json").write_text("mine")
-    done = without_torch("init", "--force", cwd=tmp_path)
-    assert done.stderr == (
-        "twolayer.schema.json is not a schema of twolayer and was not changed: editors cannot check twolayer.yaml\n"
-        "wrote twolayer.yaml; train it with: twolayer train twolayer.yaml\n"
-    )
 
 
 def test_schema_is_the_one_that_the_bundled_configs_name(tmp_path: Path) -> None:
@@ -66,14 +48,6 @@ def test_help_is_everywhere_with_an_example_and_without_torch(command: list[str]
 
 def test_no_command_shows_the_help(tmp_path: Path) -> None:
     assert without_torch(cwd=tmp_path).stdout == without_torch("--help", cwd=tmp_path).stdout
-
-
-def test_the_hint_of_init_can_be_pasted(tmp_path: Path) -> None:
-    for name, hint in (("default", "./default"), ("a b.yaml", "'a b.yaml'")):
-        done = without_torch("init", name, cwd=tmp_path)
-        assert done.stderr.endswith(f"; train it with: twolayer train {hint}\n")
-    assert without_torch("init", ".", cwd=tmp_path).stderr == "error: . is a folder; name a file\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.yaml", "default", "twolayer.schema.json"]
 
 
 def test_a_torch_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
