@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from tests.helpers.forking import clean_environment
 from tests.helpers.processes import without_torch
 from twolayer import __version__
 from twolayer.cli import main
-from twolayer.config.bundled import bundled
-from twolayer.config.schema import schema
 
 
 def test_python_m_twolayer_is_the_same_command(tmp_path: Path) -> None:
@@ -26,15 +23,6 @@ def test_python_m_twolayer_is_the_same_command(tmp_path: Path) -> None:
 
 
 # --- check, init, schema, help: all without torch
-
-
-def test_schema_is_the_one_that_the_bundled_configs_name(tmp_path: Path) -> None:
-    done = without_torch("schema", cwd=tmp_path)
-    assert json.loads(done.stdout) == schema()
-    for path in bundled().values():
-        first = path.read_text().splitlines()[0]
-        assert first == "# yaml-language-server: $schema=twolayer.schema.json"
-        assert (path.parent / "twolayer.schema.json").read_text() == done.stdout
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["check"], ["init"], ["schema"]])
