@@ -1,4 +1,4 @@
-"""The commands as their users meet them: real processes and real files."""
+"""The command itself: its help, its version and its imports, in real processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_python_m_twolayer_is_the_same_command(tmp_path: Path) -> None:
     assert done.stdout.startswith("loss after the last update  ")
 
 
-# --- check, init, schema, help: all without torch
+# --- help, version: all without torch
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["check"], ["init"], ["schema"]])
