@@ -54,6 +54,7 @@ LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
 READ_LATE |= {"HOME", "RUST_BACKTRACE"}  # the latter at the first panic
+READ_LATE |= {"COMP_WORDS", "COMP_CWORD", "_TWOLAYER_COMPLETE", "_TYPER_COMPLETE_ARGS", "_TYPER_COMPLETE_FISH_ACTION"}
 
 Stream = int | IO[Any]
 
