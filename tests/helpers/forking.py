@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -247,43 +248,63 @@ def _receive(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _child(server: socket.socket) -> list[str]:
-    """Fork for each request; returns in the child that is to run the command line.
-
-    Between the two is a process that waits for the child, and writes its exit code.
-    """
+    """Fork for each request and report each child's pid and exit code; returns in the child that is to run."""
+    running: dict[int, int] = {}  # where to report, by pid
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes)
     while True:
-        request, (*streams, status) = _receive(server)
-        if os.fork():
-            for number in (*streams, status):
-                os.close(number)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # so that what they took is counted as taken by the tests
-                    pass
-            continue
-        server.close()
-        if pid := os.fork():
+        ready = select.select([server, woken], [], [])[0]
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ends(running)
+        if server in ready:
+            request, (*streams, status) = _receive(server)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads of libraries
+                pid = os.fork()
+            if not pid:
+                break
             for number in streams:
                 os.close(number)
+            running[pid] = status
             os.write(status, b"%d\n" % pid)
-            os.write(status, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            os._exit(0)
-        os.close(status)
-        if request["new_session"]:
-            os.setsid()
-        if request["memory"]:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-            old = getattr(sys, name)
-            lines = 1 if number == 2 or os.isatty(number) else -1
-            setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
-        return ["twolayer", *request["arguments"]]
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    server.close()
+    for number in (woken, wakes, status, *running.values()):
+        os.close(number)
+    _become(request, streams)
+    return ["twolayer", *request["arguments"]]
+
+
+def _report_ends(running: dict[int, int]) -> None:
+    """Write the exit codes of the children that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while (end := os.waitpid(-1, os.WNOHANG))[0]:
+            status = running.pop(end[0])
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, b"%d\n" % os.waitstatus_to_exitcode(end[1]))
+            os.close(status)
+
+
+def _become(request: Mapping[str, Any], streams: list[int]) -> None:
+    """Take the streams, the environment and the limits of a request."""
+    if request["new_session"]:
+        os.setsid()
+    if request["memory"]:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        old = getattr(sys, name)
+        lines = 1 if number == 2 or os.isatty(number) else -1
+        setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
 
 
 def _build_once() -> None:
