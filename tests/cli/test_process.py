@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.forking import Forked, clean_environment
+from tests.helpers.forking import HANGS, Forked, clean_environment
 from tests.helpers.processes import COMMAND, TERMINAL_CODES, Run, in_terminal, screen
 
 
@@ -150,7 +150,7 @@ def test_ctrl_c_at_any_moment_of_the_start_exits_130_without_a_traceback(delay: 
     ) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=HANGS)
     if process.returncode != 130 and ", in main\n" not in error:
         pytest.skip("Python itself was still starting: main() had not begun")
     assert process.returncode == 130
@@ -165,7 +165,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_without_a_traceback(gap: float, tmp_
         process.send_signal(signal.SIGINT)
         time.sleep(gap)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert "Traceback" not in error
 

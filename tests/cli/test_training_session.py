@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tests.helpers.forking import Forked, clean_environment, run
+from tests.helpers.forking import HANGS, Forked, clean_environment, run
 from tests.helpers.oracles import needs_cuda
 from tests.helpers.processes import Run
 from tests.helpers.trained import train
@@ -37,7 +37,7 @@ def start(folder: Path, *arguments: str) -> Forked:
 
 
 def wait_for_rows(run: Path, rows: int = 100) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS
     while not (run / "history.csv").exists() or (run / "history.csv").read_bytes().count(b"\n") < rows:
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -45,12 +45,11 @@ def wait_for_rows(run: Path, rows: int = 100) -> None:
 
 def send_until_it_ends(process: Forked | subprocess.Popen[bytes]) -> None:
     """Send SIGINT twice, and more if the system has made one of two."""
-    for _ in range(200):
+    end = time.monotonic() + HANGS
+    while process.poll() is None:
+        assert time.monotonic() < end
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-        if process.poll() is not None:
-            return
-    process.kill()
 
 
 def status(run: Path) -> str:

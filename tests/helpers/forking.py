@@ -57,6 +57,9 @@ READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "
 READ_LATE |= {"HOME", "RUST_BACKTRACE"}  # the latter at the first panic
 READ_LATE |= {"COMP_WORDS", "COMP_CWORD", "_TWOLAYER_COMPLETE", "_TYPER_COMPLETE_ARGS", "_TYPER_COMPLETE_FISH_ACTION"}
 
+# After so many seconds something hangs: far more than anything takes, beside whatever else the machine may do.
+HANGS = 600
+
 Stream = int | IO[Any]
 
 
@@ -139,7 +142,7 @@ class Forked:
             self.wait(0)
         return self.returncode
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = HANGS) -> int:
         """The exit code, when it has ended."""
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
@@ -157,7 +160,7 @@ class Forked:
         """Kill it, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, given: Any = None, timeout: float = 120) -> tuple[Any, Any]:
+    def communicate(self, given: Any = None, timeout: float = HANGS) -> tuple[Any, Any]:
         """Write its stdin and read the rest of its stdout and stderr."""
         read: dict[str, Any] = {}
 
@@ -255,11 +258,11 @@ def _child(server: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes)
     while True:
-        ready = select.select([server, woken], [], [])[0]
+        ready = select.select([server.fileno(), woken], [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
             _report_ends(running)
-        if server in ready:
+        if server.fileno() in ready:
             request, (*streams, status) = _receive(server)
             with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads of libraries
                 pid = os.fork()
