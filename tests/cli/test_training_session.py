@@ -231,7 +231,7 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(30, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("arguments", KILLED.values(), ids=KILLED)
 def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(
     arguments: list[str], rounds: int, tmp_path: Path
