@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers.browsing import ARGUMENTS
-from tests.helpers.forking import can_fork, clean_environment
+from tests.helpers.forking import HANGS, can_fork, clean_environment
 from tests.helpers.forking import run as forked
 from tests.helpers.processes import COMMAND, COMPUTE, Run, Write
 
@@ -77,7 +77,7 @@ def twolayer(tmp_path: Path) -> Run:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             encoding="utf-8",
-            timeout=120,
+            timeout=HANGS,
             check=False,
         )
 

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers.forking import clean_environment
+from tests.helpers.forking import HANGS, Forked, clean_environment
 from tests.helpers.processes import COMMAND, TERMINAL_CODES, Run, in_terminal, screen
 
 
@@ -28,14 +29,11 @@ def test_on_a_terminal_a_bar_stands_while_it_runs_and_leaves_nothing_behind(tmp_
 
 
 def test_on_a_terminal_the_bar_stands_on_stderr_alone(tmp_path: Path) -> None:
-    command = [str(COMMAND), "train", "--set", "N=1000", "--epochs", "100", "--format", "csv"]
+    arguments = ["train", "--set", "N=1000", "--epochs", "100", "--format", "csv"]
     leader, follower = pty.openpty()
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=clean_environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=follower
-    ) as process:
+    with Forked(arguments, tmp_path, clean_environment(TERM="xterm"), stderr=follower) as process:
         os.close(follower)
-        assert process.stdout is not None
-        rows = process.stdout.read().decode()
+        rows = process.stdout.read()
         assert "100/100" not in os.read(leader, 65536).decode(errors="replace")  # it may end within a character
         os.close(leader)
     assert rows.count("\n") == 101
@@ -67,7 +65,16 @@ def test_at_a_pipe_there_are_no_codes_and_no_bar_unless_colour_is_forced(twolaye
     assert "\x1b" not in twolayer("train", "scratch", "--format", "csv", FORCE_COLOR="1").stdout
 
 
-@pytest.mark.parametrize("arguments", ["train", "train --format csv", "train --format jsonl", "check", "schema"])
+@pytest.mark.parametrize("arguments", ["train --format csv", "train --format jsonl"])
+def test_a_reader_that_has_enough_is_no_error(arguments: str, tmp_path: Path) -> None:
+    with Forked(arguments.split(), tmp_path) as process:
+        assert process.stdout.readline().strip()
+        process.stdout.close()
+        assert "rror" not in process.stderr.read()
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", ["train", "check", "schema"])
 def test_a_reader_that_has_enough_ends_it_quietly(arguments: str, tmp_path: Path) -> None:
     script = f"'{COMMAND}' {arguments} --set H=3 | head -1; echo ${{PIPESTATUS[0]}}".replace(
         "schema --set H=3", "schema"
@@ -82,29 +89,29 @@ def test_a_reader_that_has_enough_ends_it_quietly(arguments: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "forked"),
     [
-        "train",
-        "train --format csv",
-        "train --quiet",
-        *("check", "schema", "--help"),
+        ("train", False),
+        *(("train --format csv", True), ("train --quiet", True)),
+        *(("check", False), ("schema", False), ("--help", False)),
     ],
 )
-def test_a_full_disk_is_one_line_and_exit_1(arguments: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_exit_1(arguments: str, forked: bool, tmp_path: Path) -> None:
+    command, error = arguments.split(), subprocess.PIPE
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [COMMAND, *arguments.split()],
-            cwd=tmp_path,
-            env=clean_environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 1
+        if forked:
+            process: Any = Forked(command, tmp_path, stdout=full)
+        else:  # up to the end of Python itself, which writes what is left
+            environment = clean_environment()
+            process = subprocess.Popen(
+                [COMMAND, *command], cwd=tmp_path, env=environment, stdout=full, stderr=error, text=True
+            )
+        with process:
+            errors = process.stderr.read()
+    assert process.wait() == 1
     message = "error: the output cannot be written: No space left on device"
-    assert [line for line in done.stderr.splitlines() if line.startswith("error")] == [message]
-    assert "Traceback" not in done.stderr
+    assert [line for line in errors.splitlines() if line.startswith("error")] == [message]
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
@@ -143,7 +150,7 @@ def test_ctrl_c_at_any_moment_of_the_start_exits_130_without_a_traceback(delay: 
     ) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=HANGS)
     if process.returncode != 130 and ", in main\n" not in error:
         pytest.skip("Python itself was still starting: main() had not begun")
     assert process.returncode == 130
@@ -152,17 +159,13 @@ def test_ctrl_c_at_any_moment_of_the_start_exits_130_without_a_traceback(delay: 
 
 @pytest.mark.parametrize("gap", [0.001, 0.01, 0.05])
 def test_a_second_ctrl_c_leaves_at_once_and_without_a_traceback(gap: float, tmp_path: Path) -> None:
-    command = [str(COMMAND), "train", "--set", "N=2000", "--epochs", "100000"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with Forked(["train", "--set", "N=2000", "--epochs", "100000"], tmp_path) as process:
         while not process.stdout.readline().startswith("         3"):
             pass
         process.send_signal(signal.SIGINT)
         time.sleep(gap)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert "Traceback" not in error
 

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
+from tests.helpers.forking import HANGS
+
+expect.set_options(timeout=HANGS * 1000)
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -19,6 +22,7 @@ ARGUMENTS = (
 def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Page]:
     """A page of a file, shown until the end; fails on any request that leaves it, and on any error in it."""
     with browser.new_context(**context) as holder:
+        holder.set_default_timeout(HANGS * 1000)
         page, faults = holder.new_page(), list[str]()
         page.on(
             "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,27 +26,39 @@ from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any, NoReturn, Self
 
-# Not polars, nor what imports it: it starts threads, and a fork has none of them.
+# What the commands import, and what those modules import when they first work.
+TABLES = ["tables.dataset", "tables.describe", "tables.for_run", "tables.writers"]
 BARE = [
     "cli.main",
     "cli.commands.compare",
     "reporting.text_chart",
     "reporting.plot",
     "cli.run_view",
-    "reporting.html.run_section",
+    "reporting.html.report",
+    *TABLES,
 ]
 TORCH = [
     "cli.main",
     "training.benchmark",
     "evaluation.predictor",
+    "evaluation.table_scores",
     "training.recorder",
+    "training.folds",
     "cli.training_session",
+    "cli.folds_session",
     "training.learning_rate",
+    "runs.tensorboard",
+    *TABLES,
 ]
+LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma", "numpy.random"]}
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
-READ_LATE |= {"RUST_BACKTRACE"}  # at the first panic, and polars is not there before a command
+READ_LATE |= {"HOME", "RUST_BACKTRACE"}  # the latter at the first panic
+READ_LATE |= {"COMP_WORDS", "COMP_CWORD", "_TWOLAYER_COMPLETE", "_TYPER_COMPLETE_ARGS", "_TYPER_COMPLETE_FISH_ACTION"}
+
+# After so many seconds something hangs: far more than anything takes, beside whatever else the machine may do.
+HANGS = 600
 
 Stream = int | IO[Any]
 
@@ -129,7 +142,7 @@ class Forked:
             self.wait(0)
         return self.returncode
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = HANGS) -> int:
         """The exit code, when it has ended."""
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
@@ -147,7 +160,7 @@ class Forked:
         """Kill it, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, given: Any = None, timeout: float = 120) -> tuple[Any, Any]:
+    def communicate(self, given: Any = None, timeout: float = HANGS) -> tuple[Any, Any]:
         """Write its stdin and read the rest of its stdout and stderr."""
         read: dict[str, Any] = {}
 
@@ -238,45 +251,70 @@ def _receive(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _child(server: socket.socket) -> list[str]:
-    """Fork for each request; returns in the child that is to run the command line.
-
-    Between the two is a process that waits for the child, and writes its exit code.
-    """
+    """Fork for each request and report each child's pid and exit code; returns in the child that is to run."""
+    running: dict[int, int] = {}  # where to report, by pid
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes)
     while True:
-        request, (*streams, status) = _receive(server)
-        if os.fork():
-            for number in (*streams, status):
-                os.close(number)
-            continue
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        server.close()
-        if pid := os.fork():
+        ready = select.select([server.fileno(), woken], [], [])[0]
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ends(running)
+        if server.fileno() in ready:
+            request, (*streams, status) = _receive(server)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads of libraries
+                pid = os.fork()
+            if not pid:
+                break
             for number in streams:
                 os.close(number)
+            running[pid] = status
             os.write(status, b"%d\n" % pid)
-            os.write(status, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            os._exit(0)
-        os.close(status)
-        if request["new_session"]:
-            os.setsid()
-        if request["memory"]:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-            old = getattr(sys, name)
-            lines = 1 if number == 2 or os.isatty(number) else -1
-            setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
-        return ["twolayer", *request["arguments"]]
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    server.close()
+    for number in (woken, wakes, status, *running.values()):
+        os.close(number)
+    _become(request, streams)
+    return ["twolayer", *request["arguments"]]
+
+
+def _report_ends(running: dict[int, int]) -> None:
+    """Write the exit codes of the children that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while (end := os.waitpid(-1, os.WNOHANG))[0]:
+            status = running.pop(end[0])
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, b"%d\n" % os.waitstatus_to_exitcode(end[1]))
+            os.close(status)
+
+
+def _become(request: Mapping[str, Any], streams: list[int]) -> None:
+    """Take the streams, the environment and the limits of a request."""
+    if request["new_session"]:
+        os.setsid()
+    if request["memory"]:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        old = getattr(sys, name)
+        lines = 1 if number == 2 or os.isatty(number) else -1
+        setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
 
 
 def _build_once() -> None:
-    """Build once, and not in every child, what is the same in all: typer's commands, and the scripts of a page."""
+    """Build once, and not in every child, what is the same in all: typer's commands, and the scripts of a page.
+
+    And let numba and Pillow, which work with all the rest of their modules only when first used, import them.
+    """
     import typer.main
 
     from twolayer.cli.main import app
@@ -287,6 +325,14 @@ def _build_once() -> None:
         import vl_convert
 
         vl_convert.javascript_bundle = _shared(vl_convert.javascript_bundle)
+    if numba := sys.modules.get("numba"):
+        numba.njit(_same)(1)  # not a chart, for which it would start threads
+    if image := sys.modules.get("PIL.Image"):
+        image.preinit()
+
+
+def _same(number: int) -> int:
+    return number
 
 
 def _shared(function: Callable[..., str]) -> Callable[..., str]:
@@ -308,14 +354,13 @@ def _shared(function: Callable[..., str]) -> Callable[..., str]:
 
 def main(server: socket.socket, kind: str) -> NoReturn:
     """Import everything, and run command lines until the socket is closed."""
-    for name in TORCH if kind == "torch" else BARE:
-        importlib.import_module(f"twolayer.{name}")
-    assert "polars" not in sys.modules
+    names = [f"twolayer.{name}" for name in (TORCH if kind == "torch" else BARE)]
+    for name in [*names, "twolayer.__main__", *LATER[kind]]:
+        importlib.import_module(name)
     assert ("torch" in sys.modules) == (kind == "torch")
     _build_once()
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
     sys.argv = _child(server)
     from twolayer import __main__
 

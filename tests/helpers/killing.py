@@ -45,7 +45,7 @@ def main(folder: Path, rounds: int, seed: int, arguments: list[str]) -> None:
     size = (whole / PARTS[0]).stat().st_size
     killed = in_writes = number = 0
     while killed < rounds or not in_writes:
-        assert number < 5 * rounds
+        assert number < 5 * rounds + 30
         run = folder / f"killed-{number}"
         pid = child(["train", "--out", str(run), *arguments])
         history, least = run / PARTS[0], moments.random() * size * (0.5 if number % 2 else 0.9)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hypothesis import settings
 
-from tests.helpers.forking import Forked, can_fork, clean_environment
+from tests.helpers.forking import HANGS, Forked, can_fork, clean_environment
 from tests.helpers.forking import run as forked
 
 COMMAND = Path(sys.executable).with_name("twolayer")
@@ -49,7 +49,7 @@ def without_torch(*arguments: str, cwd: Path, **environment: str) -> subprocess.
         capture_output=True,
         stdin=subprocess.DEVNULL,
         encoding="utf-8",
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert "torch was imported" not in done.stderr
@@ -97,9 +97,9 @@ def in_terminal(
         os.close(follower)
         written = b""
         while True:
-            if not select.select([leader], [], [], 60)[0]:
+            if not select.select([leader], [], [], HANGS)[0]:
                 process.kill()
-                raise AssertionError("nothing came for a minute")
+                raise AssertionError("nothing came for minutes")
             try:
                 chunk = os.read(leader, 65536)
             except OSError:  # the other end is closed

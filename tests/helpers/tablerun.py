@@ -6,17 +6,22 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 from torch import nn
 
 from twolayer.evaluation.baselines import linear_baseline
-from twolayer.evaluation.predictor import bundle
+from twolayer.evaluation.predictor import Predictor, bundle
 from twolayer.runs import checkpoint, folder
 from twolayer.runs.checksum import digest
 from twolayer.runs.run_files import CONFIG, MODEL
 from twolayer.tables.dataset import Table, read
+from twolayer.tables.encoding import encode
 from twolayer.tables.options import FileData
+from twolayer.tables.target_encoding import encode_targets
 
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 CSV = "id,size,colour,weight,price\n" + "".join(
     f"{i:03d},{i * 37 % 101 / 4 - 9},{('red', 'green', 'blue')[i * i % 3 + i % 2]},"
     f"{i * 53 % 97},{100 + i * 37 % 101 / 4 - (i * 53 % 97) / 3 + i * 29 % 13}\n"
@@ -58,3 +63,9 @@ def make_run(
             run.update_info(status=status)
     run.close()
     return table
+
+
+def numbers_of(path: Path, model: Predictor) -> tuple[Numbers, Numbers]:
+    """The inputs and the targets of a file, encoded as the model has them."""
+    frame = pl.read_csv(path, infer_schema=False)
+    return encode(frame, model.columns, path.name), encode_targets(frame, model.columns, path.name)

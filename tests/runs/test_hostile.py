@@ -19,7 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.helpers.forking import Forked, clean_environment
+from tests.helpers.forking import HANGS, Forked, clean_environment
 from tests.helpers.forking import run as forked
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import BASE, COMPUTE, Run
@@ -480,7 +480,7 @@ def test_a_disk_that_fills_up_at_the_start_of_a_continuation_takes_no_rows(place
     program += "from twolayer.__main__ import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", program, "train", "--resume", "drawn", "--epochs", "10", "-q"],
-        cwd=place, env=clean_environment(), capture_output=True, encoding="utf-8", timeout=100, check=False,
+        cwd=place, env=clean_environment(), capture_output=True, encoding="utf-8", timeout=HANGS, check=False,
     )  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert (run / "history.csv").read_bytes() == before

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.helpers.forking import Forked, clean_environment
+from tests.helpers.forking import HANGS, Forked, clean_environment
 from tests.helpers.processes import COMMAND, Run, Write
 from tests.helpers.trained import train
 from tests.runs.test_folder import Failing
@@ -125,11 +125,11 @@ def stopped(folder: Path, number: int) -> int:
     command = [*arguments, "--epochs", "1000000", "--lr", "1e-5"]
     history = folder / "run/history.csv"
     with Forked(command, folder, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANGS
         while not (history.exists() and history.stat().st_size > 20_000) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
-        return process.wait(60)
+        return process.wait()
 
 
 def test_a_kill_at_any_moment_leaves_files_that_can_be_read_and_gone_on_with(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 import safetensors.numpy
 
-from tests.helpers.forking import clean_environment
+from tests.helpers.forking import HANGS, clean_environment
 from tests.helpers.processes import Run
 from tests.helpers.published import REFERENCE
 from tests.helpers.tablerun import make_run
@@ -253,7 +253,7 @@ def test_a_process_with_little_memory_refuses_a_table_of_more_and_takes_none(
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 1
@@ -277,7 +277,7 @@ def plain_size(tmp_path_factory: pytest.TempPathFactory) -> int:
         env=clean_environment(POLARS_MAX_THREADS="2"),
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     return int(done.stdout.split()[-1]) * 1024
@@ -319,8 +319,8 @@ def test_one_line_or_header_of_gigabytes_is_refused_before_it_is_read(name: str,
     program += "print(*[line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line]); sys.exit(code)"
     done = subprocess.run(
         [sys.executable, "-c", program, "data", name],
-        cwd=tmp_path, env=clean_environment(POLARS_MAX_THREADS="1"), capture_output=True, encoding="utf-8", timeout=60,
-        check=False,
+        cwd=tmp_path, env=clean_environment(POLARS_MAX_THREADS="1"), capture_output=True, encoding="utf-8",
+        timeout=HANGS, check=False,
     )  # fmt: skip
     line = 1 if name == "first.csv.gz" else 3 if "csv" in name else 2
     what = f"line {line} is longer than 64 MiB" if "header" not in name else "cannot be read: its header is damaged"

@@ -152,7 +152,7 @@ NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda number: round(n
 CELLS = st.tuples(NUMBERS, st.sampled_from("uvw"), st.booleans(), st.integers(-9, 9))
 
 
-@examples(40)
+@examples(20)
 @given(rows=st.lists(CELLS, min_size=4, max_size=30), part=st.sampled_from([None, 0.3]))
 def test_a_file_is_encoded_as_it_was_read(folder: Path, rows: list[Any], part: float | None) -> None:
     rows = [(-5e6, "v", True, 1.5), *rows, (5e6, "u", False, 2.5)]  # so that no column is constant

@@ -89,7 +89,7 @@ FORMATS = {
 }
 
 
-@examples(60)
+@examples(30)
 @given(
     moments=st.lists(st.datetimes(datetime(1970, 1, 1), datetime(2068, 12, 31)), min_size=1, max_size=6),
     pair=st.sampled_from([(order, form) for order, forms in FORMATS.items() for form in forms]),

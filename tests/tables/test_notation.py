@@ -118,7 +118,7 @@ def written(number: float, thousands: str, decimal: str, digits: str, negative: 
     return negative.format(text) if number < 0 else text
 
 
-@examples(100)
+@examples(50)
 @given(
     numbers=st.lists(st.integers(-(10**9), 10**9).map(lambda n: n / 100), min_size=1, max_size=8),
     marks=MARKS,

@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("splits")
 
 
-@examples(60)
+@examples(30)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=6),
     part=st.sampled_from([0.01, 0.05, 0.2, 0.5, 0.9]),

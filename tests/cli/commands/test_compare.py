@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tests.helpers.forking import Forked
+from tests.helpers.forking import HANGS, Forked
 from tests.helpers.handmade import change_info, write_info
 from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, screen, without_torch
 from tests.helpers.trained import train
@@ -394,7 +394,7 @@ def test_a_run_that_a_signal_stopped_and_its_whole_twin_agree(tmp_path: Path) ->
     train(tmp_path, " ".join([*arguments, "--out", "runs/whole"]))
     with Forked(["train", *arguments, "--out", "runs/cut"], tmp_path) as process:
         history = tmp_path / "runs/cut/history.csv"
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS
         while not history.exists() or history.stat().st_size < 1000:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -24,7 +24,7 @@ from typing import Self
 import pytest
 from rich.cells import cell_len
 
-from tests.helpers.forking import Forked
+from tests.helpers.forking import HANGS, Forked
 from tests.helpers.handmade import change_info, write_history
 from tests.helpers.processes import BASE, TERMINAL_CODES, in_terminal, opened_in, screen, without_torch
 from tests.helpers.trained import train
@@ -332,7 +332,7 @@ def training(folder: Path, epochs: str = "1000000") -> Iterator[Forked]:
     """A training that goes on, with at least some rows in its history."""
     with Forked([*LONG, epochs], folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + HANGS
             while not (folder / "live/history.csv").exists() or (folder / "live/history.csv").stat().st_size < 100:
                 assert time.monotonic() < end
                 assert process.poll() is None
@@ -397,7 +397,7 @@ class Followed:
 
     def wait_for(self, pattern: str, count: int = 1) -> None:
         """Read on until the pattern has come so many times."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS
         while len(re.findall(pattern, self.written)) < count:
             assert time.monotonic() < end, self.written[-3000:]
             if select.select([self.leader], [], [], 1)[0]:
@@ -494,7 +494,7 @@ def test_ctrl_c_at_a_pipe_ends_it_with_130(tmp_path: Path) -> None:
     ):
         following.stdout.readline()
         following.send_signal(signal.SIGINT)
-        _, error = following.communicate(timeout=30)
+        _, error = following.communicate(timeout=HANGS)
     assert (following.returncode, error) == (130, "")
 
 
@@ -515,7 +515,7 @@ def test_rows_that_a_continuation_takes_back_come_again(run: Path) -> None:
         (run / "history.csv").write_text("".join(lines[:3]) + "3,7.5\n4,6.5\n")
         assert [following.stdout.readline() for _ in range(2)] == ["3,7.5\n", "4,6.5\n"]
         change_info(run, status="completed", iterations=4)
-        rest, error = following.communicate(timeout=30)
+        rest, error = following.communicate(timeout=HANGS)
     assert (following.returncode, rest) == (0, "")
     assert error.startswith("my-3, completed ")
 
