@@ -13,8 +13,11 @@ FOLD_EVERY = 1000
 # At most this many hidden activations are in memory at once; more rows are processed in parts.
 PART = 2**24
 
+# The compiled engine cuts its rows into at most so many groups, each of at least so many rows: what threads share.
+GROUPS, GROUP_ROWS = 64, 256
 
-def choose_engine(config: Config) -> Literal["autograd", "manual", "fused"]:
+
+def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "compiled"]:
     """The engine of a config whose device is chosen: `auto` is fused, and autograd on MPS, where nothing is tested."""
     if config.engine != "auto":
         return config.engine
@@ -29,7 +32,7 @@ def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:
     4 N D_in H at the start, at every fold and at the end. K is computed in float64, which takes twice as long on a CPU
     and 32 times as long on many GPUs.
     """
-    if config.form != "auto" or config.engine in ("autograd", "manual"):
+    if config.form != "auto" or config.engine in ("autograd", "manual", "compiled"):
         return config.form
     if in_parts(config):
         return "primal"
@@ -64,3 +67,13 @@ def part_rows(H: int, rows: int) -> int:
 def batches(N: int, batch_size: int) -> int:
     """The updates in an epoch: the number of equal batches whose size is nearest to the one asked for."""
     return max(1, (2 * N + batch_size) // (2 * batch_size))
+
+
+def groups(N: int, weights: int) -> int:
+    """How many groups the compiled engine cuts at most N rows into; each keeps a gradient of so many weights."""
+    return max(1, min(GROUPS, -(-N // GROUP_ROWS), PART // weights))
+
+
+def group_rows(rows: int, most: int) -> int:
+    """How many of these rows each of at most so many groups has, but for the last: a multiple of eight."""
+    return max(GROUP_ROWS, -(-rows // (8 * most)) * 8)
