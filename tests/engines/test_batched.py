@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any, cast
 
@@ -17,12 +18,15 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.autograd import AutogradEngine
-from twolayer.engines.base import Data, RowEngine
+from twolayer.engines.base import Data, Engine, RowEngine
 from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.dual import DualEngine
 from twolayer.engines.factory import make_engine
+from twolayer.engines.fused import PlainEngine, PrimalEngine
+from twolayer.engines.losses import Objective
+from twolayer.engines.manual import ManualEngine
 from twolayer.engines.selection import choose_form
-from twolayer.errors import DataError
+from twolayer.errors import DataError, StateError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
 from twolayer.runs import checkpoint
@@ -240,6 +244,35 @@ def test_it_is_chosen_for_batches_validation_and_large_tables(monkeypatch: pytes
     assert chosen("fused", None, form="dual") is DualEngine
 
 
+def test_many_rows_of_few_inputs_go_in_parts_that_the_cache_holds() -> None:
+    def made_for(N: int, D_in: int, H: int, **more: Any) -> Engine:
+        config, data, model = prepare(
+            load_config("default", N=N, D_in=D_in, H=H, D_out=1, **{"form": "primal", **more})
+        )
+        return make_engine(model, data, config)
+
+    for H, dtype, rows in ((64, "float32", 4096), (64, "float64", 2048), (20_000, "float32", 64)):
+        many = made_for(2 * rows, 3, H, dtype=dtype)
+        assert isinstance(many, BatchedEngine)
+        assert len(many.h) == rows
+        assert isinstance(made_for(2 * rows - 1, 3, H, dtype=dtype), PrimalEngine)
+    assert isinstance(made_for(8192, 256, 64), BatchedEngine)
+    assert isinstance(made_for(8192, 257, 64), PlainEngine)  # larger products are better with more rows
+    assert isinstance(made_for(8192, 3, 64, engine="manual", form="auto"), ManualEngine)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_a_state_of_all_rows_at_once_goes_on_in_parts(loss: str) -> None:
+    config, data, model = start("fused", loss)
+    whole = PrimalEngine(copy.deepcopy(model), data, Objective.of(config), lr=1e-3)
+    parts = BatchedEngine(model, data, Objective.of(config), lr=1e-3)
+    whole.advance(5)
+    parts.load_state(whole.state(), 5)
+    torch.testing.assert_close(parts.advance(5), whole.advance(5), rtol=1e-11, atol=0)
+    with pytest.raises(StateError):
+        parts.load_state({"a_t": whole.a_t[:2], "b": whole.b}, 5)
+
+
 def test_the_form_of_what_goes_by_rows_is_primal(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("default")
     assert choose_form(config) == "dual"
@@ -252,8 +285,9 @@ def test_the_form_of_what_goes_by_rows_is_primal(monkeypatch: pytest.MonkeyPatch
 
 def test_the_memory_of_a_large_table_is_that_of_a_part() -> None:
     config = load_config("default", N=10_000_000, D_in=10, H=100, D_out=1)
-    numbers = 10_000_000 * 11 + 3 * (100 * 11 + 101) + 2 * (2**24 // 100) * 101
-    assert memory.needed(config) == 4 * numbers
+    for engine, at_once in (("fused", 2**18), ("autograd", 2**24)):
+        numbers = 10_000_000 * 11 + 3 * (100 * 11 + 101) + 2 * (at_once // 100) * 101
+        assert memory.needed(config.model_copy(update={"engine": engine})) == 4 * numbers
 
 
 def test_validation_rows_of_another_shape_are_refused() -> None:

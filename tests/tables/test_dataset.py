@@ -64,8 +64,8 @@ def standard(values: list[float]) -> list[float]:
     return [(value - mean) / deviation for value in values]
 
 
-def test_numbers_booleans_and_text_are_features_of_mean_0_and_deviation_1(folder: Path) -> None:
-    table = load(folder)
+def test_with_scale_true_numbers_booleans_and_text_are_features_of_mean_0_and_deviation_1(folder: Path) -> None:
+    table = load(folder, scale=True)
     assert [f.name for f in table.columns.features] == ["width", "kind=a", "kind=b", "kind=c", "wet"]
     assert table.columns.kinds == {"width": "number", "kind": "category", "wet": "boolean"}
     raw: list[list[float]] = [[1.5, 2.5, 4, 8], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 1]]
@@ -75,6 +75,19 @@ def test_numbers_booleans_and_text_are_features_of_mean_0_and_deviation_1(folder
     np.testing.assert_allclose(table.y[:, 0], np.array(standard([1.0, 2.0, 4.0, 3.0])), rtol=1e-12)
     assert table.x.flags.c_contiguous
     assert (table.rows, table.x_validation, table.y_validation) == (4, None, None)
+
+
+def test_columns_of_0_and_1_are_of_mean_0_and_keep_their_distance(folder: Path) -> None:
+    table, scaled = load(folder, missing="mean"), load(folder, missing="mean", scale=True)
+    names = [feature.name for feature in table.columns.features]
+    assert names[:4] == ["width", "kind=a", "kind=b", "kind=c"]
+    np.testing.assert_array_equal(table.x[:, 0], scaled.x[:, 0])
+    np.testing.assert_array_equal(
+        table.x[:, 1:4], np.array([[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) - [0.25, 0.5, 0.25]
+    )
+    gaps = load(folder, "a,y\n1,1\n,2\n3,4\n4,8\n", missing="mean")
+    assert [feature.name for feature in gaps.columns.features] == ["a", "a missing"]
+    assert gaps.x[:, 1].tolist() == [-0.25, 0.75, -0.25, -0.25]
 
 
 def test_without_scale_the_numbers_are_the_files(folder: Path) -> None:
@@ -258,7 +271,7 @@ def test_missing_values_become_the_training_rows_mean_and_a_feature_of_their_own
     table = load(folder, "a,k,y\n1,u,1\n,v,2\n3,,3\n5,u,4\n", missing="mean", scale=False)
     assert [f.name for f in table.columns.features] == ["a", "a missing", "k=u", "k=v", "k missing"]
     assert table.x.tolist() == [[1, 0, 1, 0, 0], [3, 1, 0, 1, 0], [3, 0, 0, 0, 1], [5, 0, 1, 0, 0]]
-    scaled = load(folder, missing="mean")
+    scaled = load(folder, missing="mean", scale=True)
     np.testing.assert_allclose(scaled.x[:, 0], np.array(standard([1.0, 3.0, 3.0, 5.0])), rtol=1e-12)
     np.testing.assert_allclose(scaled.x[:, 1], standard([0.0, 1.0, 0.0, 0.0]), rtol=1e-12)
     frame = scan(folder / "t.csv").frame.collect()

@@ -77,6 +77,7 @@ def test_a_date_that_fits_two_orders_is_unclear_until_the_option_decides() -> No
     assert find(pl.Series("cell", ["01/02/2019", "13/02/2019"])) == ("dmy", False)
     assert find(pl.Series("cell", ["20-02-21", "19-05-13"]))[1]
     assert find(pl.Series("cell", ["99/12/31"])) == ("ymd", False)
+    assert find(pl.Series("cell", ["02-01-01"]), "dmy") == ("dmy", False)
     assert read(["20-02-21"], "ymd") == [datetime(2020, 2, 21)]
     assert find(pl.Series("cell", ["13/02/2019", "02/13/2019"])) == (None, False)
 

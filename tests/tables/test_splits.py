@@ -109,9 +109,9 @@ def test_a_class_of_which_none_is_held_out_and_a_category_that_only_validation_r
         "column colour: no training row has the category mauve, only validation rows",
     )
     assert load(data, 0.05).notes == notes
-    told = twolayer("data", "t.csv", "--target", "y")
+    told = twolayer("data", "t.csv", "--target", "y", "--set", "validation=0.05")
     assert (told.returncode, tuple(told.stderr.splitlines())) == (0, notes)
-    done = twolayer("train", "t.csv", "--target", "y", "--epochs", "2", "--no-save")
+    done = twolayer("train", "t.csv", "--target", "y", "--epochs", "2", "--no-save", "--set", "validation=0.05")
     assert tuple(done.stderr.splitlines()[:2]) == notes
 
 

@@ -23,10 +23,10 @@ SIZES = ("N", "D_in", "D_out")  # a table gives these
 FILE_DEFAULTS = {
     "H": 150,
     "lr": "auto",
-    "epochs": 150,
+    "epochs": 200,
     "reduction": "mean",
     "batch_size": 64,
-    "validation": 0.05,
+    "validation": 0.15,
     "patience": 30,  # unless `validation` is null
     "average": 0.97,
 }

@@ -43,7 +43,7 @@ ALLOWED = {
     "data.missing": "mean or refuse",
     "data.na": "a list of texts",
     "data.strict": "true or false",
-    "data.scale": "true or false",
+    "data.scale": "numbers, true or false",
     "data.stratify": "true or false",
     "data.separator": 'auto, ",", ";", "\\t", "|" or " "',
     "data.header": "auto, first, none or a list of names",

@@ -7,7 +7,7 @@ of the time. The gradient's factor is part of the learning rate, and a loss is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class BatchedEngine(TensorState):
     """Gradient descent on given rows or on all of them, with every result in a buffer that is allocated once.
 
     For cross entropy a loss comes with the accuracy: shapes given as () are then (2,). The hidden activations of at
-    most `selection.part_rows` rows are in memory at once.
+    most `selection.part_rows` rows are in memory at once, on a CPU of as many as its cache holds.
     """
 
     def __init__(self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float) -> None:
@@ -56,7 +56,10 @@ class BatchedEngine(TensorState):
         self.sums = self.x.new_zeros(objective.shape)
         self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)
         longest = max(len(each.x) for each in (data, data.validation) if each)
-        self.part = selection.part_rows(H, longest)
+        on_cpu = self.x.device.type == "cpu"
+        self.part = (
+            selection.cached_rows(D_in, H, longest, self.x.itemsize) if on_cpu else selection.part_rows(H, longest)
+        )
         self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
         self.z, self.other = (self.x.new_empty(self.part, D_out) for _ in range(2))
         self.batch_x, self.batch_y = self.x[:0], self.y[:0]  # allocated at the first batch
@@ -95,6 +98,13 @@ class BatchedEngine(TensorState):
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
         return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
+
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
+        if state.keys() == {"a_t", "b"}:  # versions before 0.2 trained all rows at once, with the biases folded in
+            a_t, b = state["a_t"], state["b"]
+            state = {"w1": a_t[:-1].t(), "b1": a_t[-1], "w2": b[:, :-1], "b2": b[:, -1]}
+        super().load_state(state, done)
 
     @torch.no_grad()
     def sync(self) -> None:

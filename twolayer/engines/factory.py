@@ -13,7 +13,7 @@ from twolayer.engines.dual import DualEngine
 from twolayer.engines.fused import FusedEngine, PlainEngine, PrimalEngine
 from twolayer.engines.losses import Objective
 from twolayer.engines.manual import ManualEngine
-from twolayer.engines.selection import in_parts
+from twolayer.engines.selection import in_cached_parts, in_parts
 from twolayer.errors import DataError, extra
 
 # If x has fewer numbers than this, it is copied with a column of ones, so that the biases are part of the products.
@@ -36,7 +36,7 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
         with extra("numba", "fast"):  # imported where it is chosen alone: it takes half a second
             from twolayer.engines.compiled import CompiledEngine
         return CompiledEngine(model, data, objective, lr=lr)
-    if in_parts(config) and config.form != "dual":
+    if (in_parts(config) and config.form != "dual") or in_cached_parts(config):
         return BatchedEngine(model, data, objective, lr=lr)
     if config.engine == "manual":
         return ManualEngine(model, data, objective, lr=lr)

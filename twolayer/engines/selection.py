@@ -13,6 +13,13 @@ FOLD_EVERY = 1000
 # At most this many hidden activations are in memory at once; more rows are processed in parts.
 PART = 2**24
 
+# A CPU's cache holds about this many bytes of hidden activations, beside their gradients; with more inputs than this
+# the products with x need larger parts (docs/performance.md, "Parts that fit the cache").
+CACHED_BYTES = 2**20
+CACHED_D_IN = 256
+FEWEST_ROWS = 64  # with fewer a product is mostly calls
+ITEMSIZE = {"float32": 4, "float64": 8}
+
 # The compiled engine cuts its rows into at most so many groups, each of at least so many rows: what threads share.
 GROUPS, GROUP_ROWS = 64, 256
 
@@ -59,9 +66,31 @@ def in_parts(config: Config) -> bool:
     return is_batched or is_watched or config.N * config.H > PART
 
 
+def in_cached_parts(config: Config) -> bool:
+    """Whether the fused engine trains on all rows in parts that stay in the cache: the primal form on a CPU."""
+    if config.device != "cpu" or config.engine != "fused" or config.form != "primal" or config.D_in > CACHED_D_IN:
+        return False
+    return 2 * cached_rows(config.D_in, config.H, config.N, ITEMSIZE[config.dtype]) <= config.N
+
+
+def rows_at_once(config: Config) -> int:
+    """How many rows have their hidden activations in memory at once."""
+    by_part = in_parts(config) and config.form != "dual"
+    if config.device == "cpu" and config.engine != "autograd" and (by_part or in_cached_parts(config)):
+        return cached_rows(config.D_in, config.H, config.N, ITEMSIZE[config.dtype])
+    return part_rows(config.H, config.N) if by_part else config.N
+
+
 def part_rows(H: int, rows: int) -> int:
     """How many of these rows may have their hidden activations in memory at once."""
     return min(max(1, PART // H), rows)
+
+
+def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
+    """How many of these rows a CPU computes at once, so that their hidden activations stay in its cache."""
+    if D_in > CACHED_D_IN:
+        return part_rows(H, rows)
+    return min(part_rows(H, rows), max(FEWEST_ROWS, CACHED_BYTES // (itemsize * H)))
 
 
 def batches(N: int, batch_size: int) -> int:

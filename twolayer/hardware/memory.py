@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
-from twolayer.engines.selection import in_parts, part_rows
+from twolayer.engines.selection import ITEMSIZE, in_cached_parts, in_parts, rows_at_once
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 
 _LARGE = 2**30  # bytes
-_ITEMSIZE = {"float32": 4, "float64": 8}
 
 
 def needed(config: Config) -> int:
@@ -20,17 +19,16 @@ def needed(config: Config) -> int:
     S (N, H); and what else is kept of the parameters (see `_copies`).
     """
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
-    rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
-    activations = 2 * rows * (config.H + config.D_out)
+    activations = 2 * rows_at_once(config) * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * _parameters(config) + activations + dual
-    return numbers * _ITEMSIZE[config.dtype]
+    return numbers * ITEMSIZE[config.dtype]
 
 
 def needed_by_host(config: Config) -> int:
     """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32."""
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
-        return max(needed(config), originals + _drawn(config) * _ITEMSIZE[config.dtype])
+        return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
     return 4 * _drawn(config)
 
 
@@ -38,7 +36,7 @@ def needed_to_save(config: Config) -> int:
     """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
     dual = config.N * config.H if config.form == "dual" else 0
     kept = sum(key is not None for key in (config.patience, config.average))  # the best weights, the average
-    return 2 * ((1 + kept) * _parameters(config) + dual) * _ITEMSIZE[config.dtype]
+    return 2 * ((1 + kept) * _parameters(config) + dual) * ITEMSIZE[config.dtype]
 
 
 def _copies(config: Config) -> int:
@@ -48,7 +46,7 @@ def _copies(config: Config) -> int:
     with an average, too, and 7.9 with `lr: auto`.
     """
     if not in_parts(config):
-        return 1
+        return 3 if in_cached_parts(config) else 1
     return 2 + (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
 
 

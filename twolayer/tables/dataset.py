@@ -122,9 +122,9 @@ def split(
         numbers = 1 + np.flatnonzero(there)
         x_held = _split(frame, np.ones(frame.height, dtype=bool), columns, validation, dtype)[1][there]
         y_held = _scaled_targets(frame.filter(pl.Series(there)), columns, validation, dtype, numbers)
-        _refuse_large(x_held, y_held, numbers, columns, validation, scale=data.scale)
+        _refuse_large(x_held, y_held, numbers, columns, validation, scale=bool(data.scale))
     else:
-        _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=data.scale)
+        _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=bool(data.scale))
     if validation is None:
         return Table(columns, x, y, None, None, rows, told)
     return Table(columns, x, y, x_held, y_held, rows, told + splits.notes(found, held))

@@ -55,6 +55,8 @@ def find(cells: pl.Series, order: str = "auto") -> tuple[Order | None, bool]:
                 found[candidate] = values
     if not found:
         return None, False
+    if order in found:  # decided, also where two digits in front could be a year
+        return order, False
     first, *others = found
     return first, any(not found[other].equals(found[first]) for other in others)
 

@@ -40,6 +40,9 @@ def fit_encoding(found: Survey, held: Array, data: FileData) -> Encoding:
     targets = [Target(column, *(moments[column] if regression else (0.0, 1.0))) for column in found.targets]
     # A target that varies only in rows that are held out is not scaled.
     targets = [t if _varies(t.mean, t.deviation) else replace(t, deviation=1.0) for t in targets]
+    if data.scale == "numbers":  # divided by its deviation, a category of few rows would weigh most
+        marks = ("category", "missing")
+        features = [replace(f, deviation=float(f.deviation > 0)) if f.kind in marks else f for f in features]
     if not data.scale:
         features = [replace(feature, mean=0.0, deviation=1.0) for feature in features]
         targets = [Target(target.column) for target in targets]

@@ -128,9 +128,10 @@ class FileData(Frozen):
     strict: bool = Field(
         default=False, description="refuse columns that cannot help, and rows without a target, rather than omit them"
     )
-    scale: bool = Field(
-        default=True,
-        description="scale inputs and targets to mean 0 and standard deviation 1; predictions are in original units",
+    scale: Literal["numbers"] | bool = Field(
+        default="numbers",
+        description="scale inputs and targets to mean 0 and standard deviation 1 (`numbers`: columns of 0 and 1 for "
+        "categories to mean 0 only; true: all); predictions are in original units",
     )
     stratify: bool = Field(
         default=True, description="draw validation rows and folds by class, if classes are predicted"
