@@ -216,6 +216,29 @@ def test_auto_is_fused_and_on_mps_autograd() -> None:
     assert choose_engine(with_engine(config, "autograd")) == "autograd"
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_auto_is_compiled_for_long_trainings_on_a_cpu_with_numba(
+    missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing:
+        monkeypatch.setattr(selection, "find_spec", lambda _name: None)
+
+    def chosen(**values: Any) -> str:
+        return choose_engine(load_config("default", **{"N": 100, "D_in": 3, "H": 32, "D_out": 1, **values}))
+
+    long = "fused" if missing else "compiled"
+    assert chosen(epochs=500) == "fused"
+    assert chosen(epochs=100_000) == long
+    assert chosen(epochs=2000, N=64 * 100, batch_size=64) == long
+    assert chosen(epochs=20, N=64 * 100, batch_size=64) == "fused"
+    assert chosen(epochs=3000, N=50_000, D_in=20) == long
+    assert chosen(epochs=100_000, D_in=1000) == "fused"  # dual
+    assert chosen(epochs=100_000, form="primal") == "fused"
+    assert chosen(epochs=100_000, N=4096, D_in=1024, H=1024) == "fused"  # large products are PyTorch's
+    config = load_config("default", N=100, D_in=3, H=32, D_out=1, epochs=100_000)
+    assert choose_engine(config.model_copy(update={"device": "cuda"})) == "fused"
+
+
 @pytest.mark.cuda
 @needs_cuda
 @pytest.mark.parametrize("engine", ON_CUDA)
