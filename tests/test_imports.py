@@ -51,12 +51,15 @@ ONLY_USER = {
     "vl_convert": {"reporting.html.report", "reporting.plot"},
     "polars": {"evaluation.encoded_rows", "tables"},
     "tensorboard": {"runs.tensorboard"},
+    "numba": {"engines.kernels", "engines.vectors"},
+    "llvmlite": {"engines.kernels", "engines.vectors"},
     "torch": {"engines", "evaluation", "hardware", "runs.checkpoint", "training"},
 }
 # Imports inside functions, each with its reason.
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
     "config.from_table": "polars, only for a table",
+    "engines.factory": "numba, only where its engine is chosen",
     "evaluation.predictor": "polars, only for a table",
     "training.folds": "polars, only for a table",
     "cli.commands.train": "torch, after the config is known to be right",

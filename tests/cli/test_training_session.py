@@ -27,7 +27,7 @@ from twolayer.config.schema import document
 from twolayer.training.metrics import final_loss
 from twolayer.training.setup import prepare
 
-ENGINES = [["autograd"], ["manual"], ["fused", "--set", "form=primal"], ["fused", "--set", "form=dual"]]
+ENGINES = [["autograd"], ["manual"], ["fused", "--set", "form=primal"], ["fused", "--set", "form=dual"], ["compiled"]]
 # Long enough to be stopped in its midst: about a second.
 LONG = ["scratch", "--engine", "autograd", "--epochs", "8000", "--lr", "1e-6"]
 
@@ -226,6 +226,12 @@ KILLED = {
         "--checkpoint-every",
         "300",
     ],  # beyond two folds
+    "compiled": [
+        *("scratch", "--engine", "compiled", "--epochs", "20000", "--lr", "1e-6", "--checkpoint-every", "2500"),
+    ],
+    "compiled table": [
+        *("diabetes", "--engine", "compiled", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"),
+    ],
     "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
     "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
 }

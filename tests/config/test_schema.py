@@ -61,6 +61,15 @@ def test_a_form_goes_with_the_fused_engine_only() -> None:
         Config(**BOOK | {"engine": "fused", "device": "mps"})
 
 
+def test_the_compiled_engine_goes_with_the_cpu_only() -> None:
+    assert Config(**BOOK | {"engine": "compiled", "device": "auto"}).engine == "compiled"
+    for device in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(ValidationError, match=f"engine: compiled is for the CPU, but the device is {device}"):
+            Config(**BOOK | {"engine": "compiled", "device": device})
+    with pytest.raises(ValidationError, match="form: primal requires the fused engine, but the engine is compiled"):
+        Config(**BOOK | {"engine": "compiled", "form": "primal"})
+
+
 def test_every_conflict_is_told_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         Config(**BOOK | {"dtype": "float64", "device": "mps", "data": LinearData(source="linear", weights=[1.0])})

@@ -13,7 +13,18 @@ import torch
 from hypothesis import assume, given
 from torch import nn
 
-from tests.helpers.oracles import ENGINES, allocations, configs, needs_cuda, numpy64, run, same, sgd, with_engine
+from tests.helpers.oracles import (
+    ENGINES,
+    ON_CUDA,
+    allocations,
+    configs,
+    needs_cuda,
+    numpy64,
+    run,
+    same,
+    sgd,
+    with_engine,
+)
 from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
@@ -75,7 +86,7 @@ def test_in_float64_each_engine_agrees_with_numpy_to_1e_10(engine: str, config: 
 def test_in_float64_the_books_500_iterations_agree_with_numpy(engine: str) -> None:
     config = with_engine(load_config("default", dtype="float64"), engine)
     _, data, model = prepare(config)
-    rel = 1e-9 if engine.startswith("fused") else 1e-10
+    rel = 1e-10 if engine in ("autograd", "manual") else 1e-9
     assert run(config, 500)[0] == pytest.approx(numpy64(model, data, config, 500)[0], rel=rel)
 
 
@@ -205,9 +216,32 @@ def test_auto_is_fused_and_on_mps_autograd() -> None:
     assert choose_engine(with_engine(config, "autograd")) == "autograd"
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_auto_is_compiled_for_long_trainings_on_a_cpu_with_numba(
+    missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing:
+        monkeypatch.setattr(selection, "find_spec", lambda _name: None)
+
+    def chosen(**values: Any) -> str:
+        return choose_engine(load_config("default", **{"N": 100, "D_in": 3, "H": 32, "D_out": 1, **values}))
+
+    long = "fused" if missing else "compiled"
+    assert chosen(epochs=500) == "fused"
+    assert chosen(epochs=100_000) == long
+    assert chosen(epochs=2000, N=64 * 100, batch_size=64) == long
+    assert chosen(epochs=20, N=64 * 100, batch_size=64) == "fused"
+    assert chosen(epochs=3000, N=50_000, D_in=20) == long
+    assert chosen(epochs=100_000, D_in=1000) == "fused"  # dual
+    assert chosen(epochs=100_000, form="primal") == "fused"
+    assert chosen(epochs=100_000, N=4096, D_in=1024, H=1024) == "fused"  # large products are PyTorch's
+    config = load_config("default", N=100, D_in=3, H=32, D_out=1, epochs=100_000)
+    assert choose_engine(config.model_copy(update={"device": "cuda"})) == "fused"
+
+
 @pytest.mark.cuda
 @needs_cuda
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CUDA)
 @given(config=configs())
 @examples(50)
 def test_on_cuda_each_engine_agrees_with_numpy(engine: str, config: Config) -> None:

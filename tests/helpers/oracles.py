@@ -18,7 +18,8 @@ from twolayer.engines.factory import make_engine
 from twolayer.hardware.threads import set_up
 from twolayer.training.setup import prepare
 
-ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
+ENGINES = ["autograd", "manual", "fused primal", "fused dual", "compiled"]
+ON_CUDA = ENGINES[:-1]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 
 

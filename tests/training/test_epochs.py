@@ -18,7 +18,7 @@ from twolayer.engines.base import Data
 from twolayer.training.loop import Fit, epoch_order, fit, train
 from twolayer.training.setup import prepare
 
-ENGINES = ["autograd", "manual", "fused"]
+ENGINES = ["autograd", "manual", "fused", "compiled"]
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_cheap_is_a_small_part_of_the_run() -> None:
     assert is_cheap(load_config("default", engine="autograd", epochs=100_000))
 
 
-ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
+ENGINES = ["autograd", "manual", "fused primal", "fused dual", "compiled"]
 
 
 def test_the_step_is_measured_again_a_quarter_later_each_time() -> None:

@@ -55,7 +55,7 @@ def test_blocks_are_consecutive_and_their_cuts_change_nothing(monkeypatch: pytes
     assert all(map(torch.equal, model.parameters(), whole.model.parameters()))
 
 
-@pytest.mark.parametrize(("engine", "rel"), [("autograd", 0.0), ("manual", 0.0), ("fused", 1e-5)])
+@pytest.mark.parametrize(("engine", "rel"), [("autograd", 0.0), ("manual", 0.0), ("fused", 1e-5), ("compiled", 1e-5)])
 def test_between_two_blocks_the_model_is_the_one_of_the_next_loss(engine: str, rel: float) -> None:
     config, data, model = prepare(load_config("default", epochs=50, engine=engine))
     expected = None

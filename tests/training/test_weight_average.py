@@ -21,7 +21,7 @@ from twolayer.training.loop import Fit
 from twolayer.training.setup import prepare
 from twolayer.training.weight_average import WeightAverage
 
-ENGINES = ["autograd", "manual", "fused"]
+ENGINES = ["autograd", "manual", "fused", "compiled"]
 Arrays = list[np.ndarray[Any, np.dtype[np.float64]]]
 
 

@@ -120,7 +120,7 @@ EngineOption = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="How gradients are computed: auto, autograd, manual or fused.",
+        help="How gradients are computed: auto, autograd, manual, fused or compiled.",
         autocompletion=completion.values("engine"),
     ),
 ]

@@ -120,9 +120,9 @@ class Config(Frozen):
         "then its loss",
     )
     dtype: Literal["float32", "float64"] = Field(default="float32", description="floating-point type of the training")
-    engine: Literal["auto", "autograd", "manual", "fused"] = Field(
+    engine: Literal["auto", "autograd", "manual", "fused", "compiled"] = Field(
         default="auto",
-        description="how gradients are computed: autograd, by hand, or with the fewest operations",
+        description="how gradients are computed: autograd, by hand, with the fewest operations, or compiled",
     )
     form: Literal["auto", "primal", "dual"] = Field(
         default="auto", description="form of the fused engine; `auto` uses the one with fewer operations"
@@ -206,12 +206,14 @@ class Config(Frozen):
                     yield "form", f"dual requires all rows at once, no validation and no average, but {key} is set"
         if self.dtype == "float64" and self.device == "mps":
             yield "dtype", "float64 is not available on MPS; use float32 or another device"
-        if self.form != "auto" and self.engine in ("autograd", "manual"):
+        if self.form != "auto" and self.engine not in ("auto", "fused"):
             yield "form", f"{self.form} requires the fused engine, but the engine is {self.engine}"
         elif self.form != "auto" and self.device == "mps":
             yield "form", f"{self.form} requires the fused engine, which is not available on MPS"
         if self.engine == "fused" and self.device == "mps":
             yield "engine", "fused is not available on MPS; use auto or another device"
+        if self.engine == "compiled" and self.device not in ("auto", "cpu"):
+            yield "engine", f"compiled is for the CPU, but the device is {self.device}; use auto or another device"
         if self.precision == "tf32" and self.dtype == "float64":
             yield "precision", "tf32 requires dtype float32, but the dtype is float64"
         smallest, largest = _RANGE[self.dtype]

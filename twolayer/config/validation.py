@@ -59,7 +59,7 @@ ALLOWED = {
     "patience": _COUNT,
     "average": "a number between 0 and 1",
     "dtype": "float32 or float64",
-    "engine": "auto, autograd, manual or fused",
+    "engine": "auto, autograd, manual, fused or compiled",
     "form": "auto, primal or dual",
     "threads": "auto, or a whole number from 1 to 1024",
     "precision": "full or tf32",

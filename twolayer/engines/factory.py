@@ -14,7 +14,7 @@ from twolayer.engines.fused import FusedEngine, PlainEngine, PrimalEngine
 from twolayer.engines.losses import Objective
 from twolayer.engines.manual import ManualEngine
 from twolayer.engines.selection import in_cached_parts, in_parts
-from twolayer.errors import DataError
+from twolayer.errors import DataError, extra
 
 # If x has fewer numbers than this, it is copied with a column of ones, so that the biases are part of the products.
 FOLD_BELOW = 2**20
@@ -32,6 +32,10 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     objective, lr = Objective.of(config), float(config.lr)
     if config.engine == "autograd":
         return AutogradEngine(model, data, objective, lr=lr)
+    if config.engine == "compiled":
+        with extra("numba", "fast"):  # imported where it is chosen alone: it takes half a second
+            from twolayer.engines.compiled import CompiledEngine
+        return CompiledEngine(model, data, objective, lr=lr)
     if (in_parts(config) and config.form != "dual") or in_cached_parts(config):
         return BatchedEngine(model, data, objective, lr=lr)
     if config.engine == "manual":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from twolayer.config.schema import Config
@@ -20,12 +21,43 @@ CACHED_D_IN = 256
 FEWEST_ROWS = 64  # with fewer a product is mostly calls
 ITEMSIZE = {"float32": 4, "float64": 8}
 
+# What the compiled engine saves in an update, and for each operation in it, in seconds; up to how many inputs it does,
+# for small batches and for more rows; and from which saving on it is taken: to load it takes a second, to compile it,
+# once, some seconds (docs/performance.md, "Who takes the compiled engine").
+SAVED_SECONDS, SAVED_PER_OPERATION = 50e-6, 12e-12
+SMALL_ROWS, SMALL_D_IN, LARGE_D_IN = 128, 1024, 128
+COMPILED_PAYS = 3
 
-def choose_engine(config: Config) -> Literal["autograd", "manual", "fused"]:
-    """The engine of a config whose device is chosen: `auto` is fused, and autograd on MPS, where nothing is tested."""
+# The compiled engine cuts its rows into at most so many groups, each of at least so many rows: what threads share.
+GROUPS, GROUP_ROWS = 64, 256
+
+
+def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "compiled"]:
+    """The engine of a config whose device is chosen.
+
+    `auto` is fused; compiled on a CPU where numba is installed and `compiled_saves` enough; and autograd on MPS, where
+    nothing is tested.
+    """
     if config.engine != "auto":
         return config.engine
-    return "autograd" if config.device == "mps" else "fused"
+    if config.device == "mps":
+        return "autograd"
+    pays = config.device == "cpu" and compiled_saves(config) >= COMPILED_PAYS
+    return "compiled" if pays and find_spec("numba") is not None else "fused"
+
+
+def compiled_saves(config: Config) -> float:
+    """The seconds that the compiled engine is expected to save over the whole training, beside the fused one.
+
+    0 where the fused engine would take the dual form, or where the products decide, which PyTorch's are better at.
+    """
+    rows = min(config.N, config.batch_size or config.N)
+    if config.D_in > (SMALL_D_IN if rows <= SMALL_ROWS else LARGE_D_IN):
+        return 0
+    if config.form != "auto" or choose_form(config.model_copy(update={"engine": "fused"})) == "dual":
+        return 0
+    updates = config.epochs * (batches(config.N, config.batch_size) if config.batch_size else 1)
+    return updates * (SAVED_SECONDS + SAVED_PER_OPERATION * operations(config, rows))
 
 
 def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:
@@ -36,7 +68,7 @@ def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:
     4 N D_in H at the start, at every fold and at the end. K is computed in float64, which takes twice as long on a CPU
     and 32 times as long on many GPUs.
     """
-    if config.form != "auto" or config.engine in ("autograd", "manual"):
+    if config.form != "auto" or config.engine in ("autograd", "manual", "compiled"):
         return config.form
     if in_parts(config):
         return "primal"
@@ -93,3 +125,13 @@ def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
 def batches(N: int, batch_size: int) -> int:
     """The updates in an epoch: the number of equal batches whose size is nearest to the one asked for."""
     return max(1, (2 * N + batch_size) // (2 * batch_size))
+
+
+def groups(N: int, weights: int) -> int:
+    """How many groups the compiled engine cuts at most N rows into; each keeps a gradient of so many weights."""
+    return max(1, min(GROUPS, -(-N // GROUP_ROWS), PART // weights))
+
+
+def group_rows(rows: int, most: int) -> int:
+    """How many of these rows each of at most so many groups has, but for the last: a multiple of eight."""
+    return max(GROUP_ROWS, -(-rows // (8 * most)) * 8)

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from twolayer.config.schema import Config
-from twolayer.engines.selection import operations
+from twolayer.engines.selection import GROUP_ROWS, operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 
 # One thread per this many operations in an iteration (docs/performance.md, "Threads").
 THREAD_OPERATIONS = 1_250_000
+COMPILED_THREAD_OPERATIONS = 10_000_000  # its threads meet in Python, once an update
 
 
 def choose_threads(config: Config) -> int:
@@ -23,7 +24,10 @@ def choose_threads(config: Config) -> int:
     if config.threads != "auto":
         return config.threads
     rows = min(config.N, config.batch_size or config.N)
-    return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
+    wanted = operations(config, rows) // THREAD_OPERATIONS
+    if config.engine == "compiled":
+        wanted = min(operations(config, rows) // COMPILED_THREAD_OPERATIONS, rows // GROUP_ROWS)
+    return max(1, min(wanted, cores()))
 
 
 def cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +49,12 @@ def resolve_auto(config: Config) -> Config:
     """
     config = config.model_copy(update={"device": resolve_device(config.device, config.dtype)})
     config = config.model_copy(update={"engine": choose_engine(config)})
-    if config.device == "mps" and config.engine == "fused":  # the device may have been auto
+    if config.engine == "compiled":
+        if config.device != "cpu":  # the device may have been auto
+            raise DeviceError(f"the compiled engine is for the CPU, not {config.device}; use --device cpu")
+        if find_spec("numba") is None:
+            raise DataError("the compiled engine needs numba: pip install 'twolayer[fast]'")
+    if config.device == "mps" and config.engine == "fused":
         raise DeviceError("the fused engine is not available on MPS; use --engine auto or another device")
     if (form := choose_form(config)) != config.form:
         chosen = config.model_copy(update={"form": form})

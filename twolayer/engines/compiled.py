@@ -1,0 +1,165 @@
+"""The engine that numba compiles for this machine's CPU, at its first use: see `kernels`.
+
+A block of updates is one call, in which nothing is allocated and Python's lock is released. Its bits are the same at
+every number of threads, which are Python's own.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from twolayer.engines import kernels, selection
+from twolayer.engines.base import Data, TensorState
+from twolayer.engines.losses import Objective
+from twolayer.engines.vectors import ROWS, lanes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+EVERY_ROW = np.empty(0, dtype=np.int64)  # in the order of x
+CALL = 2**32  # floating point operations in one call, at most: a signal waits for its end
+
+# What a cache of compiled functions that cannot be written or read raises.
+CACHE_ERRORS = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, ImportError, pickle.PickleError)
+
+
+class CompiledEngine(TensorState):
+    """Gradient descent on given rows or on all of them, compiled; the updates are made in the model's parameters.
+
+    For cross entropy a loss comes with the accuracy: shapes given as () are then (2,).
+    """
+
+    def __init__(self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float) -> None:
+        self.x, self.y, self.objective, self.lr = data.x.contiguous(), data.y.contiguous(), objective, lr
+        self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
+        (H, D_in), D_out = self.w1.shape, len(self.w2)
+        L = lanes(self.x.element_size())
+        self.shape = -(-H // L), D_in, D_out, L  # chunks of hidden units, and L in each
+        # The weights by hidden unit, (C L, D_in + 1 + D_out), and as `kernels` has them.
+        self.padded = self.x.new_zeros(self.shape[0] * L, D_in + 1 + D_out)
+        self.weights = self.x.new_zeros(self.padded.numel() + D_out)
+        self.groups = selection.groups(len(self.x), len(self.weights))
+        self.gradients = self.x.new_empty(0)  # of each group, and of a part for each thread
+        self.buffers: list[tuple[Array, Array, Array]] = []  # of each thread
+        self.sums = np.zeros(2 * self.groups)
+        self.kernel = self._compiled()
+
+    def _compiled(self) -> Any:
+        """The kernel, compiled now: from the cache of compiled functions, without it where that fails."""
+        for cached in (True, False):
+            try:
+                self.kernel = kernels.compiled(str(self.x.dtype).rpartition(".")[2], cached)
+                self._run(self.x, self.y, EVERY_ROW, EVERY_ROW, EVERY_ROW, self.lr)
+            except CACHE_ERRORS:
+                if not cached:
+                    raise
+            else:
+                break
+        return self.kernel
+
+    def advance(self, iterations: int) -> Tensor:
+        """Do n iterations on all rows; the loss before each update, shape (iterations,) or (iterations, 2)."""
+        ends = np.full(iterations, len(self.x))
+        return self._run(self.x, self.y, EVERY_ROW, np.zeros_like(ends), ends, self.lr)
+
+    def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """One update from the rows with these indices (int64); their loss before it, shape (), in `out` if given."""
+        out = self.x.new_empty(self.objective.shape) if out is None else out
+        self.updates([rows], out[None])
+        return out
+
+    def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
+        """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
+        if not batches:
+            return
+        order = torch.cat(list(batches)).numpy()
+        if order.min() < 0 or order.max() >= len(self.x):  # the compiled loop does not check
+            raise IndexError(f"the rows of a batch must be from 0 to {len(self.x) - 1}")
+        ends = np.cumsum([rows.shape[0] for rows in batches])
+        out.copy_(self._run(self.x, self.y, order, np.concatenate([[0], ends[:-1]]), ends, self.lr))
+
+    def evaluate(self, data: Data) -> Tensor:
+        """The loss of the current weights on these data, shape ()."""
+        x, y = data.x.contiguous(), data.y.contiguous()
+        return self._run(x, y, EVERY_ROW, np.array([0]), np.array([len(x)]), None)[0]
+
+    def sync(self) -> None:
+        """Nothing to do: after each call the weights are in the model's parameters."""
+
+    @torch.no_grad()
+    def _run(self, x: Tensor, y: Tensor, order: Array, begins: Array, ends: Array, lr: float | None) -> Tensor:
+        """Update on each batch of rows, unless lr is None; their losses before that.
+
+        A batch is rows of `order` or, if that is empty, of x: from where it begins to where it ends.
+        """
+        losses = self.x.new_empty(len(ends), *self.objective.shape)
+        lengths = [selection.group_rows(n, self.groups) for n in (ends - begins).tolist()]
+        counts = [-(-n // length) for n, length in zip((ends - begins).tolist(), lengths, strict=True)]
+        threads = min(torch.get_num_threads(), max(counts, default=1))
+        self._make_buffers(threads)
+        numerator, denominator = self.objective.gradient_scale(1, self.shape[2])
+        weights = self.weights.numpy(), self.gradients.numpy()
+        rows = x.view(-1).numpy(), y.view(-1).numpy(), order
+        batches = begins, ends, np.array(lengths, dtype=np.int64)
+        divisor = denominator if self.objective.reduction == "mean" else 0
+        objective = self.objective.loss == "mse", lr is not None, divisor, numerator * (lr or 0.0)
+        scores = losses.view(len(ends), losses.dim() if losses.dim() > 1 else 1).numpy()
+
+        def call(updates: tuple[int, int], groups: tuple[int, int], thread: int = 0, *, finishes: bool = False) -> None:
+            self.kernel(
+                weights, rows, self.buffers[thread], batches, updates, (*groups, self.groups + thread),
+                objective, self.shape, finishes, scores,
+            )  # fmt: skip
+
+        self._pack()
+        if threads == 1:
+            size = max(1, CALL // max(1, 6 * len(self.weights) * max((ends - begins).tolist(), default=1)))
+            for first in range(0, max(1, len(ends)), size):
+                call((first, min(first + size, len(ends))), (0, self.groups), finishes=True)
+        else:
+            with ThreadPoolExecutor(threads - 1) as pool:
+                for u, count in enumerate(counts):
+                    edges = [count * thread // threads for thread in range(threads + 1)]
+                    others = [
+                        pool.submit(call, (u, u + 1), (edges[thread], edges[thread + 1]), thread)
+                        for thread in range(1, threads)
+                    ]
+                    call((u, u + 1), (0, edges[1]))
+                    for other in others:
+                        other.result()
+                    call((u, u + 1), (0, 0), finishes=True)
+        if lr is not None:
+            self._unpack()
+        return losses
+
+    def _make_buffers(self, threads: int) -> None:
+        """Allocate what so many threads need, unless it is there."""
+        C, _, D_out, L = self.shape
+        if len(self.gradients) < (size := (self.groups + threads) * len(self.weights)):
+            self.gradients = self.x.new_empty(size)
+        while len(self.buffers) < threads:
+            h, z = self.x.new_zeros(C * ROWS * L), self.x.new_zeros(D_out * ROWS + L)
+            self.buffers.append((h.numpy(), z.numpy(), self.sums))
+
+    def _pack(self) -> None:
+        """Copy the parameters into `weights`."""
+        C, D_in, D_out, L = self.shape
+        own = self.padded[: len(self.w1)]
+        own[:, :D_in], own[:, D_in], own[:, D_in + 1 :] = self.w1, self.b1, self.w2.t()
+        self.weights[:-D_out].view(C, -1, L).copy_(self.padded.view(C, L, -1).transpose(1, 2))
+        self.weights[-D_out:] = self.b2
+
+    def _unpack(self) -> None:
+        """Copy `weights` into the parameters."""
+        C, D_in, D_out, L = self.shape
+        self.padded.view(C, L, -1).copy_(self.weights[:-D_out].view(C, -1, L).transpose(1, 2))
+        own = self.padded[: len(self.w1)]
+        self.w1.copy_(own[:, :D_in])
+        self.b1.copy_(own[:, D_in])
+        self.w2.copy_(own[:, D_in + 1 :].t())
+        self.b2.copy_(self.weights[-D_out:])
