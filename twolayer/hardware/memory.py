@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
-from twolayer.engines.selection import in_parts, part_rows
+from twolayer.engines.selection import groups, in_parts, part_rows
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 
@@ -21,6 +21,7 @@ def needed(config: Config) -> int:
     """
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     rows = part_rows(config.H, config.N) if in_parts(config) and config.form != "dual" else config.N
+    rows = 0 if config.engine == "compiled" else rows  # eight at a time
     activations = 2 * rows * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * _parameters(config) + activations + dual
     return numbers * _ITEMSIZE[config.dtype]
@@ -47,9 +48,10 @@ def _copies(config: Config) -> int:
     Measured with three and nine million hidden units, these included: 3.3 times for batches, 4.3 with `patience`, 6.3
     with an average, too, and 7.9 with `lr: auto`.
     """
-    if not in_parts(config):
-        return 1
-    return 2 + (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+    kept = (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+    if config.engine == "compiled":  # packed in two ways, and the gradients of all groups and of a part
+        return 3 + groups(config.N, _parameters(config)) + (kept if in_parts(config) else 0)
+    return 2 + kept if in_parts(config) else 1
 
 
 def _parameters(config: Config) -> int:

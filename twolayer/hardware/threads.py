@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from twolayer.config.schema import Config
-from twolayer.engines.selection import operations
+from twolayer.engines.selection import GROUP_ROWS, operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 
-# One thread per this many operations in an iteration (docs/performance.md, "Threads").
+# One thread per this many operations in an iteration (docs/performance.md, "Threads"). The compiled engine needs fewer
+# microseconds for them, and its threads are handed their work by Python.
 THREAD_OPERATIONS = 1_250_000
+THREAD_OPERATIONS_COMPILED = 8_000_000
 
 
 def choose_threads(config: Config) -> int:
@@ -23,6 +25,9 @@ def choose_threads(config: Config) -> int:
     if config.threads != "auto":
         return config.threads
     rows = min(config.N, config.batch_size or config.N)
+    if config.engine == "compiled":
+        shared = rows // GROUP_ROWS  # what threads share
+        return max(1, min(operations(config, rows) // THREAD_OPERATIONS_COMPILED, shared, cores()))
     return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
 
 
