@@ -157,7 +157,7 @@ class CompiledEngine(TensorState):
 
 @dataclass(frozen=True)
 class _Call:
-    """Updates for the kernel, with its arguments (see `kernels.descend`) but for what a thread does of which updates."""
+    """Updates to be done by the kernel, whose arguments these are (see `kernels.descend`)."""
 
     kernel: Any
     weights: tuple[Array, Array]
@@ -185,7 +185,7 @@ class _Call:
         )
 
     def alone(self, at_once: int) -> None:
-        """Do the updates in this thread, so many in a call; if there are none, the kernel is only compiled."""
+        """Do the updates in this thread, so many in a call; none at all only compiles the kernel."""
         count = len(self.losses)
         for first in range(0, max(1, count), at_once):
             self((first, min(first + at_once, count)), (0, self.groups), 0, finishes=True)
