@@ -78,7 +78,13 @@ def two_products(problem: Problem, iterations: int) -> Train:
 def programs(config: Config) -> dict[str, tuple[int, Peer]]:
     """The programs by name, each with its number of threads."""
     found: dict[str, tuple[int, Peer]] = {name: (CORES, peer) for name, peer in PEERS.items()}
-    for engine, form in (("autograd", "auto"), ("manual", "auto"), ("fused", "primal"), ("fused", "dual")):
+    for engine, form in (
+        ("autograd", "auto"),
+        ("manual", "auto"),
+        ("fused", "primal"),
+        ("fused", "dual"),
+        ("compiled", "auto"),
+    ):
         if form == "dual" and 2 * config.D_in < config.N:  # K would be larger than x: no one would ask for it
             continue
         one = config.model_copy(update={"engine": engine, "form": form})

@@ -96,6 +96,11 @@ def test_installed_without_the_dev_tools_it_trains(by: str, wheel: Path, tmp_pat
         (["show", "default-1"], 0, ""),
         (["compare", "default-1", "default-1", "--expect-equal"], 0, ""),
         (["plot", "default-1", "-o", "loss.png"], 1, "error: this needs altair: pip install 'twolayer[report]'\n"),
+        (
+            ["train", "--engine", "compiled"],
+            1,
+            "error: the compiled engine needs numba: pip install 'twolayer[fast]'\n",
+        ),
         (["report", "default-1"], 1, "error: this needs altair: pip install 'twolayer[report]'\n"),
     ):
         done = subprocess.run(

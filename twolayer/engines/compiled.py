@@ -9,6 +9,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ class CompiledEngine(TensorState):
         # The weights by hidden unit, (C L, D_in + 1 + D_out), and as `kernels` has them.
         self.padded = self.x.new_zeros(self.shape[0] * L, D_in + 1 + D_out)
         self.weights = self.x.new_zeros(self.padded.numel() + D_out)
-        self.groups = selection.groups(len(self.x), len(self.weights))
+        self.groups = selection.groups(len(self.x), H * (D_in + 1) + D_out * (H + 1))
         self.gradients = self.x.new_empty(0)  # of each group, and of a part for each thread
         self.buffers: list[tuple[Array, Array, Array]] = []  # of each thread
         self.sums = np.zeros(2 * self.groups)
@@ -54,7 +56,7 @@ class CompiledEngine(TensorState):
         for cached in (True, False):
             try:
                 self.kernel = kernels.compiled(str(self.x.dtype).rpartition(".")[2], cached)
-                self._run(self.x, self.y, EVERY_ROW, EVERY_ROW, EVERY_ROW, self.lr)
+                self._run(self.x, self.y, EVERY_ROW, EVERY_ROW, EVERY_ROW, None)
             except CACHE_ERRORS:
                 if not cached:
                     raise
@@ -98,41 +100,29 @@ class CompiledEngine(TensorState):
         A batch is rows of `order` or, if that is empty, of x: from where it begins to where it ends.
         """
         losses = self.x.new_empty(len(ends), *self.objective.shape)
-        lengths = [selection.group_rows(n, self.groups) for n in (ends - begins).tolist()]
-        counts = [-(-n // length) for n, length in zip((ends - begins).tolist(), lengths, strict=True)]
+        sizes = (ends - begins).tolist()
+        lengths = [selection.group_rows(n, self.groups) for n in sizes]
+        counts = [-(-n // length) for n, length in zip(sizes, lengths, strict=True)]
         threads = min(torch.get_num_threads(), max(counts, default=1))
         self._make_buffers(threads)
         numerator, denominator = self.objective.gradient_scale(1, self.shape[2])
-        weights = self.weights.numpy(), self.gradients.numpy()
-        rows = x.view(-1).numpy(), y.view(-1).numpy(), order
-        batches = begins, ends, np.array(lengths, dtype=np.int64)
         divisor = denominator if self.objective.reduction == "mean" else 0
-        objective = self.objective.loss == "mse", lr is not None, divisor, numerator * (lr or 0.0)
-        scores = losses.view(len(ends), losses.dim() if losses.dim() > 1 else 1).numpy()
-
-        def call(updates: tuple[int, int], groups: tuple[int, int], thread: int = 0, *, finishes: bool = False) -> None:
-            self.kernel(
-                weights, rows, self.buffers[thread], batches, updates, (*groups, self.groups + thread),
-                objective, self.shape, finishes, scores,
-            )  # fmt: skip
-
+        call = _Call(
+            self.kernel,
+            weights=(self.weights.numpy(), self.gradients.numpy()),
+            rows=(x.view(-1).numpy(), y.view(-1).numpy(), order),
+            buffers=self.buffers,
+            batches=(begins, ends, np.array(lengths, dtype=np.int64)),
+            groups=self.groups,
+            objective=(self.objective.loss == "mse", lr is not None, divisor, numerator * (lr or 0.0)),
+            shape=self.shape,
+            losses=losses.view(len(ends), 1 if self.objective.loss == "mse" else 2).numpy(),
+        )
         self._pack()
         if threads == 1:
-            size = max(1, CALL // max(1, 6 * len(self.weights) * max((ends - begins).tolist(), default=1)))
-            for first in range(0, max(1, len(ends)), size):
-                call((first, min(first + size, len(ends))), (0, self.groups), finishes=True)
+            call.alone(max(1, CALL // (6 * len(self.weights) * max(sizes, default=1))))
         else:
-            with ThreadPoolExecutor(threads - 1) as pool:
-                for u, count in enumerate(counts):
-                    edges = [count * thread // threads for thread in range(threads + 1)]
-                    others = [
-                        pool.submit(call, (u, u + 1), (edges[thread], edges[thread + 1]), thread)
-                        for thread in range(1, threads)
-                    ]
-                    call((u, u + 1), (0, edges[1]))
-                    for other in others:
-                        other.result()
-                    call((u, u + 1), (0, 0), finishes=True)
+            call.in_threads(threads, counts)
         if lr is not None:
             self._unpack()
         return losses
@@ -163,3 +153,54 @@ class CompiledEngine(TensorState):
         self.b1.copy_(own[:, D_in])
         self.w2.copy_(own[:, D_in + 1 :].t())
         self.b2.copy_(self.weights[-D_out:])
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Updates to be done by the kernel, whose arguments these are (see `kernels.descend`)."""
+
+    kernel: Any
+    weights: tuple[Array, Array]
+    rows: tuple[Array, Array, Array]
+    buffers: Sequence[tuple[Array, Array, Array]]  # of each thread
+    batches: tuple[Array, Array, Array]
+    groups: int  # at most
+    objective: tuple[bool, bool, int, float]
+    shape: tuple[int, int, int, int]
+    losses: Array
+
+    def __call__(self, updates: tuple[int, int], groups: tuple[int, int], thread: int, *, finishes: bool) -> None:
+        """Visit groups in some updates, and finish these updates or not."""
+        self.kernel(
+            self.weights,
+            self.rows,
+            self.buffers[thread],
+            self.batches,
+            updates,
+            (*groups, self.groups + thread),
+            self.objective,
+            self.shape,
+            finishes,
+            self.losses,
+        )
+
+    def alone(self, at_once: int) -> None:
+        """Do the updates in this thread, so many in a call; none at all only compiles the kernel."""
+        count = len(self.losses)
+        for first in range(0, max(1, count), at_once):
+            self((first, min(first + at_once, count)), (0, self.groups), 0, finishes=True)
+
+    def in_threads(self, threads: int, counts: Sequence[int]) -> None:
+        """Do each update in several threads, which share its groups, of which there are so many."""
+        with ThreadPoolExecutor(threads - 1) as pool:
+            for u, count in enumerate(counts):
+                edges = [count * thread // threads for thread in range(threads + 1)]
+                own, *others = pairwise(edges)
+                waiting = [
+                    pool.submit(self, (u, u + 1), groups, thread, finishes=False)
+                    for thread, groups in enumerate(others, 1)
+                ]
+                self((u, u + 1), own, 0, finishes=False)
+                for each in waiting:
+                    each.result()
+                self((u, u + 1), (0, 0), 0, finishes=True)

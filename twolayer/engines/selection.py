@@ -104,6 +104,8 @@ def in_cached_parts(config: Config) -> bool:
 
 def rows_at_once(config: Config) -> int:
     """How many rows have their hidden activations in memory at once."""
+    if config.engine == "compiled":
+        return 8
     by_part = in_parts(config) and config.form != "dual"
     if config.device == "cpu" and config.engine != "autograd" and (by_part or in_cached_parts(config)):
         return cached_rows(config.D_in, config.H, config.N, ITEMSIZE[config.dtype])

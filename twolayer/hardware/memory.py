@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
-from twolayer.engines.selection import ITEMSIZE, in_cached_parts, in_parts, rows_at_once
+from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 
@@ -45,9 +45,10 @@ def _copies(config: Config) -> int:
     Measured with three and nine million hidden units, these included: 3.3 times for batches, 4.3 with `patience`, 6.3
     with an average, too, and 7.9 with `lr: auto`.
     """
-    if not in_parts(config):
-        return 3 if in_cached_parts(config) else 1
-    return 2 + (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+    kept = (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+    if config.engine == "compiled":  # packed in two ways, and the gradients of all groups and of a part
+        return 3 + groups(config.N, _parameters(config)) + (kept if in_parts(config) else 0)
+    return 2 + kept if in_parts(config) else 3 if in_cached_parts(config) else 1
 
 
 def _parameters(config: Config) -> int:

@@ -14,9 +14,10 @@ from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 
-# One thread per this many operations in an iteration (docs/performance.md, "Threads").
+# One thread per this many operations in an iteration (docs/performance.md, "Threads"). The compiled engine needs fewer
+# microseconds for them, and its threads are handed their work by Python.
 THREAD_OPERATIONS = 1_250_000
-COMPILED_THREAD_OPERATIONS = 10_000_000  # its threads meet in Python, once an update
+THREAD_OPERATIONS_COMPILED = 8_000_000
 
 
 def choose_threads(config: Config) -> int:
@@ -24,10 +25,10 @@ def choose_threads(config: Config) -> int:
     if config.threads != "auto":
         return config.threads
     rows = min(config.N, config.batch_size or config.N)
-    wanted = operations(config, rows) // THREAD_OPERATIONS
     if config.engine == "compiled":
-        wanted = min(operations(config, rows) // COMPILED_THREAD_OPERATIONS, rows // GROUP_ROWS)
-    return max(1, min(wanted, cores()))
+        shared = rows // GROUP_ROWS  # what threads share
+        return max(1, min(operations(config, rows) // THREAD_OPERATIONS_COMPILED, shared, cores()))
+    return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
 
 
 def cores() -> int:

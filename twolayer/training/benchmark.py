@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -81,11 +82,15 @@ class Benchmark:
 
     def _applying(self, base: Config) -> Iterator[Config]:
         """The config with each engine and form that applies."""
-        kinds = [("autograd", "auto"), ("manual", "auto"), ("fused", "primal"), ("fused", "dual")]
+        kinds = [("autograd", "auto"), ("manual", "auto"), ("fused", "primal"), ("fused", "dual"), ("compiled", "auto")]
         configs = [base.model_copy(update={"engine": engine, "form": form}) for engine, form in kinds]
         primal = selection.operations(configs[2])
         for config in configs:
-            if config.engine != "fused":
+            if config.engine == "compiled" and config.device != "cpu":
+                self.left_out[config.engine_name] = "is for the CPU"
+            elif config.engine == "compiled" and find_spec("numba") is None:
+                self.left_out[config.engine_name] = "needs numba: pip install 'twolayer[fast]'"
+            elif config.engine != "fused":
                 yield config
             elif config.device == "mps":
                 self.left_out[config.engine_name] = "not available on MPS"

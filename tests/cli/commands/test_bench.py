@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.forking import clean_environment
 from tests.helpers.processes import Run, in_terminal, screen
 
-ALL = ["autograd", "manual", "fused (primal)", "fused (dual)"]
+ALL = ["autograd", "manual", "fused (primal)", "fused (dual)", "compiled"]
 
 
 def test_the_command_prints_a_row_for_each_engine_and_what_auto_takes(twolayer: Run) -> None:
@@ -23,7 +23,7 @@ def test_the_command_prints_a_row_for_each_engine_and_what_auto_takes(twolayer: 
     assert lines[0] == "100 x 3 -> 32 -> 1, float32, on cpu; microseconds per iteration"
     head = ["engine", "threads", "min", "median", "max", "set-up", "GFLOP/s", "agrees"]
     assert lines[2].split() == head
-    assert [line[: line.index("  ")] for line in lines[3:7]] == ALL
+    assert [line[: line.index("  ")] for line in lines[3:8]] == ALL
     assert lines[3].endswith("  reference")
     assert lines[4].endswith("  yes")
     assert lines[-3] == "GFLOP/s: the operations of the book's loop, for every engine, by the median time"
@@ -38,8 +38,13 @@ def test_the_figures_can_be_read_by_programs(form: str, twolayer: Run) -> None:
         "bench", "scratch", "--rounds", "2", "--set", "N=10000", "--set", "lr=1e-7", "--format", form
     ).stdout
     rows = list(csv.DictReader(io.StringIO(output))) if form == "csv" else list(map(json.loads, output.splitlines()))
-    assert [(row["engine"], row["form"]) for row in rows] == [("autograd", ""), ("manual", ""), ("fused", "primal")]
-    assert [str(row["auto"]).lower() for row in rows] == ["false", "false", "true"]
+    assert [(row["engine"], row["form"]) for row in rows] == [
+        ("autograd", ""),
+        ("manual", ""),
+        ("fused", "primal"),
+        ("compiled", ""),
+    ]
+    assert [str(row["auto"]).lower() for row in rows] == ["false", "false", "true", "false"]
     assert all(float(row["min_us"]) <= float(row["median_us"]) <= float(row["max_us"]) for row in rows)
 
 
