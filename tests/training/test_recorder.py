@@ -26,7 +26,8 @@ from twolayer.runs.folder import open_for_resume
 from twolayer.runs.run_files import read_info
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
-from twolayer.training.recorder import Recording, resume_recording, start_recording
+from twolayer.training.recorder import Recording, start_recording
+from twolayer.training.resuming import resume_recording
 from twolayer.training.setup import prepare
 
 EVERY = CheckpointInterval("4", iterations=4)

@@ -78,10 +78,22 @@ class SavedRun:
         return len(self.history) - min(len(self.history), (self.seal.rows or 0) if self.seal is not None else 0)
 
     @property
+    def updates(self) -> tuple[int, int] | None:
+        """The updates that are done of the epoch after the last row, and how many it has; None between two epochs.
+
+        Of a run that is running or was killed they are those at its newest checkpoint.
+        """
+        if self.status in ("running", "killed"):
+            return self.seal.updates if self.seal is not None and self.seal.rows == len(self.history) else None
+        done, count = self.number("updates"), self.number("updates_per_epoch")
+        return (int(done), int(count)) if done and count else None
+
+    @property
     def each(self) -> float | None:
         """Seconds per iteration or epoch; None before the end, when run.json does not have it."""
         seconds, rows = self.seconds, self.number("iterations")  # of the whole training, also where rows are missing
-        return seconds / rows if seconds and rows else None
+        done, count = self.updates or (0, 1)
+        return seconds / (rows + done / count) if seconds and rows else None
 
     @property
     def seconds(self) -> float | None:
