@@ -83,10 +83,13 @@ class SavedRun:
 
         Of a run that is running or was killed they are those at its newest checkpoint.
         """
+        found = self.info.get("updates"), self.info.get("updates_per_epoch")
         if self.status in ("running", "killed"):
-            return self.seal.updates if self.seal is not None and self.seal.rows == len(self.history) else None
-        done, count = self.number("updates"), self.number("updates_per_epoch")
-        return (int(done), int(count)) if done and count else None
+            found = (self.seal and self.seal.rows == len(self.history) and self.seal.updates) or (None, None)
+        done, count = found
+        if type(done) is int and type(count) is int and 0 < done < count < 2**63:
+            return done, count
+        return None
 
     @property
     def each(self) -> float | None:
