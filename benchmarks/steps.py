@@ -15,7 +15,8 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.errors import DivergedError
 from twolayer.training.learning_rate import curvature
-from twolayer.training.loop import Training, train
+from twolayer.training.loop import train
+from twolayer.training.outcome import Training
 from twolayer.training.setup import prepare
 
 EPOCHS = [500, 500, 60, 60, 60]  # by shape

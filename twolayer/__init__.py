@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         TwolayerError,
     )
     from twolayer.runs.history import Block
-    from twolayer.training.loop import Fit, Training, fit, train
+    from twolayer.training.loop import Fit, fit, train
     from twolayer.training.metrics import final_loss
+    from twolayer.training.outcome import Training
     from twolayer.training.setup import build_model, load_data, prepare
 
 __all__ = [
@@ -67,8 +68,9 @@ _HOME = {
         "TwolayerError",
     ],
     "runs.history": ["Block"],
-    "training.loop": ["Fit", "Training", "fit", "train"],
+    "training.loop": ["Fit", "fit", "train"],
     "training.metrics": ["final_loss"],
+    "training.outcome": ["Training"],
     "training.setup": ["build_model", "load_data", "prepare"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -26,6 +26,17 @@ def test_the_table_streams_block_by_block_in_columns_of_a_fixed_width(capsys: py
     assert capsys.readouterr().out == "─" * 25 + "\n"
 
 
+def test_within_a_long_epoch_the_bar_shows_its_updates(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.LossView(("epoch", "loss"), 10) as view:
+        view.bar.is_shown = True
+        view.show(Block(3, (), 0.1), (1200, 9000))
+        assert "2/10  epoch 3: update 1,200 of 9,000" in capsys.readouterr().err
+        view.show(Block(3, (1.5,), 0.1))
+        drawn = capsys.readouterr()
+        assert "3/10  loss 1.5" in drawn.err
+        assert "1.50000" in drawn.out
+
+
 def test_the_table_is_closed_whatever_ended_the_training(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), progress.LossView(("iteration", "loss"), 10):
         raise KeyboardInterrupt

@@ -142,6 +142,66 @@ def test_after_a_signal_a_run_goes_on_to_the_same_end(number: int, code: int, tw
     assert same(run, tmp_path / "whole")
 
 
+def long_epochs(folder: Path) -> list[str]:
+    """The training of a table whose epochs have 20,000 updates each: about two seconds."""
+    lines = [f"{i % 89 / 89:.4f},{i % 97 / 97:.4f},{(i % 89) * (i % 97) / 9000:.4f}" for i in range(20_000)]
+    (folder / "long.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+    fixed = ["--set", "batch_size=1", "--set", "validation=null", "--set", "H=8", "--lr", "0.01", "-q"]
+    return ["train", "long.csv", "--target", "y", "--epochs", "2", *fixed]
+
+
+def wait_for_an_update(run: Path) -> None:
+    """Wait for a checkpoint within an epoch."""
+    end = time.monotonic() + 120
+    while not any((run / "checkpoints").glob("*-*.safetensors")):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_after_a_signal_within_an_epoch_a_run_goes_on_to_the_same_end(
+    number: int, code: int, twolayer: Run, tmp_path: Path
+) -> None:
+    command = long_epochs(tmp_path)
+    run = tmp_path / "run"
+    with start(tmp_path, *command, "--out", "run", "--checkpoint-every", "0.01s") as process:
+        wait_for_an_update(run)
+        process.send_signal(number)
+        messages = process.stderr.read()
+    assert process.returncode == code
+    found = re.search(r"^interrupted after 0 of 2 epochs, in epoch 1 after (\d+) of 20000 updates$", messages, re.M)
+    assert found is not None
+    assert 0 < int(found[1]) < 20_000
+    info = json.loads((run / "run.json").read_text())
+    assert (info["status"], info["iterations"]) == ("interrupted", 0)
+    assert (info["updates"], info["updates_per_epoch"]) == (int(found[1]), 20_000)
+    assert (run / "checkpoints" / f"0-{found[1]}.safetensors").exists()
+    shown = " ".join(twolayer("show", "run").stdout.split())
+    assert f"0 of 2 epochs, in epoch 1 after {int(found[1]):,} of 20,000 updates" in shown
+    scored = twolayer("evaluate", "run", "long.csv")
+    assert (scored.returncode, "train --resume" in scored.stderr) == (1, True)
+    done = twolayer("train", "--resume", "run", "-q")
+    assert (done.returncode, twolayer(*command, "--out", "whole").returncode) == (0, 0)
+    assert same(run, tmp_path / "whole")
+    assert "updates" not in json.loads((run / "run.json").read_text())
+
+
+def test_a_run_that_was_killed_within_an_epoch_says_where_its_checkpoint_is(twolayer: Run, tmp_path: Path) -> None:
+    command = long_epochs(tmp_path)
+    run = tmp_path / "run"
+    with start(tmp_path, *command, "--out", "run", "--checkpoint-every", "0.01s") as process:
+        wait_for_an_update(run)
+        process.kill()
+    newest = max(int(path.stem.split("-")[1]) for path in (run / "checkpoints").glob("0-*.safetensors"))
+    shown = " ".join(twolayer("show", "run").stdout.split())
+    assert f"0 of 2 epochs, in epoch 1 after at least {newest:,} of 20,000 updates" in shown
+    assert twolayer("runs", "run", "--format", "csv").stdout.splitlines()[1].startswith("run,killed,")
+    again = twolayer("train", "--resume", "run", "--epochs", "1")
+    assert again.stderr.startswith(f"run run, from epoch 1, update {newest + 1} of 20000\n")
+    assert again.returncode == 0
+    assert len((run / "history.csv").read_text().splitlines()) == 2
+
+
 def test_a_second_ctrl_c_leaves_at_once_and_the_run_can_go_on(twolayer: Run, tmp_path: Path) -> None:
     # Each iteration takes a second, and the first checkpoint comes after it.
     slow = ["--set", "N=20000", "--set", "H=1000", "--engine", "autograd", "--lr", "1e-9", "--epochs", "300"]
@@ -234,16 +294,17 @@ KILLED = {
     ],
     "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
     "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
+    "within epochs": ["diabetes", "--epochs", "12", "--set", "batch_size=1", "--checkpoint-every", "0.001s"],
 }
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.deep)])
-@pytest.mark.parametrize("arguments", KILLED.values(), ids=KILLED)
-def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(
-    arguments: list[str], rounds: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", KILLED)
+def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(name: str, rounds: int, tmp_path: Path) -> None:
+    killing = Path(__file__).parents[1] / "helpers" / "killing.py"
+    size = "pieces" if name == "within epochs" else "blocks"
     done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "helpers" / "killing.py", tmp_path, str(rounds), "0", *arguments],
+        [sys.executable, killing, tmp_path, str(rounds), "0", size, *KILLED[name]],
         env=clean_environment(),
         capture_output=True,
         text=True,
@@ -430,6 +491,29 @@ def test_patience_stays_on_when_epochs_are_given(twolayer: Run, tmp_path: Path) 
     assert float(found[3]) == pytest.approx(losses[info["kept"]], rel=1e-4)
     assert losses[info["kept"]] == min(losses)
     assert "val_loss was best" not in done.stderr
+
+
+def test_a_run_that_patience_ended_goes_on_with_epochs(twolayer: Run, tmp_path: Path) -> None:
+    command = table_rows(tmp_path)
+    assert twolayer(*command, "--epochs", "5000", "--out", "r").returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    ended = json.loads((tmp_path / "r/run.json").read_text())
+    refused = twolayer("train", "--resume", "r")
+    assert refused.returncode == 2
+    reason = f"stopped after {ended['iterations']} epochs: the validation loss had not improved for 30 epochs"
+    assert refused.stderr == f"error: r: {reason}; to go on, add --epochs {2 * ended['iterations']}\n"
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+
+    more = ended["iterations"] + 20
+    done = twolayer("train", "--resume", "r", "--epochs", str(more))
+    assert done.returncode == 0
+    assert "it had stopped early: the 30 epochs of patience count from here\n" in done.stderr
+    assert twolayer(*command, "--epochs", str(more), "--set", "patience=5000", "--out", "whole").returncode == 0
+    assert same(tmp_path / "r", tmp_path / "whole")
+    info = json.loads((tmp_path / "r/run.json").read_text())
+    assert (info["iterations"], info["stopped_early"]) == (more, False)
+    losses = val_losses(tmp_path / "r")
+    assert losses[info["kept"]] == min(losses)
 
 
 def test_without_patience_it_is_said_that_the_validation_loss_was_better(twolayer: Run, tmp_path: Path) -> None:

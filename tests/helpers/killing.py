@@ -1,8 +1,9 @@
 """Kills trainings at random moments and resumes them: a process that has torch imported, and forks a child for each.
 
-A moment is a number of rows that are written, and half of the kills come in the next write of a checkpoint.
+A moment is a number of rows that are written, and half of the kills come in the next write of a checkpoint. With
+`pieces` the trainings are made of pieces of some updates.
 
-python tests/helpers/killing.py FOLDER ROUNDS SEED ARGUMENTS...
+python tests/helpers/killing.py FOLDER ROUNDS SEED blocks|pieces ARGUMENTS...
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from twolayer.cli import main as cli
 from twolayer.cli import training_session
-from twolayer.training import recorder
+from twolayer.training import loop, recorder
 
 PARTS = ["history.csv", "model.safetensors", "config.yaml"]
 
@@ -71,4 +72,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     assert recorder
     assert training_session
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    loop.BLOCK_SECONDS /= {"blocks": 1, "pieces": 25}[sys.argv[4]]
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[5:])

@@ -104,6 +104,29 @@ def test_the_newest_two_are_kept_and_the_newest_good_one_is_taken(run: Run) -> N
     ]
 
 
+def test_within_long_epochs_the_newest_of_the_two_epochs_before_stay_as_well(run: Run) -> None:
+    folder = run.path / "checkpoints"
+    for epoch in range(12):
+        for updates in (5, 40, 300):
+            checkpoint.save(run, epoch, {"a": torch.full((2,), float(updates))}, 1.5, (updates, 400))
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("10-300.safetensors", "11-300.safetensors", "11-40.safetensors", "9-300.safetensors")
+    ]
+    found, wrong = checkpoint.newest(run.open_checkpoints())
+    assert found is not None
+    assert (found.iteration, found.updates, found.state["a"].tolist(), wrong) == (11, 300, [300.0, 300.0], [])
+    for limit, wanted in ((11, (10, 300)), (10, (9, 300))):  # after the whole epoch, and not within the next
+        found, _ = checkpoint.newest(run.open_checkpoints(), limit)
+        assert found is not None
+        assert (found.iteration, found.updates) == wanted
+    checkpoint.save(run, 12, STATE, 1.5)
+    assert next(checkpoint.verified(run.open_checkpoints(), [])).iteration == 12
+
+    (folder / "11-300.safetensors").write_bytes((folder / "10-300.safetensors").read_bytes())
+    assert list(checkpoint.verified(run.open_checkpoints(), wrong))
+    assert wrong == [f"{folder / '11-300.safetensors'}: is the checkpoint of iteration 10, update 300 of the next"]
+
+
 def test_damaged_ones_that_were_passed_over_make_room(run: Run) -> None:
     for iteration in (300, 400):
         (run.path / "checkpoints" / f"{iteration}.safetensors").write_bytes(b"damaged")

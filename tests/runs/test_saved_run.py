@@ -15,6 +15,7 @@ from tests.helpers.trained import train
 from twolayer.errors import RunError
 from twolayer.formatting import shown
 from twolayer.reporting import comparison
+from twolayer.reporting.summary import summary_lines
 from twolayer.runs import saved_run
 from twolayer.runs.folder import Run
 from twolayer.runs.history import csv_row
@@ -66,6 +67,26 @@ def test_it_is_running_while_somebody_holds_it_and_killed_when_nobody_does(run: 
     found = saved_run.read(run)
     assert (found.status, found.problems) == ("killed", ())
     assert found.each is found.seconds is None  # run.json's seconds are those of a checkpoint before
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ((120, 900), (120, 900)),
+        *(((900, 900), None), ((0, 900), None), ((-1, 0), None), ((1e300, 2e300), None), ((True, 2), None)),
+        *((("1", "2"), None), ((1, 10**400), None), ((None, None), None)),
+    ],
+)
+def test_how_far_an_epoch_was_is_read_where_it_can_be_true(
+    values: tuple[Any, Any], wanted: tuple[int, int] | None, run: Path
+) -> None:
+    change_info(run, status="interrupted", updates=values[0], updates_per_epoch=values[1])
+    found = saved_run.read(run)
+    assert found.updates == wanted
+    assert found.seconds is not None
+    assert found.each == pytest.approx(found.seconds / (len(found.history) + (120 / 900 if wanted else 0)))
+    line = next(line for name, line in summary_lines(found) if name == "run")
+    assert (", in epoch 6 after 120 of 900 updates" in line) == (wanted is not None)
 
 
 def pipe(path: Path) -> None:

@@ -28,7 +28,8 @@ from twolayer.runs.folder import open_for_resume
 from twolayer.runs.history import Reader
 from twolayer.runs.run_files import read_info
 from twolayer.training.loop import Fit
-from twolayer.training.recorder import Recording, resume_recording, start_recording
+from twolayer.training.recorder import Recording, start_recording
+from twolayer.training.resuming import resume_recording
 from twolayer.training.setup import prepare
 
 TAGS = {

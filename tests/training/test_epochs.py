@@ -15,7 +15,8 @@ from tests.helpers.oracles import same
 from tests.helpers.trained import config_of
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
-from twolayer.training.loop import Fit, epoch_order, fit, train
+from twolayer.training.epoch import epoch_order
+from twolayer.training.loop import Fit, fit, train
 from twolayer.training.setup import prepare
 
 ENGINES = ["autograd", "manual", "fused", "compiled"]

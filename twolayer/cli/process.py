@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from types import FrameType
@@ -39,10 +39,13 @@ def exit_code(signum: int) -> int:
 
 
 class Stop:
-    """A context in which the first signal only sets `exit_code`, which is 0 before, and the second exits at once."""
+    """A context in which the first signal only sets `exit_code`, which is 0 before, and the second exits at once.
 
-    def __init__(self) -> None:
-        self.exit_code = 0
+    The first one also calls `ask`, between two instructions of whatever the main thread does.
+    """
+
+    def __init__(self, ask: Callable[[], object] = lambda: None) -> None:
+        self.exit_code, self.ask = 0, ask
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -64,6 +67,7 @@ class Stop:
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.exit_code = self.exit_code or exit_code(signum)
+        self.ask()
 
 
 def _exit_at_the_second(pipe: int) -> None:

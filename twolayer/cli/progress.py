@@ -85,10 +85,12 @@ class LossView:
             write(csv_header(self.columns))
         return self
 
-    def show(self, block: Block) -> None:
-        """Print the block's rows, and advance the bar."""
+    def show(self, block: Block, updates: tuple[int, int] = (0, 1)) -> None:
+        """Print the block's rows, and advance the bar; `updates` are those of the next epoch that are done, of all."""
         self.done = block.last
+        within = f"epoch {self.done + 1}: update {updates[0]:,} of {updates[1]:,}" if updates[0] else ""
         if self.quiet or not block.losses:
+            self.bar.draw(self.done, within)
             return
         self.bar.erase()
         if self.form == "table":
@@ -98,7 +100,7 @@ class LossView:
             write("".join(map(csv_row, block.every(self.log_every))))
         else:
             write("".join(jsonl_row(self.columns, row) for row in block.every(self.log_every)))
-        self.bar.draw(self.done, f"loss {block.losses[-1]:.6g}")
+        self.bar.draw(self.done, within or f"loss {block.losses[-1]:.6g}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -26,8 +26,10 @@ from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.history import Reader
 from twolayer.runs.run_files import HISTORY
 from twolayer.training.learning_rate import curvature, is_cheap
-from twolayer.training.loop import Fit, Outcome
-from twolayer.training.recorder import Recording, resume_recording, start_recording
+from twolayer.training.loop import Fit
+from twolayer.training.outcome import Outcome
+from twolayer.training.recorder import Recording, start_recording
+from twolayer.training.resuming import resume_recording
 from twolayer.training.setup import prepare
 
 if TYPE_CHECKING:
@@ -79,10 +81,13 @@ class Session:
         config, data, model = prepare(resolved.config, resolved.table)
         terminal.outlive_reader()
         is_written = writer is not None
-        fit, damages = resume_recording(run, config, data, model, every, tensorboard=is_written)
+        with_epochs = not resolved.origins["epochs"].line  # from the command line: the run's config has lines
+        fit, damages = resume_recording(
+            run, config, data, model, every, tensorboard=is_written, with_epochs=with_epochs
+        )
         for damage in damages:
             terminal.note(damage)
-        if not fit.done:
+        if not fit.done and not fit.updates:
             terminal.note(f"{run.path}: no checkpoint to resume from; it starts at iteration 1")
         session = cls(fit, resolved.name, Recording(run, fit, every, writer(run, config, fit.done) if writer else None))
         history = Reader(run.path / HISTORY, run.folder)
@@ -93,7 +98,7 @@ class Session:
     def run(self, form: terminal.Format = "table", *, quiet: bool = False) -> int:
         """Train to the end, or until a signal comes; the exit code."""
         fit, recorder = self.fit, self.recorder
-        before, aside = fit.done, form != "table"  # csv and jsonl have stdout to themselves
+        before, aside = fit.progress, form != "table"  # csv and jsonl have stdout to themselves
         try:
             try:
                 if not quiet:
@@ -107,7 +112,7 @@ class Session:
                 return self._interrupted(exit_code)
             outcome = recorder.complete() if recorder is not None else fit.finish()
             best = None if fit.best is None else outcome.kept
-            summary(best, outcome.scores, seconds, fit.done - before, fit.config, last=fit.done, stderr=aside)
+            summary(best, outcome.scores, seconds, fit.progress - before, fit.config, last=fit.done, stderr=aside)
             for line in self._doubts(outcome):
                 terminal.note(line)
         except Exception as error:  # noqa: BLE001 record any failure in run.json
@@ -124,8 +129,11 @@ class Session:
         """Say what is trained, where it is saved, and what it runs on."""
         fit, config, rest = self.fit, self.fit.config, self.fit.data.validation
         if self.recorder is not None:
-            start = f", from {config.unit} {fit.done + 1}" if fit.done else ""
+            start = f", from {config.unit} {fit.done + 1}" if fit.progress else ""
+            start += f", update {fit.updates + 1} of {fit.batches}" if fit.updates else ""
             terminal.note(f"run {self.recorder.run.path}{start}")
+        if fit.best is not None and fit.best.since == fit.done > 0:
+            terminal.note(f"it had stopped early: the {config.patience} epochs of patience count from here")
         if not aside:
             terminal.say(str(fit.model))
         if rest is not None:
@@ -133,7 +141,7 @@ class Session:
         if config.average is not None:
             what = "val_loss is of" if rest is not None else "saved are"
             terminal.note(f"{what} the weights {config.weights}")
-        if config.lr != "auto" and not fit.done and is_cheap(config):
+        if config.lr != "auto" and not fit.progress and is_cheap(config):
             with suppress(DataError):  # then the loss is not finite either, which is an error of its own
                 limit = curvature(fit.model, fit.data, config).limit
                 if config.lr > limit:
@@ -145,15 +153,13 @@ class Session:
     def _train(self, view: progress.LossView) -> tuple[float, int]:
         """Show and record every block; the seconds they took, and the exit code if a signal ended it."""
         seconds = 0.0
-        with process.Stop() as stop, view:
-            for block in self.fit:
+        with process.Stop(self.fit.request_stop) as stop, view:
+            for block in self.fit.pieces:
                 seconds += block.seconds
                 self._note_best(block.first, block.more.get("val_loss", ()))
                 if self.recorder is not None:
                     self.recorder.add(block)
-                view.show(block)
-                if stop.exit_code:
-                    break
+                view.show(block, (self.fit.updates, self.fit.batches))
         return seconds, 0 if self.fit.is_finished else stop.exit_code
 
     def _doubts(self, outcome: Outcome) -> Iterator[str]:
@@ -179,7 +185,9 @@ class Session:
     def _interrupted(self, exit_code: int) -> int:
         if self.recorder is not None:
             self.recorder.interrupt(exit_code)
-        terminal.note(f"interrupted after {self.fit.done} of {self.fit.config.epochs} {self.fit.config.unit}s")
+        fit, unit = self.fit, self.fit.config.unit
+        within = f", in {unit} {fit.done + 1} after {fit.updates} of {fit.batches} updates" if fit.updates else ""
+        terminal.note(f"interrupted after {fit.done} of {fit.config.epochs} {unit}s{within}")
         if self.recorder is not None:
             _note_move(self.recorder)
             if self.recorder.run.where() is not None:
@@ -261,7 +269,7 @@ def summary(
     best: int | None,
     scores: Mapping[str, float],
     seconds: float,
-    rows: int,
+    rows: float,
     config: Config,
     *,
     last: int = 0,

@@ -50,7 +50,11 @@ class AutogradEngine(TensorState):
     @torch.no_grad()
     def evaluate(self, data: Data) -> Tensor:
         """The loss of the current weights on these data, shape ()."""
-        return _total([self._loss(x, y, len(data.x))[1] for x, y in self._parts(data.x, data.y)])
+        losses = []
+        for x, y in self._parts(data.x, data.y):
+            self.check()
+            losses.append(self._loss(x, y, len(data.x))[1])
+        return _total(losses)
 
     def _parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
         rows = selection.part_rows(len(self.w1), len(x))
@@ -74,6 +78,7 @@ class AutogradEngine(TensorState):
         for x, y in parts:
             loss, detached = self._loss(x, y, rows)
             losses.append(detached)
+            self.check()
             gradients = torch.autograd.grad(loss, self.parameters)
             total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         with torch.no_grad():

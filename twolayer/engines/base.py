@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,8 +28,18 @@ class Data:
     columns: Encoding | None = None
 
 
+def _nothing() -> None:
+    pass
+
+
 class Engine(Protocol):
-    """Advances gradient descent on one model and one data set."""
+    """Advances gradient descent on one model and one data set.
+
+    `check` is called between the products of an iteration, and between the parts of an update or an evaluation, as long
+    as the weights are those from before it: it may raise, and what was computed is forgotten then.
+    """
+
+    check: Callable[[], None]
 
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations; the loss BEFORE each update, shape (iterations,), on the device.
@@ -76,6 +86,7 @@ class TensorState:
     lr: float
     STATE: tuple[str, ...] = ("w1", "b1", "w2", "b2")
     done = 0  # iterations
+    check: Callable[[], None] = staticmethod(_nothing)
 
     def set_lr(self, lr: float) -> None:
         """Use another learning rate from the next iteration on."""

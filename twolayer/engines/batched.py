@@ -95,6 +95,7 @@ class BatchedEngine(TensorState):
         """The loss of the current weights on these data, shape ()."""
         self.sum_of_parts.zero_()
         for x, y in self._parts(data.x, data.y):
+            self.check()
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
         return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
@@ -144,6 +145,7 @@ class BatchedEngine(TensorState):
         for x, y in parts:
             self._backward(x, self._forward(x, y))
             if count > 1:
+                self.check()
                 gradient.add_(self.gradient)
                 self.sum_of_parts.add_(self.sums)
         self.weights.add_(gradient, alpha=-min(grad_factor * self.lr, self.largest_rate))

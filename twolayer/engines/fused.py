@@ -145,10 +145,11 @@ class PlainEngine(FusedEngine):
         x, y, h, grad_h, rate = self.x, self.y, self.h, self.grad_h, self.rate
         w1, b1, w2, b2 = self.w1, self.b1, self.w2, self.b2
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
-        w1_t, w2_t, grad_h_t, is_mse = w1.t(), w2.t(), grad_h.t(), self.is_mse
+        w1_t, w2_t, grad_h_t, is_mse, check = w1.t(), w2.t(), grad_h.t(), self.is_mse, self.check
 
         for slot in slots:
             torch.addmm(b1, x, w1_t, out=h).relu_()
+            check()
             torch.addmm(b2, h, w2_t, out=slot)
             residual = slot.sub_(y) if is_mse else self._from_logits(slot)
             torch.mm(residual, w2, out=grad_h)

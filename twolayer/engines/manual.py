@@ -43,7 +43,7 @@ class ManualEngine(TensorState):
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grad_w1, self.grad_b1, self.grad_w2, self.grad_b2
         w1_t, w2_t, grad_h_t, grad_y_t = w1.t(), w2.t(), grad_h.t(), y_pred.t()  # views of the buffers
         grad_at_output = self._squared_error if self.objective.loss == "mse" else self._cross_entropy
-        rate = -self.lr
+        rate, check = -self.lr, self.check
 
         for loss in losses.unbind():
             # Forward: the hidden layer, the prediction, the loss, and its gradient in the prediction's buffer.
@@ -56,6 +56,7 @@ class ManualEngine(TensorState):
             torch.sum(grad_y, 0, out=grad_b2)
             torch.mm(grad_y, w2, out=grad_h)
             relu_backward(grad_h, h_relu, 0, grad_input=grad_h)
+            check()
             torch.mm(grad_h_t, x, out=grad_w1)
             torch.sum(grad_h, 0, out=grad_b1)
 

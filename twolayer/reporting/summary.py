@@ -68,6 +68,7 @@ def _status(run: SavedRun) -> str:
     done, planned = len(run.history), run.config.epochs if run.config is not None else None
     unit = run.history.unit + "s" * (done != 1)
     count = f"{done} of {planned} {unit}" if planned is not None and planned != done else f"{done} {unit}"
+    count += within(run)
     when = _local(run.info.get("started" if run.status == "running" else "ended"))
     if run.status == "killed":
         try:
@@ -85,6 +86,15 @@ def _status(run: SavedRun) -> str:
     if run.unsealed and done:
         said.append(f"unsealed after {done - run.unsealed}" if run.unsealed < done else "unsealed")
     return ", ".join(part for part in said if part)
+
+
+def within(run: SavedRun) -> str:
+    """How far a run is in an epoch that has not ended: `, in epoch 3 after 120 of 900 updates`; empty between two."""
+    if run.updates is None:
+        return ""
+    done, count = run.updates
+    bound = "at least " if run.status in ("running", "killed") else ""
+    return f", in epoch {len(run.history) + 1:,} after {bound}{done:,} of {count:,} updates"
 
 
 def _local(stamp: object) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from twolayer.errors import RunError
 from twolayer.files import Folder, named, reading, unreadable
-from twolayer.runs.checksum import BLANK, checkpoint_names, read_tensors, unseal
+from twolayer.runs.checksum import BLANK, checkpoint_names, place, read_tensors, unseal
 from twolayer.runs.folder import Run
 
 KEPT = 2
@@ -24,17 +24,37 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of an engine after `iteration` iterations; the size and SHA-256 of the history up to there."""
+    """The state of a training after `iteration` iterations, or epochs, and `updates` updates of the next epoch.
+
+    With the size and SHA-256 of the history up to there, and the seconds of training.
+    """
 
     iteration: int
     state: dict[str, Tensor]
-    seconds: float  # of training so far
+    seconds: float
     history_bytes: int
     history_sha256: str
+    updates: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return file_name(self.iteration, self.updates)
 
 
-def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) -> None:
-    """Write a checkpoint, and remove all but the newest two."""
+def file_name(iteration: int, updates: int = 0) -> str:
+    """The name of the checkpoint after so many iterations, or epochs, and updates of the next epoch."""
+    return f"{iteration}-{updates}.safetensors" if updates else f"{iteration}.safetensors"
+
+
+def save(
+    run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float, updates: tuple[int, int] = (0, 1)
+) -> None:
+    """Write a checkpoint, and remove all but the newest two, the newest before this epoch, and that before the last.
+
+    A training that diverges in this epoch is computed again up to the end of the last but one. `updates` has those of
+    the epoch that has begun, and how many it has in all.
+    """
     size, digest = run.position()
     metadata = {
         "iteration": str(iteration),
@@ -42,16 +62,22 @@ def save(run: Run, iteration: int, state: Mapping[str, Tensor], seconds: float) 
         "history_bytes": str(size),
         "history_sha256": digest,
     }
-    folder, name = run.open_checkpoints(), f"{iteration}.safetensors"
+    if updates[0]:
+        metadata |= {"updates": str(updates[0]), "updates_per_epoch": str(updates[1])}
+    folder, name = run.open_checkpoints(), file_name(iteration, updates[0])
     with named(folder.path / name):
         folder.write(name, *pack(state, metadata))
     names = _names(folder)
     if name not in names:
         raise RunError("was removed while the training ran", path=folder.path / name)
     later = names.index(name)  # newer ones were damaged, else the run would have resumed from them
-    for old in [*names[:later], *names[later + KEPT :]]:
-        with suppress(OSError):  # an old checkpoint left behind does no harm
-            folder.remove(old)
+    kept = names[later : later + KEPT]
+    for last in (iteration, iteration - 1):
+        kept += [other for other in names[later:] if place(other) <= (last, 0)][:1]
+    for old in names:
+        if old not in kept:
+            with suppress(OSError):  # an old checkpoint left behind does no harm
+                folder.remove(old)
 
 
 def newest(folder: Folder, limit: int | None = None) -> tuple[Checkpoint | None, list[str]]:
@@ -64,7 +90,7 @@ def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iter
     """The undamaged checkpoints of at most `limit` iterations, newest first; messages on others go to `wrong`."""
     for name in _names(folder):
         path = folder.path / name
-        if limit is not None and int(path.stem) > limit:
+        if limit is not None and place(name) > (limit, 0):
             continue
         try:
             with folder.open(name) as file:
@@ -75,9 +101,11 @@ def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iter
                 float(metadata["seconds"]),
                 int(metadata["history_bytes"]),
                 str(metadata["history_sha256"]),
+                int(metadata.get("updates", 0)),
             )
-            if found.iteration != int(path.stem):
-                raise ValueError(f"is the checkpoint of iteration {found.iteration}")
+            if place(name) != (found.iteration, found.updates):
+                within = f", update {found.updates} of the next" if found.updates else ""
+                raise ValueError(f"is the checkpoint of iteration {found.iteration}{within}")
             if not math.isfinite(found.seconds) or found.history_bytes <= 0:
                 raise ValueError("is not a checkpoint of this program")
         except OSError as error:

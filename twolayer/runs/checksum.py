@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from twolayer.files import Folder
 
+PLACE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?\.safetensors")
 BLANK = "0" * 64  # in place of the checksum while it is computed
 MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
 _NO_TENSORS = "is not a safetensors file, or is damaged"
@@ -104,11 +105,15 @@ def is_sealed(data: bytes, info: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Seal:
-    """The checksum of the first `size` bytes of a history; `rows` is the number of rows in them, None if unknown."""
+    """The checksum of the first `size` bytes of a history; `rows` is the number of rows in them, None if unknown.
+
+    `updates` says how many of the updates of the next epoch are in the checkpoint, and how many it has.
+    """
 
     size: int
     sha256: str
     rows: int | None = None
+    updates: tuple[int, int] | None = None
 
     def fits(self, file: BinaryIO) -> bool:
         """Whether a history starts with these bytes."""
@@ -126,10 +131,9 @@ def seals(checkpoints: Folder) -> Iterator[tuple[str, Seal]]:
         try:
             with checkpoints.open(name) as file:
                 metadata, _ = header(file)
-            yield (
-                name,
-                Seal(int(metadata["history_bytes"]), str(metadata["history_sha256"]), int(metadata["iteration"])),
-            )
+            within = (int(metadata["updates"]), int(metadata["updates_per_epoch"])) if "updates" in metadata else None
+            size, rows = int(metadata["history_bytes"]), int(metadata["iteration"])
+            yield name, Seal(size, str(metadata["history_sha256"]), rows, within)
         except (OSError, *_DAMAGE):  # removed meanwhile, or damaged
             continue
 
@@ -145,7 +149,11 @@ def is_whole(checkpoints: Folder, name: str) -> bool:
 
 
 def checkpoint_names(checkpoints: Folder) -> list[str]:
-    """The names that checkpoints have, <iteration>.safetensors, newest first. Raises OSError."""
-    stems = (Path(name) for name in checkpoints.names())
-    names = [path.name for path in stems if path.suffix == ".safetensors" and path.stem.isdecimal()]
-    return sorted(names, key=lambda name: int(Path(name).stem), reverse=True)
+    """The names that checkpoints have, <iteration>[-<updates>].safetensors, newest first. Raises OSError."""
+    return sorted(filter(PLACE.fullmatch, checkpoints.names()), key=place, reverse=True)
+
+
+def place(name: str) -> tuple[int, int]:
+    """The iterations (with batches, the epochs) before a checkpoint, and the updates after them, from its name."""
+    match = PLACE.fullmatch(name)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)

@@ -19,7 +19,7 @@ MAX_LINE = 2**16  # bytes of a row; a longer line is not a row of ours, and may 
 
 @dataclass(frozen=True)
 class Block:
-    """The losses of consecutive iterations; with batches, of epochs.
+    """The losses of consecutive iterations; with batches, of epochs. None, where it ended within an epoch.
 
     `first` is the number of the first of them, counted from 1; `losses[i]` is the loss before update
     `first + i`; `seconds` is the time that computing the block took. `more` has the other columns, by the names in
@@ -43,6 +43,14 @@ class Block:
         yield from zip(range(self.first + start, self.last + 1, step), *(c[start::step] for c in columns), strict=True)
         if self.losses and self.last % step and not math.isfinite(self.losses[-1]):
             yield (self.last, *(column[-1] for column in columns))
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Consecutive blocks as one."""
+    losses = tuple(loss for block in blocks for loss in block.losses)
+    names = dict.fromkeys(name for block in blocks for name in block.more)
+    more = {name: tuple(value for block in blocks for value in block.more.get(name, ())) for name in names}
+    return Block(blocks[0].first, losses, sum(block.seconds for block in blocks), more)
 
 
 def csv_header(columns: Sequence[str]) -> str:

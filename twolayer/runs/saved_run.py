@@ -78,10 +78,25 @@ class SavedRun:
         return len(self.history) - min(len(self.history), (self.seal.rows or 0) if self.seal is not None else 0)
 
     @property
+    def updates(self) -> tuple[int, int] | None:
+        """The updates that are done of the epoch after the last row, and how many it has; None between two epochs.
+
+        Of a run that is running or was killed they are those at its newest checkpoint.
+        """
+        found = self.info.get("updates"), self.info.get("updates_per_epoch")
+        if self.status in ("running", "killed"):
+            found = (self.seal and self.seal.rows == len(self.history) and self.seal.updates) or (None, None)
+        done, count = found
+        if type(done) is int and type(count) is int and 0 < done < count < 2**63:
+            return done, count
+        return None
+
+    @property
     def each(self) -> float | None:
         """Seconds per iteration or epoch; None before the end, when run.json does not have it."""
         seconds, rows = self.seconds, self.number("iterations")  # of the whole training, also where rows are missing
-        return seconds / rows if seconds and rows else None
+        done, count = self.updates or (0, 1)
+        return seconds / (rows + done / count) if seconds and rows else None
 
     @property
     def seconds(self) -> float | None:

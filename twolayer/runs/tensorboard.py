@@ -53,7 +53,7 @@ class Writer:
         self._begin()
         # The clock may be set back, but the times in an event file must not decrease.
         end = max(time.time(), self._latest)
-        start = max(end - block.seconds, self._latest)
+        start = max(end - block.seconds, self._latest) if math.isfinite(block.seconds) else self._latest or end
         with named(self._path):
             write_all(self._file, _framed(_events(block, scalars(block, self.config), start, end)))
         self._latest = end
@@ -108,8 +108,8 @@ class Writer:
 def scalars(block: Block, config: Config) -> dict[str, Sequence[float]]:
     """The values of every iteration of a block (with batches, of every epoch), by TensorBoard's tags.
 
-    The time per iteration is the block's, divided evenly. It is unknown for rows read from a history, and for a block
-    that was cut off because the loss is not finite.
+    The time per iteration is the block's, divided evenly. It is unknown for rows read from a history, for an epoch
+    whose training was interrupted, and for a block that was cut off because the loss is not finite.
     """
     count = len(block.losses)
     columns = {"loss": block.losses, **block.more}

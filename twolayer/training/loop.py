@@ -2,69 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from twolayer.config.schema import Config
-from twolayer.engines import selection
-from twolayer.engines.base import Data, RowEngine, check_state
+from twolayer.engines.base import Data, RowEngine
 from twolayer.engines.factory import make_engine
-from twolayer.engines.losses import Objective
-from twolayer.errors import DataError, DivergedError, StateError
+from twolayer.errors import DataError, DivergedError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
+from twolayer.training.blocks import joined
 from twolayer.training.early_stopping import EarlyStopping
+from twolayer.training.epoch import Epoch, updates_per_epoch
 from twolayer.training.learning_rate import LearningRateFinder, is_sampled
 from twolayer.training.metrics import scores
+from twolayer.training.outcome import Outcome, Training
+from twolayer.training.saved_state import saved_lr, taken
 from twolayer.training.setup import build_model, prepare, resolve_auto
+from twolayer.training.stopping import Abandoned, StopRequest
 from twolayer.training.weight_average import WeightAverage
 
 BLOCK_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a training: the weights that are kept are those after `kept` updates (with batches, epochs).
-
-    With `average` they are the average up to there.
-
-    `scores` are their scores, named as in the history: loss, accuracy, val_loss, val_accuracy.
-    """
-
-    kept: int
-    scores: Mapping[str, float]
-
-    @property
-    def loss(self) -> float:
-        """The loss of the weights that are kept: the last ones, or their average; with `patience` the best."""
-        return self.scores["loss"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training: the config with every `auto` but `lr` resolved, the trained model, its data, the losses.
-
-    `losses[i]` is the loss before update i + 1 (with batches, over epoch i + 1), `final_loss` the loss of the weights
-    that are kept, and `seconds` the time that the iterations took.
-    """
-
-    config: Config
-    model: nn.Sequential
-    data: Data
-    losses: tuple[float, ...]
-    final_loss: float
-    seconds: float
 
 
 def train(config: Config) -> Training:
@@ -89,10 +56,13 @@ class Fit(Iterator[Block]):
     stay out of the hot loop; the results do not depend on where blocks end, and between two blocks `model` has the
     current weights. DivergedError follows the block that ends with the first loss that is not finite.
 
-    With `lr: auto` the learning rate is 1 / lambda (see `learning_rate`), measured again at fixed iterations, where
-    blocks end; with batches, classes or a file it never rises. With `batch_size` an iteration is an epoch: an update
-    for every batch. `state`: the result of `state()` after `done` iterations of the same training, which then resumes
-    bit for bit; StateError if it is another training's. No block crosses a multiple of `cut_every`.
+    With `lr: auto` the learning rate is 1 / lambda (see `learning_rate`), measured again at fixed iterations; with
+    batches, classes or a file it never rises. With `batch_size` an iteration is an epoch: an update for every batch.
+    `state`: the result of `state()` after `done` iterations of the same training, and some updates of the next one,
+    which then resumes bit for bit; StateError if it is another training's. No block crosses a multiple of `cut_every`.
+
+    `pieces` is the same training in blocks that never last long: they end within an epoch, too, and hold no losses
+    then; and `model` has the weights only after `finish`.
     """
 
     def __init__(
@@ -118,16 +88,25 @@ class Fit(Iterator[Block]):
             )
             for part in (self.finder, self.best):
                 if part is not None and is_resumed:
-                    part.load_state(_taken(state, part.state()))
-            self.lr = _saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
+                    part.load_state(taken(state, part.state()))
+            self.lr = saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
             self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
             self.average = WeightAverage(self.engine.state(), config.average) if config.average is not None else None
             if is_resumed:
                 if self.average is not None:
-                    self.average.load_state(_taken(state, self.average.state()))
+                    self.average.load_state(taken(state, self.average.state()))
+                within = taken(state, Epoch.STATE)
                 self.engine.load_state(state, done)
                 self.engine.sync()
-        self._blocks = self._run()
+        self.batches = updates_per_epoch(config) if config.is_by_epoch else 1
+        self.epoch: Epoch | None = None  # the one that has begun
+        if is_resumed and within:
+            self.epoch = Epoch(done, config, data, [0.0] * sum(name.startswith("val_") for name in config.columns))
+            self.epoch.load_state(within)
+        self.stop, self.measured = StopRequest(), -1  # after how many updates the learning rate was measured
+        self.engine.check = self.stop.check
+        self.pieces = self._run()
+        self._blocks = joined(self.pieces, self._sync, self._is_at_cut)
 
     def __next__(self) -> Block:
         return next(self._blocks)
@@ -139,6 +118,23 @@ class Fit(Iterator[Block]):
         _, data, model = prepare(self.config)
         return data, model
 
+    def request_stop(self) -> None:
+        """Let the pieces and the blocks end within a second, or after the product that is being computed.
+
+        An update that takes longer is forgotten.
+        """
+        self.stop.is_made = True
+
+    @property
+    def updates(self) -> int:
+        """The updates that are done of the epoch after `done` epochs, of `batches`."""
+        return self.epoch.done if self.epoch is not None else 0
+
+    @property
+    def progress(self) -> float:
+        """The iterations or epochs that are done, with the part of the last one."""
+        return self.done + self.updates / self.batches
+
     @property
     def is_finished(self) -> bool:
         """Whether all iterations are done; `finish` is next."""
@@ -146,7 +142,7 @@ class Fit(Iterator[Block]):
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs to be the same bit for bit."""
-        state = self.engine.state()
+        state = self.engine.state() | (self.epoch.state() if self.epoch is not None else {})
         if self.config.lr == "auto":
             state |= {"lr": torch.tensor(self.lr, dtype=torch.float64)}
         for part in (self.finder, self.best, self.average):
@@ -159,8 +155,9 @@ class Fit(Iterator[Block]):
 
         Raises DivergedError if their loss is not finite. The training cannot continue after this.
         """
-        kept = self.done
+        kept, self.stop.can_abandon = self.done, False
         with threads.set_up(self.config):
+            self.engine.sync()
             if self.best is not None:
                 self._validated()
                 self.best.restore()
@@ -193,74 +190,97 @@ class Fit(Iterator[Block]):
             self.engine.sync()
             self.lr = self._choose_lr(self.lr)
             self.engine.set_lr(self.lr)
+            self.measured = done
         return learning_rate.next_measurement(done)
 
+    def _sync(self) -> None:
+        with threads.set_up(self.config):
+            self.engine.sync()
+
+    def _is_at_cut(self) -> bool:
+        return self.cut_every > 0 and self.done % self.cut_every == 0
+
     def _run(self) -> Iterator[Block]:
-        size, columns = 1, self.config.columns[1:]
-        while not self.is_finished:
-            start, first = time.perf_counter(), self.done + 1
-            count = min(size, self.config.epochs - self.done)
-            count = min(count, self.cut_every - self.done % self.cut_every) if self.cut_every else count
-            with threads.set_up(self.config):
-                rows = list(self._epochs(count) if self.config.is_by_epoch else self._iterations(count))
-                computed = time.perf_counter()
-                self.engine.sync()
-            end = time.perf_counter()
-            if not rows:
+        size = 1  # updates
+        while not (self.is_finished or self.stop.is_made):
+            start, first, before = time.perf_counter(), self.done + 1, self._count()
+            rows: list[tuple[float, ...]] = []
+            with threads.set_up(self.config), suppress(Abandoned):
+                for row in self._epochs(size) if self.config.is_by_epoch else self._iterations(size):
+                    rows.append(row)
+            seconds = time.perf_counter() - start
+            if self._count() == before:  # ended by `patience`, or abandoned
                 return
-            losses, *more = zip(*rows, strict=True)
-            bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(rows))
-            cut = [column[: bad + 1] for column in more]
-            yield Block(first, losses[: bad + 1], end - start, dict(zip(columns[1:], cut, strict=True)))
+            bad = next((i for i, row in enumerate(rows) if not math.isfinite(row[0])), len(rows))
+            losses, *more = list(zip(*rows[: bad + 1], strict=True)) or [()]
+            yield Block(first, losses, seconds, dict(zip(self.config.columns[2:], more, strict=False)))
             if bad < len(rows):
                 raise DivergedError(first + bad, losses[bad], self.lr, unit=self.config.unit)
-            # Twenty times what the sync took, so that it stays a small part even if it costs more than iterations do.
-            target = max(BLOCK_SECONDS, 20 * (end - computed))
-            size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
+            size = max(1, min(4 * size, int((self._count() - before) * BLOCK_SECONDS / max(seconds, 1e-9))))
+
+    def _count(self) -> int:
+        """All updates so far."""
+        return self.done * self.batches + self.updates
+
+    def _end(self) -> int:
+        """After how many iterations the next piece ends at the latest."""
+        cut = (self.done // self.cut_every + 1) * self.cut_every if self.cut_every else sys.maxsize
+        return min(self.config.epochs, cut)
 
     def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
         """At most `count` iterations on all rows at once, until the next measurement; their rows of the history."""
-        count = min(count, self._measure(self.done) - self.done)
+        count = min(count, self._end() - self.done, self._measure(self.done) - self.done)
+        self._set_abandonable(count)
         values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
         self.done += count
         yield from ((*row, *self._lr_column()) for row in values)
 
-    def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
-        """At most `count` epochs, fewer if `patience` ends the training; their rows of the history."""
-        for _ in range(count):
-            validated, self.stopped = self._validated() if self.data.validation is not None else ((), False)
-            if self.stopped:
+    def _epochs(self, updates: int) -> Iterator[tuple[float, ...]]:
+        """At most `updates` updates: whole epochs, or a part of one that has more; the rows of the epochs that end.
+
+        Fewer if `patience` ends the training.
+        """
+        end = self._end()
+        while self.done < end:
+            if self.epoch is None:
+                self.stop.can_abandon = True
+                validated, self.stopped = self._validated() if self.data.validation is not None else ((), False)
+                if self.stopped:
+                    return
+                self.epoch = Epoch(self.done, self.config, self.data, validated)
+            updates -= self._advance(self.epoch, updates)
+            if self.epoch.done < self.batches:
+                self.epoch.wait()
                 return
-            if self.config.batch_size is None or self.config.batch_size >= self.config.N:
-                self._measure(self.done)
-                row = self.engine.advance(1).view(-1).tolist()
-            else:
-                row = self._epoch(self.config.batch_size)
             self.done += 1
             if self.average is not None:
                 self.average.add(self.done)
-            yield (*row, *validated, *self._lr_column())
+            row = (*self.epoch.figures(), *self.epoch.validated, *self._lr_column())
+            self.epoch = None
+            yield row
+            if updates < self.batches:
+                return
+
+    def _advance(self, epoch: Epoch, updates: int) -> int:
+        """Do at most as many updates of the epoch; how many were done."""
+        before, end = epoch.done, min(epoch.done + updates, self.batches)
+        first = self.done * self.batches
+        while epoch.done < end:
+            due = self._measure(first + epoch.done) - first
+            count = min(due, end) - epoch.done
+            self._set_abandonable(count)
+            epoch.advance(self.engine, count)
+        return epoch.done - before
+
+    def _set_abandonable(self, count: int) -> None:
+        """Whether the next `count` updates may be abandoned: one may, if no measurement would be made again before it.
+
+        Of several the losses would be lost.
+        """
+        self.stop.can_abandon = count == 1 and self.measured != self._count()
 
     def _lr_column(self) -> tuple[float, ...]:
         return (self.lr,) if self.config.lr == "auto" else ()
-
-    def _epoch(self, batch_size: int) -> list[float]:
-        """An update for every batch; their losses combined by the config's reduction, and for classes the accuracy."""
-        N, engine = self.config.N, cast(RowEngine, self.engine)
-        order = epoch_order(self.config.seed, self.done, N).to(self.data.x.device)
-        count = selection.batches(N, batch_size)
-        sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
-        rows = torch.split(order, sizes)
-        values = self.data.x.new_empty(count, *Objective.of(self.config).shape)
-        first = number = self.done * count
-        while number < first + count:
-            due = min(self._measure(number), first + count)
-            engine.updates(rows[number - first : due - first], values[number - first : due - first])
-            number = due
-        losses, *accuracies = zip(*values.view(count, -1).tolist(), strict=True)
-        shares = [size / N for size in sizes]
-        weights = [1.0] * count if self.config.reduction == "sum" else shares
-        return [_dot(losses, weights), *(_dot(column, shares) for column in accuracies)]
 
     def _validated(self) -> tuple[tuple[float, ...], bool]:
         """The loss and for classes the accuracy on the validation rows; and whether `patience` ends the training.
@@ -277,30 +297,6 @@ class Fit(Iterator[Block]):
             if values[0] < self.best.loss:
                 self.engine.sync()
             return tuple(values), self.best.consider(values[0], self.done)
-
-
-def _taken(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove a part from a state, that with the names of `own`, and return what there was of it."""
-    return {name: state.pop(name) for name in own if name in state}
-
-
-def _saved_lr(state: dict[str, Tensor]) -> float:
-    """Remove the learning rate of `lr: auto` from a state and return it. Raises StateError."""
-    own = {"lr": torch.zeros((), dtype=torch.float64)}
-    check_state(own, taken := _taken(state, own))
-    if not 0 < (lr := float(taken["lr"])) < math.inf:
-        raise StateError(f"is a state of another training: its lr is {lr}")
-    return lr
-
-
-def _dot(values: Sequence[float], weights: Sequence[float]) -> float:
-    return sum(value * weight for value, weight in zip(values, weights, strict=True))
-
-
-def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
-    """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device and when resumed."""
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    return torch.randperm(N, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
 
 
 def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:

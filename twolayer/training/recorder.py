@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from twolayer import formatting
 from twolayer.config.schema import Config, document
-from twolayer.engines.base import Data
-from twolayer.errors import DivergedError, RunError, StateError, TwolayerError
+from twolayer.errors import DivergedError, RunError, TwolayerError
 from twolayer.evaluation import predictor
 from twolayer.evaluation.baselines import linear_baseline
 from twolayer.files import named
 from twolayer.hardware.device import device_name
 from twolayer.runs import checkpoint, folder, names, table_paths
-from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
-from twolayer.runs.history import Block, csv_row, scan
-from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, MODEL
-from twolayer.tables.options import FileData
+from twolayer.runs.history import Block, csv_row, join, scan
+from twolayer.runs.run_files import CONFIG, HISTORY, MODEL
 from twolayer.training.fingerprints import fingerprints, row_sums
-from twolayer.training.loop import Fit, Outcome
+from twolayer.training.loop import Fit
+from twolayer.training.outcome import Outcome
 from twolayer.version import __version__
 
 if TYPE_CHECKING:
@@ -51,31 +49,34 @@ class Recording:
     def __init__(self, run: Run, fit: Fit, every: CheckpointInterval, writer: Writer | None = None) -> None:
         self.run, self.fit, self.every, self.writer = run, fit, every, writer
         self.saved_at = time.monotonic()
+        self.waiting = [Block(fit.done + 1, (), math.nan)] if fit.updates else []  # the blocks since the last row
         with named(run.path / HISTORY), run.folder.open(HISTORY) as file:
             self.losses = scan(file)
         self.seconds = float(run.info.get("seconds", 0.0))
 
     def add(self, block: Block) -> None:
-        """Write a block's losses, and a checkpoint if one is due."""
-        self.run.append("".join(map(csv_row, block.every(1))))
-        if self.writer is not None:
-            self.writer.add(block)
-        self.losses.add(block.losses)
+        """Write a block's losses, and a checkpoint if one is due. A block may end within an epoch, without losses."""
         self.seconds += block.seconds
-        if not math.isfinite(block.losses[-1]):
-            return
-        if self.every.iterations:
-            is_due = self.fit.done % self.every.iterations == 0
-        else:
-            is_due = time.monotonic() - self.saved_at >= self.every.seconds
+        self.waiting.append(block)
+        is_due = time.monotonic() - self.saved_at >= self.every.seconds
+        if block.losses:
+            self.run.append("".join(map(csv_row, block.every(1))))
+            if self.writer is not None:
+                self.writer.add(join(self.waiting))
+            self.waiting = []
+            self.losses.add(block.losses)
+            if not math.isfinite(block.losses[-1]):
+                return
+            is_due = is_due or bool(self.every.iterations and self.fit.done % self.every.iterations == 0)
         if is_due:
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint."""
+        fit = self.fit
         if self.writer is not None:
             self.writer.sync()  # a resumed run does not repeat the events before its checkpoint
-        checkpoint.save(self.run, self.fit.done, self.fit.state(), self.seconds)
+        checkpoint.save(self.run, fit.done, fit.state(), self.seconds, (fit.updates, fit.batches))
         self.saved_at = time.monotonic()
 
     def complete(self) -> Outcome:
@@ -125,6 +126,8 @@ class Recording:
         size, digest = self.run.position()
         figures: dict[str, Any] = {"iterations": self.losses.count, "seconds": self.seconds} | self.losses.named()
         figures |= {"history_bytes": size, "history_sha256": digest}
+        if self.fit.updates and status in ("interrupted", "failed"):
+            figures |= {"updates": self.fit.updates, "updates_per_epoch": self.fit.batches}
         self.run.update_info(status=status, exit_code=exit_code, ended=folder.now(), **figures, **more)
 
     def _save_model(self, fit: Fit, iteration: int) -> str:
@@ -159,14 +162,14 @@ def start_recording(
     """
     config = fit.config
     with folder.create(out, names.safe_name(source)) as run:
-        _check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
+        check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)
         run.update_info(
             status="running",
             config=source,
             note=note,
-            **_config(run, config),
+            **config_sums(run, config),
             **provenance(config),
             **fingerprints(fit.data, fit.model),
             **row_sums(fit.data),
@@ -180,81 +183,10 @@ def start_recording(
     return run
 
 
-def _config(run: Run, config: Config) -> dict[str, Any]:
+def config_sums(run: Run, config: Config) -> dict[str, Any]:
     """The checksums of the config file and of the one before: the process may be killed between the two writes."""
     digest = hashlib.sha256(document(config).encode()).hexdigest()
     return {"config_sha256": [digest, *run.info.get("config_sha256", [])[:1]]}
-
-
-def resume_recording(
-    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval, *, tensorboard: bool = False
-) -> tuple[Fit, list[str]]:
-    """The training at its newest valid checkpoint, and what is wrong with newer ones.
-
-    Raises RunError if there is nothing left to do, if the data have changed, or if the history does not match the
-    checkpoint.
-    """
-    for key, digest in fingerprints(data, model).items():
-        if digest != run.info.get(key):
-            raise RunError(_other(run, config, key))
-    fit, found, wrong = _restored(run, config, data, model, every)
-    if run.info.get("status") == "completed" and run.info.get("stopped_early"):
-        reason = f"the validation loss had not improved for {config.patience} epochs"
-        raise RunError(f"stopped after {fit.done} epochs, because {reason}", path=run.path, usage=True)
-    # A run that was killed after its last iteration is not completed yet: its end is written now.
-    if fit.done > config.epochs or (fit.done == config.epochs and run.info.get("status") == "completed"):
-        more = f"for more, add --epochs {2 * max(fit.done, int(run.info.get('epochs', 0)))}"
-        raise RunError(f"has {fit.done} {config.unit}s already", path=run.path, hint=more, usage=True)
-    recorded = fit.done if run.info.get("tensorboard") is True else 0
-    _check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
-    before = run.info.get("resumed", [])
-    # The run's own provenance stays that of its start.
-    other = {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
-    again = [*(before if isinstance(before, list) else []), {"at": folder.now(), "iteration": fit.done, **other}]
-    ended = ("exit_code", "ended", "error", "iterations", "stopped_early", "kept", "history_bytes", "history_sha256")
-    for key in [key for key in run.info if key in ended or key.endswith(("_loss", "_accuracy"))]:
-        del run.info[key]  # of the previous end
-    seconds = found.seconds if found else 0.0
-    run.update_info(
-        status="running",
-        seconds=seconds,
-        **_config(run, config),
-        **row_sums(data),
-        **table_paths.beside(run.path, config),
-        epochs=config.epochs,
-        tensorboard=tensorboard,
-        resumed=again,
-    )
-    run.write(CONFIG, document(config).encode())
-    run.start_history(config.columns)  # cut last: run.json no longer has the checksum of its rows
-    return fit, wrong
-
-
-def _restored(
-    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval
-) -> tuple[Fit, Checkpoint | None, list[str]]:
-    """The training at the newest valid checkpoint that agrees with the history; what is wrong with newer ones.
-
-    The history is open then. Raises RunError where no checkpoint of this training agrees with the history.
-    """
-    wrong: list[str] = []
-    problem: RunError | None = None
-    for found in checkpoint.verified(run.open_checkpoints(), wrong):
-        path = run.path / CHECKPOINTS / f"{found.iteration}.safetensors"
-        try:
-            fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
-            run.open_history(found.history_bytes, found.history_sha256)
-        except StateError as error:
-            wrong.append(f"{path}: {error}")
-        except RunError as error:
-            problem = problem or error
-            wrong.append(f"{path}: does not agree with {HISTORY}")
-        else:
-            return fit, found, wrong
-    if problem is not None:
-        raise problem
-    run.open_history()
-    return Fit(model, data, config, cut_every=every.iterations), None, wrong
 
 
 def provenance(config: Config) -> dict[str, Any]:
@@ -276,23 +208,12 @@ def provenance(config: Config) -> dict[str, Any]:
     }
 
 
-def _other(run: Run, config: Config, key: str) -> str:
-    """The message for a fingerprint that has changed since the run's start."""
-    if isinstance(config.data, FileData) and key != "initial_sha256":
-        is_other_file = key == "validation_sha256" and isinstance(config.validation, str)
-        path, name = (config.validation, "validation") if is_other_file else (config.data.path, "data.path")
-        hint = f"restore it, or name it with --set {name}=PATH"
-        return f"{path}: is not the table that {run.path} was started with, or has changed since; {hint}"
-    what = "initial weights" if key == "initial_sha256" else "data"
-    versions = f"it was started with PyTorch {run.info.get('torch')}, this is {torch.__version__}"
-    return f"{run.path}: the {what} drawn now differ from the run's; {versions}"
-
-
-def _check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
-    """Raise RunError if the disk has no room for the history, the model, and one checkpoint more than the two kept."""
+def check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
+    """Raise RunError if the disk has no room for the history, the model, and one checkpoint more than are kept."""
     state = sum(tensor.nbytes for tensor in fit.state().values())
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
-    need = (checkpoint.KEPT + 1) * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events
+    kept = checkpoint.KEPT + 2 * (fit.batches > 1) + 1
+    need = kept * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events
     free = shutil.disk_usage(path).free
     if free < need:
         sizes = f"{formatting.size(free)} free, and the run may need {formatting.size(need)}"

@@ -16,7 +16,7 @@ from twolayer.reporting import comparison
 from twolayer.reporting.fold_scores import FoldTable, fold_table
 from twolayer.reporting.html import weight_images
 from twolayer.reporting.html.weight_images import LayerSection
-from twolayer.reporting.summary import config_name, metrics
+from twolayer.reporting.summary import config_name, metrics, within
 from twolayer.runs import model_file
 from twolayer.runs.saved_run import SavedRun
 
@@ -48,6 +48,7 @@ LABELS = {
 }
 SHOWN_ELSEWHERE = {  # on the page
     *("format", "status", "note", "resumed", "iterations", "epochs", "shape", "lr", "seed", "kept", "stopped_early"),
+    *("updates", "updates_per_epoch"),
     *("first_loss", "best_loss", "last_loss", "diverged_at", "error"),
     *("final_loss", "final_accuracy", "final_val_loss", "final_val_accuracy"),
     *("history_bytes", "history_sha256", "model_sha256", "folds"),
@@ -197,7 +198,7 @@ def _facts(run: SavedRun) -> list[str]:
 def _ending(run: SavedRun) -> str:
     """How the run ended, where it did not simply complete."""
     unit, epochs = run.history.unit, run.number("epochs")
-    done = counted(len(run.history), unit) + (f" of {epochs:,.0f}" if epochs else "")
+    done = counted(len(run.history), unit) + (f" of {epochs:,.0f}" if epochs else "") + within(run)
     again = f"twolayer train --resume {safe(shlex.quote(str(run.path)))}"
     at, kept = run.number("diverged_at"), run.number("kept")
     if run.status == "completed" and run.info.get("stopped_early") is True and kept:
