@@ -88,6 +88,14 @@ FORMATS = {
 }
 
 
+def test_the_order_that_is_given_decides_where_the_year_may_come_first() -> None:
+    cells = pl.Series("cell", ["02-01-01"])
+    assert find(cells)[1]
+    for order, day in (("dmy", datetime(2001, 1, 2)), ("mdy", datetime(2001, 2, 1)), ("ymd", datetime(2002, 1, 1))):
+        assert find(cells, order) == (order, False)
+        assert read(["02-01-01", "2020-03-04"], order) == [day, datetime(2020, 3, 4)]  # type: ignore[arg-type]
+
+
 @examples(60)
 @given(
     moments=st.lists(st.datetimes(datetime(1970, 1, 1), datetime(2068, 12, 31)), min_size=1, max_size=6),

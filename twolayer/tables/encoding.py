@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ MARKS = frozenset(
     | {"nan(ind)", "-nan(ind)", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "unknown", "missing", "not available"}
     | {"#n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
 )
+
+_PADDED = re.compile("0[0-9]{1,14}")  # longer digits are no exact float64
 
 _PLAIN = frozenset(
     {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
@@ -117,13 +120,28 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
 
 
 def _codes(cells: pl.Series, categories: Sequence[str]) -> pl.Series:
-    """The number of each cell's category, by its text or by the number that it is (1 for 1.0); null if it has none."""
+    """The number of each cell's category, by its text or by the number that it is (1 for 1.0, 01 for 1).
+
+    It is null for a cell that has none.
+    """
     kinds = pl.Enum(categories)
     code = cells.cast(kinds, strict=False).to_physical()
     if code.null_count() == cells.null_count():
         return code
-    as_number = labels(cells.cast(pl.Float64, strict=False)).cast(kinds, strict=False).to_physical()
+    as_number = named_by_number(cells, categories).cast(kinds, strict=False).to_physical()
     return code.zip_with(code.is_not_null(), as_number)
+
+
+def named_by_number(cells: pl.Series, names: Sequence[str]) -> pl.Series:
+    """Text that is a number as the one of these names that is the same number: 1.0 as 1, 1 as 01; null for other text.
+
+    Spreadsheets take zeros in front of digits away.
+    """
+    padded = [name for name in names if _PADDED.fullmatch(name)]
+    numbers = Counter(map(int, padded))
+    full = {str(int(name)): name for name in padded if numbers[int(name)] == 1 and str(int(name)) not in names}
+    found = labels(cells.cast(pl.Float64, strict=False))
+    return found.replace(full) if full else found
 
 
 @dataclass(frozen=True)

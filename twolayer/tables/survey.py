@@ -25,7 +25,8 @@ from twolayer.tables.features import FLAT, Array, Kind, Notation, Order
 from twolayer.tables.options import FileData
 from twolayer.tables.sources import Reading
 
-NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
+_FLAT = f"nearly constant (varying by less than {FLAT:g} of its size)"
+NEARLY_CONSTANT = f"{_FLAT}; subtract a constant"
 _SHOWN = 20  # problems
 _EXCLUDE = "data.exclude"
 
@@ -170,7 +171,7 @@ def _judged(
             elif not column.usable:
                 refused[name] = f"{why}, which cannot be used", "", _EXCLUDE
         elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
-            refused[name] = f"{{is}} {NEARLY_CONSTANT}", "", _EXCLUDE
+            refused[name] = f"{{is}} {_FLAT}", "subtract a constant", _EXCLUDE
     if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
         useless = {name: why for name, why in useless.items() if name not in counting}
     return useless, refused
