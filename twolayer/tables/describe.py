@@ -13,6 +13,7 @@ from twolayer.tables import splits
 from twolayer.tables.column_types import Column
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.reading import refuse_unused
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import open_table
 from twolayer.tables.survey import Survey, check_columns, read_columns
@@ -70,6 +71,7 @@ def summary(
         sheet=data.sheet,
         named=named,
     )
+    refuse_unused(source, data.model_dump(include={"header", "sheet"}))
     names = list(source.names)
     raw = collect(source, names)
     categories = resolved(data.categories, source)
