@@ -20,7 +20,10 @@ def safe(text: object) -> str:
     Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
     and lone surrogates: everything that Python does not call printable.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # What a spreadsheet may take for a formula when it opens a CSV: = + - @, also in their other forms (NFKC makes them

@@ -41,7 +41,12 @@ def test_inputs_and_weights_are_those_of_the_file_to_the_bit() -> None:
     x = encode(pl.DataFrame({"size": map(repr, SIZES), "floor": FLOORS}), model.columns, "n")
     assert x.tobytes() == ((raw - np.array(MEANS)) / np.array(DEVIATIONS)).tobytes()
     with safe_open(OLD / "model.safetensors", framework="np") as file:
-        for name, tensor in (("0.weight", model.w1), ("0.bias", model.b1), ("2.weight", model.w2), ("2.bias", model.b2)):
+        for name, tensor in (
+            ("0.weight", model.w1),
+            ("0.bias", model.b1),
+            ("2.weight", model.w2),
+            ("2.bias", model.b2),
+        ):
             assert np.asarray(tensor).tobytes() == file.get_tensor(name).tobytes()
 
 

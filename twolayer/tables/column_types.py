@@ -11,8 +11,9 @@ from typing import TypeAlias
 import polars as pl
 
 from twolayer.tables import codes, dates, notation
-from twolayer.tables.encoding import MARKS, boolean, labels, without_numbers
+from twolayer.tables.encoding import MARKS, boolean, without_numbers
 from twolayer.tables.features import FLAT, Kind, Notation, Order
+from twolayer.tables.labels import labels
 from twolayer.tables.options import FileData
 
 Number: TypeAlias = int | float | Decimal
@@ -23,7 +24,7 @@ FEW = 20  # rows; of so few rows each may have its own text
 _GAPS = 1.1  # the last number of a column that counts the rows, as a part of their number, is at most this
 
 _ORDINAL = r"^(?i)[0-9]+ ?(st|nd|rd|th)\.?$"  # 1st, 2nd, 3rd
-_ROW_NUMBERS = r"^(|Unnamed: \d+|__index_level_\d+__)$"  # names that pandas, R and others give to row numbers
+_ROW_NUMBERS = r"|Unnamed: \d+|__index_level_\d+__"  # names that pandas, R and others give to row numbers
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def class_labels(cells: pl.Series) -> pl.Series:
 
 def is_row_number(cells: pl.Series, *, is_first: bool) -> bool:
     """Whether a column of numbers counts the rows: the first one, or one with a name that tools give to such."""
-    if pl.select(pl.lit(cells.name).str.contains(_ROW_NUMBERS)).item():
+    if re.fullmatch(_ROW_NUMBERS, cells.name):
         whole = cells.null_count() == 0 and (cells.dtype.is_integer() or bool((cells == cells.round(0)).all()))
         return bool(whole) and cells.n_unique() == len(cells)
     return is_first and (counts_with_gaps(cells) or (rises_by_one(cells) and cells[0] in (0, 1)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import polars as pl
 from twolayer.errors import DataError
 from twolayer.tables import dates, notation
 from twolayer.tables.features import Array, Encoding, Feature, Kind, Notation, safe_deviation
+from twolayer.tables.labels import labels, named_by_number
 from twolayer.tables.sources import MISSING
 
 # Texts that stand for a missing value where all other cells of a column are numbers or dates, in lower case.
@@ -21,8 +21,6 @@ MARKS = frozenset(
     | {"nan(ind)", "-nan(ind)", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "unknown", "missing", "not available"}
     | {"#n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
 )
-
-_PADDED = re.compile("0[0-9]{1,14}")  # longer digits are no exact float64
 
 _PLAIN = frozenset(
     {pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
@@ -52,7 +50,7 @@ def unscaled(
     """The features before standardising, missing numbers filled: (rows, D_in), float64. Raises DataError."""
     require_columns(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
-    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
+    given = by_name(frame)
     there = given | _parsed(given, columns)
     at = 0
     has_marks = bool(numeric_marks(columns.na))
@@ -132,18 +130,6 @@ def _codes(cells: pl.Series, categories: Sequence[str]) -> pl.Series:
     return code.zip_with(code.is_not_null(), as_number)
 
 
-def named_by_number(cells: pl.Series, names: Sequence[str]) -> pl.Series:
-    """Text that is a number as the one of these names that is the same number: 1.0 as 1, 1 as 01; null for other text.
-
-    Spreadsheets take zeros in front of digits away.
-    """
-    padded = [name for name in names if _PADDED.fullmatch(name)]
-    numbers = Counter(map(int, padded))
-    full = {str(int(name)): name for name in padded if numbers[int(name)] == 1 and str(int(name)) not in names}
-    found = labels(cells.cast(pl.Float64, strict=False))
-    return found.replace(full) if full else found
-
-
 @dataclass(frozen=True)
 class Place:
     """The place of a column's cells in a file."""
@@ -171,6 +157,17 @@ def require_columns(columns: Iterable[str], inputs: Sequence[str], name: str, *,
     if lacking or lost:
         found = (problem for problem, names in zip(problems, (lacking, lost), strict=True) if names)
         raise DataError(f"{name}: {'; '.join(found)}")
+
+
+def by_name(frame: pl.DataFrame) -> dict[str, pl.Series]:
+    """The columns of a frame by their names. (`frame[...]` searches all names.)"""
+    return {cells.name: cells for cells in frame.get_columns()}
+
+
+def has_nan(cells: pl.Series) -> bool:
+    """Whether floats have a NaN: their mean shows it, without a query of polars for each column."""
+    mean = cells.mean()
+    return mean is not None and mean != mean and bool(cells.is_nan().any())
 
 
 def listed(names: Sequence[str]) -> str:
@@ -291,19 +288,3 @@ def about_unknown(name: str, column: str, count: int) -> str:
     cells = "1 row has" if count == 1 else f"{count} rows have"
     what = f"column {shown(column)}: {cells} a category that the model does not know"
     return f"{name}: {what}; it is treated as no category"
-
-
-def labels(cells: pl.Series) -> pl.Series:
-    """The names of classes in a column that is not text: `true`, `false`, or a number (10 for 10.0)."""
-    if cells.dtype.is_float():
-        whole = cells.fill_nan(None)
-        return (
-            pl.select(
-                pl.when(whole == whole.round(0))
-                .then(pl.coalesce(whole.cast(pl.Int64, strict=False).cast(pl.String), whole.cast(pl.String)))
-                .otherwise(whole.cast(pl.String))
-            )
-            .to_series()
-            .alias(cells.name)
-        )
-    return cells.cast(pl.String)

@@ -8,7 +8,7 @@ import polars as pl
 
 from twolayer.formatting import counted
 from twolayer.tables.column_types import Column, rises_by_one
-from twolayer.tables.encoding import shown
+from twolayer.tables.encoding import by_name, shown
 from twolayer.tables.features import Array
 
 _PLURALS = {
@@ -83,7 +83,8 @@ def targets(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str] | 
 
 def row_numbers(frame: pl.DataFrame, used: Sequence[str]) -> list[str]:
     """Inputs that rise by one from row to row."""
-    rising = [name for name in used if rises_by_one(frame[name])]
+    given = by_name(frame)
+    rising = [name for name in used if rises_by_one(given[name])]
     if not rising:
         return []
     verb = "rises" if len(rising) == 1 else "rise"

@@ -58,18 +58,27 @@ def _says_more(cells: pl.Series) -> bool:
 
 def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
     """The columns of numbers whose text may say more: a zero or a plus in front, or points between thousands."""
-    schema = frame.schema
-    whole = [name for name, dtype in schema.items() if dtype.is_integer()]
-    floats = [name for name, dtype in schema.items() if dtype.is_float()]
+    whole = [name for name, dtype in frame.schema.items() if dtype.is_integer()]
     found = whole if whole and _has_codes(source) else []
-    size = pl.col(floats).abs()
+    return found + [cells.name for cells in frame.get_columns() if cells.dtype.is_float() and _may_be_thousands(cells)]
+
+
+def _may_be_thousands(cells: pl.Series) -> bool:
+    """Whether numbers may be such as 2.542 beside 776: all below 1000, some whole, the others with three decimals."""
+    some, every = _of_thousands(cells.head(_SAMPLED)), len(cells) <= _SAMPLED
+    return some is not None and (some if every else bool(_of_thousands(cells)))
+
+
+def _of_thousands(cells: pl.Series) -> bool | None:
+    """Whether some are whole; None if one cannot be such a number. In numpy, which takes a column in microseconds."""
+    size = np.abs(cells.to_numpy())
+    size = size[~np.isnan(size)]
+    if not (size < 1000).all():
+        return None
     thousandths = size * 1000
-    no_decimals, three_decimals = size == size.floor(), (thousandths - thousandths.round(0)).abs() < 1e-6  # they round
-    may_be_thousands = (three_decimals | size.is_null()) & (size < 1000) & (no_decimals | (size >= 1))
-    if floats:
-        suspects = frame.select(may_be_thousands.all() & no_decimals.any()).row(0, named=True)
-        found = found + [name for name, is_suspect in suspects.items() if is_suspect]
-    return found
+    whole = size == np.floor(size)
+    three_decimals = np.abs(thousandths - np.rint(thousandths)) < 1e-6  # they round
+    return bool(whole.any()) if (three_decimals & (whole | (size >= 1))).all() else None
 
 
 def _has_codes(source: Source) -> bool:

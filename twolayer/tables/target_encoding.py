@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.tables.encoding import Place, as_numbers, known_text, named_by_number, require_columns, text
+from twolayer.tables.encoding import Place, as_numbers, known_text, require_columns, text
 from twolayer.tables.features import Array, Encoding
+from twolayer.tables.labels import named_by_number
 
 
 def with_targets(frame: pl.DataFrame, columns: Encoding) -> Array:

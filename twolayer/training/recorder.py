@@ -30,7 +30,7 @@ from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, csv_row, scan
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, MODEL
 from twolayer.tables.options import FileData
-from twolayer.training.fingerprints import fingerprints, row_sums
+from twolayer.training.fingerprints import fingerprints, is_of_0_1_0, row_sums
 from twolayer.training.loop import Fit, Outcome
 from twolayer.version import __version__
 
@@ -195,7 +195,7 @@ def resume_recording(
     checkpoint.
     """
     for key, digest in fingerprints(data, model).items():
-        if digest != run.info.get(key):
+        if digest != run.info.get(key) and not (key == "data_sha256" and is_of_0_1_0(data, run.info.get(key))):
             raise RunError(_other(run, config, key))
     fit, found, wrong = _restored(run, config, data, model, every)
     if run.info.get("status") == "completed" and run.info.get("stopped_early"):
