@@ -56,6 +56,7 @@ ONLY_USER = {
 # Imports inside functions, each with its reason.
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
+    "cli.resume": "polars, only for a table of an older run",
     "config.from_table": "polars, only for a table",
     "evaluation.predictor": "polars, only for a table",
     "training.folds": "polars, only for a table",
