@@ -1,5 +1,7 @@
 """What reading a table and preparing it costs: polars' read_csv and twolayer's read of one file in turn, and memory.
 
+Also what `twolayer data` takes, whole processes, for a table of 10,000 columns, beside one of 2.
+
 python benchmarks/reading.py [rounds] [--json PATH]
 """
 
@@ -8,6 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +28,14 @@ from twolayer.tables.options import FileData
 ROWS, MOST_ROWS, COLUMNS = 1_000_000, 10_000_000, 20
 GOAL = 1.5
 MEMORY_GOAL = 4 * 2**30  # bytes
+WIDE_ROWS, WIDE_COLUMNS, WIDE_GOAL = 100, 10_000, 2.0  # the goal in seconds, start-up included
+TWOLAYER = str(Path(sys.executable).with_name("twolayer"))
 
 
-def write(path: Path, rows: int) -> None:
+def write(path: Path, rows: int, columns: int = COLUMNS) -> None:
     """A table of normal numbers, as CSV or as Parquet."""
     rng = np.random.default_rng(0)
-    frame = pl.DataFrame({f"c{j}": rng.normal(size=rows) for j in range(COLUMNS)})
+    frame = pl.DataFrame({f"c{j}": rng.normal(size=rows) for j in range(columns)})
     frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
 
 
@@ -45,6 +51,12 @@ def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return round(time.perf_counter() - start, 4)
+
+
+def looking(path: Path) -> float:
+    """What `twolayer data` takes."""
+    command = [TWOLAYER, "data", str(path), "--target", "c0"]
+    return seconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
 
 
 def apart(work: Callable[[], Any]) -> int:
@@ -72,16 +84,20 @@ def main() -> None:
     times: dict[str, list[float]] = {"read": [], "read_csv": []}
     with TemporaryDirectory() as folder:
         table, large = Path(folder, "table.csv"), Path(folder, "large.parquet")
+        wide, narrow = Path(folder, "wide.csv"), Path(folder, "narrow.csv")
         apart(lambda: write(large, MOST_ROWS))
         peak = apart(lambda: prepare(large))
         large.unlink()
         apart(lambda: write(table, ROWS))
+        apart(lambda: write(wide, WIDE_ROWS, WIDE_COLUMNS))
+        apart(lambda: write(narrow, WIDE_ROWS, 2))
         work = {"read": lambda: prepare(table), "read_csv": lambda: pl.read_csv(table)}
         for turn in range(options.rounds + 1):
             for name in sorted(work, reverse=bool(turn % 2)):
                 taken = seconds(work[name])
                 if turn:  # the first is a warm-up
                     times[name].append(taken)
+        looks = [[looking(path) for path in (wide, narrow)] for _ in range(max(3, options.rounds // 3))]
 
     print(f"{options.rounds} rounds, {ROWS} x {COLUMNS} numbers, seconds\n")
     print("| call | median | min | max |\n|---|---|---|---|")
@@ -94,7 +110,12 @@ def main() -> None:
         print(f"| {name} | {ratio:.3f} | at most {GOAL} | {'yes' if ratio <= GOAL else 'NO'} |")
     met = "yes" if peak <= MEMORY_GOAL else "NO"
     print(f"| peak memory, {MOST_ROWS} rows of Parquet, GiB | {peak / 2**30:.2f} | at most 4 | {met} |")
-    harness.save(options.json, {"rounds": options.rounds, "seconds": times, "peak_bytes": peak})
+    of_wide, of_narrow = (statistics.median(taken_all) for taken_all in zip(*looks, strict=True))
+    met = "yes" if of_wide <= WIDE_GOAL else "NO"
+    print(f"| twolayer data, {WIDE_ROWS} x {WIDE_COLUMNS}, seconds | {of_wide:.2f} | at most {WIDE_GOAL:g} | {met} |")
+    print(f"| twolayer data, {WIDE_ROWS} x 2, seconds | {of_narrow:.2f} | | |")
+    found = {"rounds": options.rounds, "seconds": times, "peak_bytes": peak, "data_wide_narrow": looks}
+    harness.save(options.json, found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twolayer.formatting import duration, json_number, microseconds_unit, nearest, no_formula, safe, size
+from twolayer.formatting import duration, json_number, microseconds_unit, nearest, no_formula, safe, size, with_error
 from twolayer.tables import formulas
 
 
@@ -47,6 +47,27 @@ def test_what_a_terminal_could_act_on_is_written_as_an_escape(text: str, shown: 
 )
 def test_durations_are_written_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.5352, 0.0631, "0.535 ± 0.063"),
+        (541234.567, 0.123, "541234.57 ± 0.12"),
+        (1.0, 2.22e-16, "1.000000 ± 2.2e-16"),
+        (0.99999999999, 3e-14, "1.000000 ± 3.0e-14"),
+        (81.25, 1e-12, "81.25000 ± 1.0e-12"),
+        (123456789.0, 1e-6, "123456789 ± 1.0e-06"),
+        (2e-15, 1e-16, "2.00e-15 ± 1.0e-16"),
+        (3e-5, 1e-19, "3.000000e-05 ± 1.0e-19"),
+        (1.0, 0.0, "1 ± 0"),
+        (1.5, None, "1.5"),
+    ],
+)
+def test_a_score_has_no_digits_beyond_its_standard_error_nor_beyond_its_rounding(
+    value: float, error: float | None, text: str
+) -> None:
+    assert with_error(value, error) == text
 
 
 def test_a_console_of_ascii_gets_us_for_microseconds() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+_MOST, _SOME = 9, 7  # digits of a number beside a standard error; where it would take more, so many are shown
 _NEAR = 0.75  # the least share of equal letters between a name and the one that is meant, as difflib counts them
 
 
@@ -19,7 +20,10 @@ def safe(text: object) -> str:
     Covers the control characters (C0, C1, DEL), line breaks, bidirectional overrides, zero-width characters
     and lone surrogates: everything that Python does not call printable.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # What a spreadsheet may take for a formula when it opens a CSV: = + - @, also in their other forms (NFKC makes them
@@ -80,15 +84,22 @@ def size(count: int) -> str:
 
 
 def with_error(value: float, error: float | None, plus_minus: str = "±") -> str:
-    """A number with its standard error: `0.535 ± 0.063`. The error has two digits, and the number none beyond them."""
+    """A number with its standard error: `0.535 ± 0.063`. The error has two digits, and the number none beyond them.
+
+    Beside an error that is mere rounding the number has seven digits: `1.000000 ± 2.2e-16`.
+    """
     if error is None:
         return f"{value:.6g}"
     if not error or not math.isfinite(value) or not math.isfinite(error):
         return f"{value:.6g} {plus_minus} {error:.2g}"
     place, size = _place(float(f"{error:.1e}")), max(abs(value), error)
     if not 1e-4 <= size < 1e9:
-        return f"{value:.{max(0, _place(size) - place + 1)}e} {plus_minus} {error:.1e}"
+        digits = max(1, _place(size) - place + 2)
+        return f"{value:.{(digits if digits <= _MOST else _SOME) - 1}e} {plus_minus} {error:.1e}"
     decimals = 1 - place
+    if decimals + _place(size) >= _MOST:
+        size = float(f"{size:.{_SOME - 1}e}")
+        return f"{value:.{max(0, _SOME - 1 - _place(size))}f} {plus_minus} {error:.1e}"
     if decimals <= 0:
         value, error, decimals = round(value, decimals), round(error, decimals), 0
     return f"{value:.{decimals}f} {plus_minus} {error:.{decimals}f}"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.helpers.forking import run
+from twolayer.runs.model_file import encoding_of
+from twolayer.tables.dataset import read
+from twolayer.tables.older import keys_of_0_1_0
+from twolayer.tables.options import FileData
 
 TABLE = "a,b,y\n" + "".join(f"{i * 7 % 13},{i * i % 17},{i * 5 % 11}.25\n" for i in range(60))
 
@@ -107,3 +114,86 @@ def test_a_run_without_the_paths_beside_it_names_the_way_out(project: Path) -> N
     assert done.stderr.endswith("add --set data.path=PATH\n")
     done = twolayer("train", "--resume=copy", "--epochs=9", "-q", "--set=data.path=elsewhere.csv", cwd=project.parent)
     assert done.returncode == 0, done.stderr
+
+
+# --- A run of version 0.1.0: it read columns otherwise, and wrote other fingerprints
+
+OLD_TABLE = "id,day,price,seen,k,y\n" + "".join(
+    f"{i},{i % 9 + 1:02},${i % 7}.50,{i % 5 + 1}.3.2020,{'ab'[i % 2]},{i * 5 % 11}.25\n" for i in range(60)
+)
+AS_THEN: dict[str, Any] = {
+    "inputs": ["id", "day", "price", "seen", "k"],
+    "numbers": ["day"],
+    "categories": ["price", "seen"],
+    "thousands": "none",
+    "header": "first",
+}
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """A run of 5 epochs and one of 9, the first of them with the config and the fingerprint that 0.1.0 wrote."""
+    table = tmp_path / "t.csv"
+    table.write_text(OLD_TABLE)
+    own: dict[str, Any] = {"missing": "refuse", "stratify": False, **AS_THEN}
+    sets = [f"--set=data.{key}={json.dumps(value)}" for key, value in own.items()]
+    options = [*sets, "--set=average=null", "--set=patience=null", "--set=H=4", "-q"]
+    for name, epochs in (("whole", "9"), ("part", "5")):
+        done = twolayer(
+            "train", "t.csv", "--target=y", *options, f"--epochs={epochs}", f"--out=runs/{name}", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    part = tmp_path / "runs/part"
+    columns = encoding_of(part).document()
+    given: dict[str, Any] = {
+        "source": "file",
+        "path": str(table),
+        "target": ["y"],
+        "inputs": None,
+        "exclude": [],
+        "missing": "refuse",
+    }
+    given |= {"scale": True, "separator": "auto", "decimal": "."}
+    lines = (part / "config.yaml").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(("data:", "average:"))]
+    (part / "config.yaml").write_text("\n".join([*lines, f"data: {json.dumps(given)}"]) + "\n")
+    document = {key: columns[key] for key in ("features", "targets", "classes", "kinds", "decimal")}
+    for feature in document["features"]:
+        del feature["part"]
+    found = read(FileData(path=str(table), target=["y"], **own), validation=0.05, seed=0, loss="mse")
+    digest = hashlib.sha256(json.dumps(document).encode() + found.x.tobytes() + found.y.tobytes()).hexdigest()
+    info = json.loads((part / "run.json").read_text()) | {"format": 1, "data_sha256": digest}
+    info["config_sha256"] = [hashlib.sha256((part / "config.yaml").read_bytes()).hexdigest()]
+    ours = ("sha256", "history_bytes", "history_sha256", "model_sha256", "row_sums", "tables_beside")
+    (part / "run.json").write_text(json.dumps({key: info[key] for key in info if key not in ours}) + "\n")
+    return tmp_path
+
+
+def test_a_run_of_version_0_1_0_goes_on_with_its_columns_as_it_read_them(older: Path) -> None:
+    for epochs in ("7", "9"):  # at the second time it has every key of this version
+        done = twolayer("train", "--resume=part", f"--epochs={epochs}", "-q", cwd=older)
+        assert done.returncode == 0, done.stderr
+    assert_equal(older)
+
+
+def test_another_table_is_refused_for_a_run_of_version_0_1_0(older: Path) -> None:
+    (older / "t.csv").write_text(OLD_TABLE.replace("5.25", "5.5"))
+    done = twolayer("train", "--resume=part", "--epochs=9", "-q", cwd=older)
+    assert (done.returncode, "is not the table that" in done.stderr) == (1, True)
+    (older / "t.csv").write_text(OLD_TABLE.replace(",a,", ",c,", 1))
+    done = twolayer("train", "--resume=part", "--epochs=9", "-q", cwd=older)
+    assert done.returncode == 1
+    assert "has changed since: D_in is " in done.stderr
+    assert done.stderr.endswith("or this version of twolayer reads it otherwise than 0.1.0 did: then train anew\n")
+
+
+def test_typed_text_and_decimal_commas_are_as_they_were_in_version_0_1_0(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"zip": ["02134", "10001"], "n": [1, 2], "when": ["2020-01-02"] * 2, "y": [1.0, 2.0]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    data = FileData(path=str(tmp_path / "t.parquet"), target=["y"])
+    assert keys_of_0_1_0(data) == {
+        "inputs": ["zip", "n", "when"], "numbers": [], "categories": ["when"], "thousands": "none"
+    }  # fmt: skip
+    (tmp_path / "t.csv").write_text("a;y\n1,5;2\n2,5;3\n")
+    data = FileData(path=str(tmp_path / "t.csv"), target=["y"], decimal=",")
+    assert keys_of_0_1_0(data) == {"inputs": ["a"], "numbers": [], "thousands": "none", "header": "first"}

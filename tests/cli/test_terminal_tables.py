@@ -86,3 +86,16 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
         for row in rows:
             for name, value in zip(NAMES, row, strict=True):
                 assert not isinstance(value, float) or name in left_out or any(str(value) in line for line in lines)
+
+
+def test_a_table_of_thousands_of_rows_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes a millisecond to print a line."""
+    calls = []
+    monkeypatch.setattr(Console, "print", lambda *texts, own=Console.print, **more: calls.append(own(*texts, **more)))
+    few, many = [("a", "b", 1.5, None, "")] * 3, [("a", "b", 1.5, None, "")] * 3000
+    counts = []
+    for rows in (few, many):
+        calls.clear()
+        assert len(printed(80, rows)) == 1 + len(rows)
+        counts.append(len(calls))
+    assert counts[0] == counts[1] > 0

@@ -75,6 +75,17 @@ def test_a_row_number_is_the_first_column_or_has_the_name_that_tools_give_it() -
     assert not is_row_number(first, is_first=False)
     assert not is_row_number(first + 1, is_first=True)
     assert not is_row_number(pl.Series("id", [1, 2, 2, 4]), is_first=True)
+    for gone in ([5], [0], [7, 20], [39]):  # rows that were removed
+        rest = pl.Series("id", [i for i in range(40) if i not in gone])
+        assert is_row_number(rest, is_first=True)
+        assert is_row_number((rest + 1).cast(pl.Float64), is_first=True)
+        assert not is_row_number(rest, is_first=False)
+        assert not is_row_number(rest.reverse(), is_first=True)
+        assert not is_row_number(rest + 0.5, is_first=True)
+        assert not is_row_number(rest + 5, is_first=True)
+        assert not is_row_number(pl.concat([rest, rest.tail(1)]), is_first=True)
+    assert not is_row_number(pl.Series("dose", [0, 1, 2, 3, 5, 6]), is_first=True)  # too few to know
+    assert not is_row_number(pl.Series("x", range(0, 80, 2)), is_first=True)
     for name in ("", "Unnamed: 0", "__index_level_0__"):
         assert is_row_number(pl.Series(name, [7, 3, 5]), is_first=False)
         assert not is_row_number(pl.Series(name, [7, 3, 3]), is_first=False)

@@ -250,6 +250,40 @@ def test_categories_that_are_numbers_are_known_in_every_way_of_writing_them(fold
         assert unknown(frame, table.columns) == {}
 
 
+def test_zeros_in_front_that_another_program_took_away_are_known_again(folder: Path) -> None:
+    table = load(folder, "m,y\n" + "".join(f"{i % 12 + 1:02},{i % 7}\n" for i in range(48)), scale=False)
+    note = 'read as categories: m ("01": digits with zeros in front); to read digits as numbers: data.numbers'
+    assert note in table.notes
+    for cells in (["01", "12"], ["1", "12"], [1, 12], [1.0, 12.0]):
+        frame = pl.DataFrame({"m": cells})
+        assert encode(frame, table.columns, "n")[:, [0, 11]].tolist() == [[1, 0], [0, 1]]
+        assert unknown(frame, table.columns) == {}
+    assert unknown(pl.DataFrame({"m": ["13", "001", "x"]}), table.columns) == {"m": 2}
+    columns = load(folder, numbers="m").columns
+    assert [feature.kind for feature in columns.features] == ["number"]
+    assert encode(pl.DataFrame({"m": ["1"]}), columns, "n") == encode(pl.DataFrame({"m": ["01"]}), columns, "n")
+    both = refusal(folder, numbers="m", categories="m")
+    assert both == "data.numbers: column m is also in data.categories"
+    assert refusal(folder, "m,y\na,1\nb,2\na,3\n", numbers="m").startswith(
+        "column m is in data.numbers, but holds other values; take it out of that list, or put it in data.exclude"
+    )
+
+
+def test_two_codes_that_are_the_same_number_are_told_apart(folder: Path) -> None:
+    table = load(folder, "c,y\n" + "".join(f"{code},{i}\n" for i, code in enumerate(["007", "07", "02"] * 4)))
+    frame = pl.DataFrame({"c": ["7", "2", "07"]})
+    assert unknown(frame, table.columns) == {"c": 1}
+    assert load(folder, target="c", loss="cross_entropy").columns.classes == ("02", "007", "07")
+    y = encode_targets(pl.DataFrame({"c": ["2", "007"]}), load(folder, target="c").columns, "n")
+    assert y.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_phone_numbers_that_polars_reads_as_numbers_stay_text(folder: Path) -> None:
+    rows = "".join(f"+4420794609{i % 9}8,{i % 5}.5,{i}\n" for i in range(40))
+    table = load(folder, "phone,x,y\n" + rows)
+    assert table.columns.kinds == {"phone": "category", "x": "number"}
+
+
 def test_a_column_of_true_and_false_takes_nothing_else(folder: Path) -> None:
     columns = load(folder).columns
     frame = pl.DataFrame({"width": ["1"], "kind": ["a"], "wet": ["2"]})
@@ -314,7 +348,7 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
         (["1e200", "2e200", "-1e200"], "column a: its numbers are too large or too small; scale them"),
         (
             ["1e16", "10000000000000002", "10000000000000004"],
-            "column a is nearly constant (varying by",
+            "column a is nearly constant (varying by less than 1e-12 of its size); subtract a constant, or put it in d",
         ),
         (["5"], "has 1 row; training needs 2 or more"),
         ([], "has 0 rows; training needs 2 or more"),

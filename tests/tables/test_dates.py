@@ -77,7 +77,6 @@ def test_a_date_that_fits_two_orders_is_unclear_until_the_option_decides() -> No
     assert find(pl.Series("cell", ["01/02/2019", "13/02/2019"])) == ("dmy", False)
     assert find(pl.Series("cell", ["20-02-21", "19-05-13"]))[1]
     assert find(pl.Series("cell", ["99/12/31"])) == ("ymd", False)
-    assert find(pl.Series("cell", ["02-01-01"]), "dmy") == ("dmy", False)
     assert read(["20-02-21"], "ymd") == [datetime(2020, 2, 21)]
     assert find(pl.Series("cell", ["13/02/2019", "02/13/2019"])) == (None, False)
 
@@ -87,6 +86,14 @@ FORMATS = {
     "dmy": ["%d.%m.%Y", "%d/%m/%Y %H:%M", "%d-%m-%y"],
     "mdy": ["%m/%d/%Y", "%m-%d-%Y %I:%M %p", "%m/%d/%y"],
 }
+
+
+def test_the_order_that_is_given_decides_where_the_year_may_come_first() -> None:
+    cells = pl.Series("cell", ["02-01-01"])
+    assert find(cells)[1]
+    for order, day in (("dmy", datetime(2001, 1, 2)), ("mdy", datetime(2001, 2, 1)), ("ymd", datetime(2002, 1, 1))):
+        assert find(cells, order) == (order, False)
+        assert read(["02-01-01", "2020-03-04"], order) == [day, datetime(2020, 3, 4)]  # type: ignore[arg-type]
 
 
 @examples(30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,10 @@ def test_the_header_of_a_config_is_checked(tmp_path: Path, twolayer: Run) -> Non
     (tmp_path / "t.csv").write_text(ABALONE)
     done = twolayer("check", "t.csv", "--target", "2", "--set", "data.header=maybe")
     assert "data.header: must be auto, first, none or a list of names, not 'maybe'" in done.stderr
+    done = twolayer("data", "t.csv", "--target", "0,2", "--set", "data.header=none", "--format", "jsonl")
+    assert [json.loads(line)["used as"].partition(",")[0] for line in done.stdout.splitlines()][::2] == ["target"] * 2
     done = twolayer("data", "t.csv", "--target", "rings", "--set", "data.header=[sex, long, rings]")
     assert done.returncode == 0
+    same = twolayer("data", "t.csv", "--target", "rings", "--set", "data.header=sex, long,rings")
+    assert (same.stdout, same.stderr) == (done.stdout, done.stderr)
     assert [line.split()[0] for line in done.stdout.splitlines()[3:]] == ["sex", "long", "rings"]

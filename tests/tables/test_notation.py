@@ -86,6 +86,7 @@ def test_two_readings_are_unclear_until_an_option_decides(
         ["-(5)"],
         ["1.2.3"],
         ["1,23"[::-1] + ",4"],
+        ["001 234", "012 345"],
     ],
 )
 def test_what_follows_no_notation_is_no_number(cells: list[str]) -> None:

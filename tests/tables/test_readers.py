@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,16 @@ import safetensors.numpy
 from tests.helpers.table_files import packed, workbook
 from twolayer.errors import DataError
 from twolayer.runs import names
-from twolayer.tables import readers, writers
+from twolayer.tables import dataset, describe, readers, writers
 from twolayer.tables.file_checks import reworded
-from twolayer.tables.options import EXCEL, TABLES, is_table, table_suffix
+from twolayer.tables.options import EXCEL, TABLES, FileData, is_table, table_suffix
 from twolayer.tables.readers import collect
 from twolayer.tables.sources import open_table
 
 ROWS = {"a": [1, 2, 3], "b": ["x", "y", "z"]}
+QUERIES: list[tuple[Any, str]] = [
+    (pl, "select"), (pl.LazyFrame, "collect"), *((pl.DataFrame, n) for n in ("select", "select_seq", "with_columns"))
+]  # fmt: skip
 
 
 def load(path: Path, **options: Any) -> dict[str, list[Any]]:
@@ -286,3 +290,58 @@ def test_a_damaged_header_is_told_in_words(tmp_path: Path) -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }".ljust(117) + b"\n"
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     assert refusal(tmp_path / "t.npy", content) == "t.npy: cannot be read: its header is damaged"
+
+
+def counting(own: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    """The function, which also takes a note of each call."""
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(own.__name__)
+        return own(*arguments, **options)
+
+    return counted
+
+
+@pytest.mark.parametrize("work", [describe.summary, dataset.read])
+def test_a_table_of_more_columns_takes_no_more_queries(
+    work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query of polars a column made 10,000 columns take ten seconds."""
+    counts = []
+    for width in (12, 96):
+        rng = np.random.default_rng(0)
+        columns = {f"c{j}": rng.normal(size=30).round(3) if j % 2 else rng.integers(0, 999, 30) for j in range(width)}
+        frame = pl.DataFrame(columns).with_columns(pl.when(pl.col("c3") > 0).then(pl.col("c3")))
+        frame.write_csv(tmp_path / "t.csv")
+        data = FileData(path=str(tmp_path / "t.csv"), target=["c0"])
+        queries: list[str] = []
+        with monkeypatch.context() as patch:
+            for owner, name in QUERIES:
+                patch.setattr(owner, name, counting(getattr(owner, name), queries))
+            if work is dataset.read:
+                work(data, validation=0.1, seed=0, loss=None)
+            else:
+                assert len(work(data, "t.csv", targets=["c0"], validation=0.1).columns) == width
+        counts.append(len(queries))
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["2.542", "776"], "refused"),
+        (["2.542", "776", ""], "refused"),
+        (["0.776", "2.542", "3"], "number"),
+        (["1776", "2.542"], "number"),
+        (["2.5", "776"], "number"),
+        (["2.542", "7.760"], "number"),
+    ],
+)
+def test_points_that_may_separate_thousands_are_found_wherever_they_stand(
+    cells: list[str], kind: str, tmp_path: Path
+) -> None:
+    for before in (0, 150):  # rows
+        rows = [*(["1.234"] * before), *cells]
+        (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(rows)))
+        data = FileData(path=str(tmp_path / "t.csv"), target=["y"])
+        assert describe.summary(data, "t.csv", targets=["y"]).columns[0].used_as == kind

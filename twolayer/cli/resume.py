@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import typer
 
@@ -12,7 +13,7 @@ from twolayer.config import loading, schema, validation
 from twolayer.config.loading import Override
 from twolayer.config.schema import Config, flat
 from twolayer.config.validation import show
-from twolayer.errors import ConfigError, Origin, RunError
+from twolayer.errors import ConfigError, Origin, RunError, extra
 from twolayer.hardware import memory
 from twolayer.runs import table_paths
 from twolayer.runs.folder import Run
@@ -28,7 +29,10 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     """A run's own config, with the values that are changed to resume it."""
     source = str(run.path.absolute() / CONFIG)
     raw = read_config(run.path, run.folder)
-    older = _of_older_versions(loading.resolve(source, environment={}, read=False, raw=raw), source)
+    as_saved = loading.resolve(source, environment={}, read=False, raw=raw)
+    is_older = isinstance(as_saved.config.data, FileData) and as_saved.origins["data.stratify"] == Origin("default")
+    # Version 0.1.0 drew no rows by class. (A run's own config has every key of its version.)
+    older = [Override(("data", "stratify"), "false", source)] if is_older else []
     before = loading.resolve(source, environment={}, overrides=older, read=False, raw=raw)
     given = overrides_of(sets, context)
     overrides = [*older, *_moved_tables(run, before.config, given), *given]
@@ -36,11 +40,14 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     _check_changes(run, before.config, planned.config)
     try:
         with without_panics():
-            after = loading.resolve(source, environment={}, overrides=overrides, raw=raw)
+            as_then = _as_read_then(planned.config, source) if is_older else []
+            after = loading.resolve(source, environment={}, overrides=overrides, values=as_then, raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
             what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            raise RunError(f"its table is another one, or has changed since: {what}", path=run.path) from None
+            reason = f"its table is another one, or has changed since: {what}"
+            hint = "or this version of twolayer reads it otherwise than 0.1.0 did: then train anew" if is_older else ""
+            raise RunError(reason, path=run.path, hint=hint) from None
         raise
     if run.info.get("status") == "diverged":
         raise RunError(
@@ -50,13 +57,13 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 
-def _of_older_versions(before: validation.Resolved, source: str) -> list[Override]:
-    """What a run's config means that lacks a key, because an older version wrote it: a run's own config has every key.
+def _as_read_then(config: Config, source: str) -> list[tuple[Override, Any]]:
+    """The keys with which the table of a run of version 0.1.0 is read as that version did."""
+    with extra("polars", "data"):
+        from twolayer.tables import older
 
-    Before `data.stratify` no rows were drawn by class.
-    """
-    is_older = isinstance(before.config.data, FileData) and before.origins["data.stratify"] == Origin("default")
-    return [Override(("data", "stratify"), "false", source)] if is_older else []
+    keys = older.keys_of_0_1_0(cast(FileData, config.data))
+    return [(Override(("data", key), "", source), value) for key, value in keys.items()]
 
 
 def _moved_tables(run: Run, config: Config, given: Sequence[Override]) -> list[Override]:

@@ -10,7 +10,7 @@ import locale
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -186,14 +186,25 @@ def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = (), spare: Seque
         narrow = fit([wrapped[i] for i in kept], room, [*order, *range(len(kept) - 1, 0, -1)])
         kept = [kept[i] for i in narrow]
         widths = _wrapped_widths(columns, widths, kept, room)
-    for number, line in enumerate(lines):
-        cells = [_wrapped(line[i], widths[i]) for i in kept]
-        for part in range(max(map(len, cells))):
-            texts = (cell[part] if part < len(cell) else "" for cell in cells)
-            text = "  ".join(set_cell_size(text, widths[i]) for text, i in zip(texts, kept, strict=True)).rstrip()
-            out().print(Text(text, "" if number else "bold"))
+    wide = [widths[i] for i in kept]
+    header, *others = ([*_aligned([line[i] for i in kept], wide)] for line in lines)
+    for text in header:
+        out().print(Text(text, "bold"))
+    write("".join(f"{text}\n" for texts in others for text in texts))  # at once: a call of rich a line takes seconds
     if len(kept) < len(names):
         out().print(no_room([name for i, name in enumerate(names) if i not in kept]))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    """The lines of a row of a table."""
+    parts = [_wrapped(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    for number in range(max(map(len, parts))):
+        texts = (part[number] if number < len(part) else "" for part in parts)
+        yield "  ".join(_padded(text, width) for text, width in zip(texts, widths, strict=True)).rstrip()
+
+
+def _padded(text: str, width: int) -> str:
+    return text.ljust(width) if text.isascii() and len(text) <= width else set_cell_size(text, width)
 
 
 def _wrapped_widths(

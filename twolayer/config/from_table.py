@@ -108,7 +108,10 @@ def column_names(data: FileData, named: Sequence[str] = ()) -> list[str]:
     with extra("polars", "data"):
         from twolayer.tables import sources
 
-    source = sources.open_table(data.path, data.path, separator=data.separator, decimal=data.decimal, named=named)
+    source = sources.open_table(
+        data.path, data.path, separator=data.separator, decimal=data.decimal, header=data.header, sheet=data.sheet,
+        named=named,
+    )  # fmt: skip
     return list(dict.fromkeys([*source.names, *source.groups]))
 
 

@@ -187,6 +187,8 @@ def _parse_override(layer: Override, document: yaml12.Document) -> Any:
     """The value of an override's text: of YAML, where it is not the value itself."""
     if layer.is_column_list and (layer.literal or not _is_yaml_list(layer.text)):
         return [layer.text]
+    if layer.path == ("data", "header") and "," in layer.text and not _is_yaml_list(layer.text):
+        return [name.strip() for name in layer.text.split(",")]
     if layer.literal or _MARK.fullmatch(layer.text) or _NOT_UTF8.search(layer.text):
         return layer.text.replace("\\t", "\t")
     try:

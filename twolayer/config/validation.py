@@ -40,6 +40,7 @@ ALLOWED = {
     "data.inputs": "a list of column names",
     "data.exclude": "a list of column names",
     "data.categories": "a list of column names",
+    "data.numbers": "a list of column names",
     "data.missing": "mean or refuse",
     "data.na": "a list of texts",
     "data.strict": "true or false",

@@ -9,7 +9,8 @@ import polars as pl
 
 from twolayer.errors import TableProblem
 from twolayer.tables.column_types import MAX_CATEGORIES, Column
-from twolayer.tables.encoding import labels, listed, shown
+from twolayer.tables.encoding import listed, shown
+from twolayer.tables.labels import labels
 
 
 def class_names(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import isfinite
 from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.tables import dates, notation
-from twolayer.tables.encoding import MARKS, boolean, labels, without_numbers
+from twolayer.tables import codes, dates, notation
+from twolayer.tables.encoding import MARKS, boolean, without_numbers
 from twolayer.tables.features import FLAT, Kind, Notation, Order
+from twolayer.tables.labels import labels
 from twolayer.tables.options import FileData
 
 Number: TypeAlias = int | float | Decimal
@@ -19,9 +21,10 @@ Span: TypeAlias = tuple[Number, Number]  # min and max
 
 MAX_CATEGORIES = 1000
 FEW = 20  # rows; of so few rows each may have its own text
+_GAPS = 1.1  # the last number of a column that counts the rows, as a part of their number, is at most this
 
 _ORDINAL = r"^(?i)[0-9]+ ?(st|nd|rd|th)\.?$"  # 1st, 2nd, 3rd
-_ROW_NUMBERS = r"^(|Unnamed: \d+|__index_level_\d+__)$"  # names that pandas, R and others give to row numbers
+_ROW_NUMBERS = r"|Unnamed: \d+|__index_level_\d+__"  # names that pandas, R and others give to row numbers
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Column:
     """What a column is, and how its cells are read.
 
     `cells` are numbers, booleans, text of categories, or Datetime. `notation` is set for text that is no plain number,
-    `order` for text of dates; `example` is such a cell. `refused` is why it cannot be used before the user decides
+    `order` for text of dates, `code` for text of digits that is no quantity, and says what it is; `example` is such a
+    cell. `refused` is why it cannot be used before the user decides
     something, `decide` the keys that do, and `fix` the key that makes a training possible; `useless` is why it is left
     out, and `usable` whether it need not be.
     """
@@ -38,6 +42,7 @@ class Column:
     kind: Kind
     notation: Notation | None = None
     order: Order | None = None
+    code: str = ""
     example: str = ""
     refused: str = ""
     decide: str = ""
@@ -57,6 +62,13 @@ class Column:
 
 def decide(cells: pl.Series, data: FileData, *, as_categories: bool = False) -> Column:
     """What a column is. Of the text, blanks around it are removed, and it is null where it is missing."""
+    found = _decided(cells, data, as_categories=as_categories)
+    if cells.name not in data.numbers or found.kind == "number" or found.refused:
+        return found
+    return replace(found, refused="{is} in data.numbers, but {holds} other values", decide="take {it} out of that list")
+
+
+def _decided(cells: pl.Series, data: FileData, *, as_categories: bool) -> Column:
     dtype = cells.dtype
     # 1. The user says that it is categories, or it is the target of classes.
     if as_categories:
@@ -80,10 +92,10 @@ def decide(cells: pl.Series, data: FileData, *, as_categories: bool = False) -> 
         return Column(cells.cast(pl.Float64), "number")
     if distinct.str.to_lowercase().is_in(["true", "false"]).all():
         return Column(cells.to_frame("cell").select(boolean(pl.col("cell")).cast(pl.Boolean)).to_series(), "boolean")
-    # 4. Digits with leading zeros are a code, such as a zip code.
+    # 4. Its digits are a code, such as a zip code, an IPv4 address, a version, or a phone number.
     known = distinct.filter(~distinct.str.to_lowercase().is_in(MARKS))
-    if notation.has_leading_zeros(known):
-        return _categories(cells, distinct)
+    if cells.name not in data.numbers and (coded := _code(cells, distinct, known, data)) is not None:
+        return coded
     # 5. All of it, but for marks of missing values, is numbers, or dates.
     found = _numbers(cells, known, data) or _dates(cells, known, data)
     if found is not None:
@@ -95,6 +107,16 @@ def decide(cells: pl.Series, data: FileData, *, as_categories: bool = False) -> 
     return _categories(cells, distinct)
 
 
+def _code(cells: pl.Series, distinct: pl.Series, known: pl.Series, data: FileData) -> Column | None:
+    found = codes.find(known, thousands=data.thousands, date_order=data.date_order)
+    if found is None:
+        return None
+    if found.refused:
+        return Column(cells, "category", refused=found.refused, decide=found.decide, fix="data.categories")
+    first = known.filter(known.str.starts_with("0"))
+    return replace(_categories(cells, distinct), code=found.what, example=str((first if len(first) else known)[0]))
+
+
 def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
     found = notation.find(known, data.decimal, data.thousands)
     if found.notation is None:
@@ -102,9 +124,9 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     if found.unclear:
         first = known.filter(known.str.contains("[.,]"))[0]
         mark = "," if "," in first else "."
-        plain, decimal = (first.replace(mark, new) for new in ("", "."))
+        whole, decimal = (re.sub("(?<![0-9])0+(?=[0-9])", "", first.replace(mark, new)) for new in ("", "."))
         why = f"{{holds}} numbers that can be read in two ways, such as {first}"
-        ways = f"add --set data.thousands={mark} (for {plain}) or --set data.decimal={mark} (for {decimal})"
+        ways = f"add --set data.thousands={mark} (for {whole}) or --set data.decimal={mark} (for {decimal})"
         return Column(cells, "number", refused=why, decide=ways)
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
@@ -183,10 +205,22 @@ def class_labels(cells: pl.Series) -> pl.Series:
 
 def is_row_number(cells: pl.Series, *, is_first: bool) -> bool:
     """Whether a column of numbers counts the rows: the first one, or one with a name that tools give to such."""
-    if pl.select(pl.lit(cells.name).str.contains(_ROW_NUMBERS)).item():
+    if re.fullmatch(_ROW_NUMBERS, cells.name):
         whole = cells.null_count() == 0 and (cells.dtype.is_integer() or bool((cells == cells.round(0)).all()))
         return bool(whole) and cells.n_unique() == len(cells)
-    return is_first and rises_by_one(cells) and cells[0] in (0, 1)
+    return is_first and (counts_with_gaps(cells) or (rises_by_one(cells) and cells[0] in (0, 1)))
+
+
+def counts_with_gaps(cells: pl.Series) -> bool:
+    """Whether whole numbers rise from row to row and are nearly all that there are from 0 or 1 on.
+
+    So does a row number once some rows have been removed. Few rows do not show it.
+    """
+    if not cells.dtype.is_numeric() or len(cells) < FEW or cells.null_count() or not 0 <= cells[0] <= cells[-1]:
+        return False
+    if cells[-1] > _GAPS * len(cells) or (cells.dtype.is_float() and not (cells == cells.round(0)).all()):
+        return False
+    return bool((cells.cast(pl.Float64).diff().drop_nulls() > 0).all())
 
 
 def rises_by_one(cells: pl.Series) -> bool:

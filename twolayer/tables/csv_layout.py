@@ -15,7 +15,7 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.tables.file_checks import check_size
-from twolayer.tables.headers import about_width, cleaned, refuse_data, refuse_twice
+from twolayer.tables.headers import about_width, cleaned, refuse_data, refuse_twice, repeats_names
 from twolayer.tables.options import SEPARATORS, Header
 from twolayer.tables.row_errors import MAX_LINE, Lines, LineTooLongError, as_text, check_lines, not_utf8, opened
 
@@ -95,9 +95,7 @@ def _names(name: str, rows: Sequence[Sequence[str]], header: Header, wanted: Col
         return [str(j) for j in range(len(first))], False
     if isinstance(header, tuple):
         refuse_twice(name, header)
-        # In another order they are a header, too; but numbers, as `none` makes names, may be a row of data then.
-        if own == list(header) or (set(own) == set(header) and not all(map(str.isdecimal, header))):
-            refuse_twice(name, own)
+        if repeats_names(name, own, header, rows[1:]):
             return own, True
         if len(first) != len(header):
             raise DataError(f"{name}: {about_width(header, len(first))}")

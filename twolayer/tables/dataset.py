@@ -20,7 +20,7 @@ from twolayer.tables.features import Array, Encoding, safe_deviation
 from twolayer.tables.fitting import fit_encoding
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
-from twolayer.tables.reading import open_for_model, read_so
+from twolayer.tables.reading import open_for_model, read_so, refuse_unused
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import Source, open_table
 from twolayer.tables.survey import Survey, check_columns
@@ -88,6 +88,7 @@ def survey(data: FileData, *, loss: str | None) -> Survey:
         data.path, data.path, separator=data.separator, decimal=data.decimal, header=data.header, sheet=data.sheet,
         named=named,
     )  # fmt: skip
+    refuse_unused(source, data.model_dump(include={"header", "sheet"}))
     inputs, targets = select_columns(source, data)
     frame = collect(source, [*inputs, *targets])
     found = check_columns(

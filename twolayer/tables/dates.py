@@ -49,14 +49,12 @@ def find(cells: pl.Series, order: str = "auto") -> tuple[Order | None, bool]:
     frame = cells.to_frame("cell")
     found: dict[Order, pl.Series] = {}
     for candidate in ORDERS:
-        if order in ("auto", candidate) or candidate in ("ymd", "time"):
+        if order in ("auto", candidate) or candidate == "time":  # every order reads dates such as 2020-01-02
             values = frame.select(parse(pl.col("cell"), candidate)).to_series()
             if not values.null_count():
                 found[candidate] = values
     if not found:
         return None, False
-    if order in found:  # decided, also where two digits in front could be a year
-        return order, False
     first, *others = found
     return first, any(not found[other].equals(found[first]) for other in others)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,8 +11,10 @@ from twolayer.errors import DataError, TableError, TableProblem
 from twolayer.formatting import counted
 from twolayer.tables import splits
 from twolayer.tables.column_types import Column
+from twolayer.tables.encoding import by_name, has_nan
 from twolayer.tables.options import FileData
 from twolayer.tables.readers import collect
+from twolayer.tables.reading import refuse_unused
 from twolayer.tables.roles import resolved, select_columns
 from twolayer.tables.sources import open_table
 from twolayer.tables.survey import Survey, check_columns, read_columns
@@ -70,6 +72,7 @@ def summary(
         sheet=data.sheet,
         named=named,
     )
+    refuse_unused(source, data.model_dump(include={"header", "sheet"}))
     names = list(source.names)
     raw = collect(source, names)
     categories = resolved(data.categories, source)
@@ -86,8 +89,8 @@ def summary(
         problems += found.problems
     others = read_columns(raw, [column for column in names if column not in found.columns], data, categories)
     columns = found.columns | others
-    frame = raw.with_columns(column.cells.alias(name) for name, column in columns.items())
-    uses = {name: _use(name, found) for name in names}
+    given = by_name(found.frame)
+    uses = {name: _use(name, found, given) for name in names}
     notes = source.notes + found.notes
     if targets and not problems:
         try:
@@ -96,10 +99,10 @@ def summary(
             problems.append(TableProblem(str(error).removeprefix(f"{name}: ")))
         else:
             notes += splits.notes(found, held)
-    return Summary(raw.height, tuple(_columns(frame, columns, uses)), tuple(problems), notes)
+    return Summary(raw.height, tuple(_columns(columns, uses)), tuple(problems), notes)
 
 
-def _use(column: str, found: Survey) -> str:
+def _use(column: str, found: Survey, given: dict[str, pl.Series]) -> str:
     """How training would use a column."""
     if column in found.targets:
         return f"target, {len(found.classes)} classes" if found.classes else "target"
@@ -110,30 +113,33 @@ def _use(column: str, found: Survey) -> str:
     if column not in found.kinds:
         return "not used"
     if found.kinds[column] == "category":
-        return f"{found.frame[column].drop_nulls().n_unique()} categories"
+        cells = given[column]
+        return f"{cells.n_unique() - (cells.null_count() > 0)} categories"
     return {"number": "number", "boolean": "0 and 1", "date": "date"}[found.kinds[column]]
 
 
-def _columns(frame: pl.DataFrame, columns: dict[str, Column], uses: dict[str, str]) -> list[ColumnSummary]:
-    plain = [name for name in uses if frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean]
-    values = pl.col(plain).cast(pl.Float64).fill_nan(None)
-    statistics = {"min": values.min(), "mean": values.mean(), "std": values.std(ddof=0), "max": values.max()}
-    found = {name: frame.select(value).row(0, named=True) if plain else {} for name, value in statistics.items()}
-    rows = []
+def _columns(columns: dict[str, Column], uses: dict[str, str]) -> Iterator[ColumnSummary]:
+    """A column each. Only the distinct values take a query, one for all: 10,000 columns are 10,000 queries else."""
+    given = {name: _without_nan(columns[name].cells) for name in uses}
+    flat = {name: cells for name, cells in given.items() if not cells.dtype.is_nested()}
+    distinct = pl.DataFrame(flat).select(pl.all().n_unique()).row(0, named=True) if flat else {}
     for name, use in uses.items():
-        cells = frame[name]
-        cells = cells.fill_nan(None) if cells.dtype.is_float() else cells
-        rows.append(
-            ColumnSummary(
-                name,
-                _type(columns[name], cells),
-                use,
-                cells.null_count(),
-                None if cells.dtype.is_nested() else cells.drop_nulls().n_unique(),
-                *(found[statistic].get(name) for statistic in ("min", "mean", "std", "max")),
-            )
-        )
-    return rows
+        cells = given[name]
+        missing = cells.null_count()
+        different = distinct[name] - (missing > 0) if name in distinct else None
+        yield ColumnSummary(name, _type(columns[name], cells), use, missing, different, *_statistics(cells))
+
+
+def _without_nan(cells: pl.Series) -> pl.Series:
+    return cells.fill_nan(None) if cells.dtype.is_float() and has_nan(cells) else cells
+
+
+def _statistics(cells: pl.Series) -> tuple[float | None, ...]:
+    """Min, mean, standard deviation and max of numbers and booleans; None of all else."""
+    if not cells.dtype.is_numeric() and cells.dtype != pl.Boolean:
+        return None, None, None, None
+    cells = cells if cells.dtype == pl.Float64 else cells.cast(pl.Float64)
+    return cells.min(), cells.mean(), cells.std(ddof=0), cells.max()  # type: ignore[return-value]  # floats, or None
 
 
 def _type(column: Column, cells: pl.Series) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 from twolayer.errors import DataError
 from twolayer.tables import dates, notation
 from twolayer.tables.features import Array, Encoding, Feature, Kind, Notation, safe_deviation
+from twolayer.tables.labels import labels, named_by_number
 from twolayer.tables.sources import MISSING
 
 # Texts that stand for a missing value where all other cells of a column are numbers or dates, in lower case.
@@ -49,7 +50,7 @@ def unscaled(
     """The features before standardising, missing numbers filled: (rows, D_in), float64. Raises DataError."""
     require_columns(frame.columns, columns.inputs, name)
     x = np.zeros((frame.height, len(columns.features)))
-    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
+    given = by_name(frame)
     there = given | _parsed(given, columns)
     at = 0
     has_marks = bool(numeric_marks(columns.na))
@@ -117,12 +118,15 @@ def _encode(cells: pl.Series, columns: Encoding, features: tuple[Feature, ...], 
 
 
 def _codes(cells: pl.Series, categories: Sequence[str]) -> pl.Series:
-    """The number of each cell's category, by its text or by the number that it is (1 for 1.0); null if it has none."""
+    """The number of each cell's category, by its text or by the number that it is (1 for 1.0, 01 for 1).
+
+    It is null for a cell that has none.
+    """
     kinds = pl.Enum(categories)
     code = cells.cast(kinds, strict=False).to_physical()
     if code.null_count() == cells.null_count():
         return code
-    as_number = labels(cells.cast(pl.Float64, strict=False)).cast(kinds, strict=False).to_physical()
+    as_number = named_by_number(cells, categories).cast(kinds, strict=False).to_physical()
     return code.zip_with(code.is_not_null(), as_number)
 
 
@@ -153,6 +157,17 @@ def require_columns(columns: Iterable[str], inputs: Sequence[str], name: str, *,
     if lacking or lost:
         found = (problem for problem, names in zip(problems, (lacking, lost), strict=True) if names)
         raise DataError(f"{name}: {'; '.join(found)}")
+
+
+def by_name(frame: pl.DataFrame) -> dict[str, pl.Series]:
+    """The columns of a frame by their names. (`frame[...]` searches all names.)"""
+    return {cells.name: cells for cells in frame.get_columns()}
+
+
+def has_nan(cells: pl.Series) -> bool:
+    """Whether floats have a NaN: their mean shows it, without a query of polars for each column."""
+    mean = cells.mean()
+    return mean is not None and mean != mean and bool(cells.is_nan().any())
 
 
 def listed(names: Sequence[str]) -> str:
@@ -273,19 +288,3 @@ def about_unknown(name: str, column: str, count: int) -> str:
     cells = "1 row has" if count == 1 else f"{count} rows have"
     what = f"column {shown(column)}: {cells} a category that the model does not know"
     return f"{name}: {what}; it is treated as no category"
-
-
-def labels(cells: pl.Series) -> pl.Series:
-    """The names of classes in a column that is not text: `true`, `false`, or a number (10 for 10.0)."""
-    if cells.dtype.is_float():
-        whole = cells.fill_nan(None)
-        return (
-            pl.select(
-                pl.when(whole == whole.round(0))
-                .then(pl.coalesce(whole.cast(pl.Int64, strict=False).cast(pl.String), whole.cast(pl.String)))
-                .otherwise(whole.cast(pl.String))
-            )
-            .to_series()
-            .alias(cells.name)
-        )
-    return cells.cast(pl.String)

@@ -19,6 +19,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PARTS = ("elapsed", "month sin", "month cos", "weekday sin", "weekday cos", "hour sin", "hour cos")  # of dates
 THOUSANDS = (",", ".", "'", " ", "_")  # signs between the thousands of a number
+_KEYS_OF_0_1_0 = ("features", "targets", "classes", "kinds", "decimal")
 FLAT = 1e-12  # a standard deviation of less than this part of the mean is rounding
 
 
@@ -112,6 +113,14 @@ class Encoding:
     def document(self) -> dict[str, Any]:
         """The encoding as JSON can hold it; `of` reads it."""
         return asdict(self)
+
+    def document_of_0_1_0(self) -> dict[str, Any] | None:
+        """The same as version 0.1.0 wrote it, for fingerprints; None if that version had no such encoding."""
+        if self.notations or self.orders or self.na or self.missing != "refuse":
+            return None
+        found = {key: value for key, value in self.document().items() if key in _KEYS_OF_0_1_0}
+        features = [{key: value for key, value in item.items() if key != "part"} for item in found["features"]]
+        return found | {"features": features}
 
     @staticmethod
     def of(document: Any) -> Encoding:

@@ -48,6 +48,28 @@ def refuse_data(name: str, first: Sequence[str], rows: Sequence[Sequence[str]]) 
     )
 
 
+class UndecidedError(DataError):
+    """The first row of a file may be its names or a row of data, and only the user knows which."""
+
+
+def repeats_names(name: str, own: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a file's first row, cleaned, has the names that a file without names was given before, in any order.
+
+    Numbers, as `data.header: none` makes names, may also be a row of data as the `rows` below it are. They are names
+    where one of them does not fit its column, and where they count up from 0 to 2 or more. Raises UndecidedError.
+    """
+    if sorted(own) != sorted(header):
+        return False
+    columns = list(zip(*(row for row in rows if len(row) == len(own)), strict=True))
+    odd = (_fits(cell, [text.strip() for text in column]) is False for cell, column in zip(own, columns, strict=False))
+    if not all(map(str.isdecimal, header)) or any(odd) or (list(own) == list(header) and len(own) > 2):
+        return True
+    raise UndecidedError(
+        f"{name}: the first row ({', '.join(own[:10])}) may hold the names of the columns, or data; add --set "
+        "data.header=first (for names) or --set data.header=none (for data)"
+    )
+
+
 def could_be_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Whether each cell of the first row could be a value of its column.
 

@@ -45,7 +45,7 @@ _CELL = (
 )
 _LEADING_ZERO = r"^[+-]?0[0-9]+$"
 _DIGITS = r"^[+-]?[0-9]+$"
-_POINTS = r"^[1-9][0-9]{0,2}\.[0-9]{3}$"  # thousands, or a number with three decimals
+_POINTS = r"^(?:[1-9][0-9]{0,2}|0[0-9]{1,2})\.[0-9]{3}$"  # thousands, or a number with three decimals
 _BELOW_1000 = r"^[0-9]{1,3}$"
 
 
@@ -119,20 +119,20 @@ def parse(cell: pl.Expr, notation: Notation | None) -> pl.Expr:
 
 def like_number(cells: pl.Series) -> pl.Series:
     """Which cells (text) are numbers in some notation: booleans."""
-    return (
-        cells.to_frame("cell").select(canonical(pl.col("cell")).str.contains(_CELL).fill_null(value=False)).to_series()
-    )
+    found = canonical(pl.col("cell")).str.contains(_every_notation())
+    return cells.to_frame("cell").select(found.fill_null(value=False)).to_series()
+
+
+@cache
+def _every_notation() -> str:
+    """The pattern of a cell whose digits are a number in one notation or another."""
+    pairs = (pair for pair in product((".", ","), ("", *THOUSANDS)) if pair[0] != pair[1])
+    return _CELL.replace(_BODY, "|".join(_pattern(*pair)[1:-1] for pair in pairs))
 
 
 def has_leading_zeros(cells: pl.Series) -> bool:
     """Whether all cells (text) are digits, some of them with a zero in front, as zip codes are."""
     return bool(_all(cells, _DIGITS) and cells.str.contains(_LEADING_ZERO).any())
-
-
-def says_more(cells: pl.Series) -> bool:
-    """Whether text that is all plain numbers says more than these: leading zeros, or points that may be thousands."""
-    distinct = cells.drop_nulls().unique().str.strip_chars()
-    return has_leading_zeros(distinct) or find(distinct).unclear
 
 
 def canonical(cell: pl.Expr) -> pl.Expr:
@@ -178,11 +178,13 @@ def _all(cells: pl.Series, pattern: str) -> bool:
 
 
 def _pattern(decimal: str, thousands: str) -> str:
-    """Numbers without a sign: digits, in groups of three (or, as in India, two) if they are grouped at all."""
+    """Numbers without a sign: digits, in groups of three (or, as in India, two) if they are grouped at all.
+
+    With points and commas the first group may have zeros in front: 001,234.
+    """
     point, mark = re.escape(decimal), re.escape(thousands)
-    groups = (
-        rf"|[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[1-9][0-9]?(?:{mark}[0-9]{{2}})+{mark}[0-9]{{3}}" if mark else ""
-    )
+    first = "(?:[1-9][0-9]{0,2}|0[0-9]{1,2})" if thousands in (",", ".") else "[1-9][0-9]{0,2}"
+    groups = rf"|{first}(?:{mark}[0-9]{{3}})+|[1-9][0-9]?(?:{mark}[0-9]{{2}})+{mark}[0-9]{{3}}" if mark else ""
     return rf"^(?:(?:[0-9]+{groups})(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from twolayer.formatting import counted
 from twolayer.tables.column_types import Column, rises_by_one
-from twolayer.tables.encoding import shown
+from twolayer.tables.encoding import by_name, shown
 from twolayer.tables.features import Array
 
 _PLURALS = {
@@ -36,7 +36,7 @@ def left_out(reasons: Mapping[str, str]) -> list[str]:
 
 
 def readings(columns: Mapping[str, Column], used: Sequence[str]) -> list[str]:
-    """Text that is read as numbers or as dates, each column with an example."""
+    """Text that is read as numbers, as dates or as codes, each column with an example."""
     found = []
     for what, keys in (("number", "data.thousands, data.decimal"), ("date", "data.date_order")):
         read = [name for name in used if columns[name].kind == what and columns[name].example]
@@ -44,7 +44,19 @@ def readings(columns: Mapping[str, Column], used: Sequence[str]) -> list[str]:
             some = [f'{shown(name)} ("{columns[name].example}" is {columns[name].value})' for name in read[:_SHOWN]]
             more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
             found.append(f"read as {what}s: {', '.join(some)}{more}; to change that: {keys} or data.categories")
-    return found
+    return found + _codes(columns, used)
+
+
+def _codes(columns: Mapping[str, Column], used: Sequence[str]) -> list[str]:
+    """Text of digits that is kept as it is, each column with an example."""
+    read = [name for name in used if columns[name].code]
+    if not read:
+        return []
+    some = [f'{shown(name)} ("{columns[name].example}": {columns[name].code})' for name in read[:_SHOWN]]
+    more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
+    are_digits = any(columns[name].example.isdecimal() for name in read)
+    change = "; to read digits as numbers: data.numbers" if are_digits else ""
+    return [f"read as categories: {', '.join(some)}{more}{change}"]
 
 
 def missing(frame: pl.DataFrame, gaps: Mapping[str, int]) -> list[str]:
@@ -71,7 +83,8 @@ def targets(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str] | 
 
 def row_numbers(frame: pl.DataFrame, used: Sequence[str]) -> list[str]:
     """Inputs that rise by one from row to row."""
-    rising = [name for name in used if rises_by_one(frame[name])]
+    given = by_name(frame)
+    rising = [name for name in used if rises_by_one(given[name])]
     if not rising:
         return []
     verb = "rises" if len(rising) == 1 else "rise"

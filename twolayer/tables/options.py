@@ -93,7 +93,7 @@ Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str
 Names = Annotated[list[_Name], Field(min_length=1)]
 # Texts that may look like numbers in YAML: -999 is the text "-999".
 Marks = Annotated[list[str], BeforeValidator(lambda value: [_as_text(one) for one in _as_list(value)])]
-COLUMN_LISTS = ("target", "inputs", "exclude", "categories")  # the keys that are lists of columns
+COLUMN_LISTS = ("target", "inputs", "exclude", "categories", "numbers")  # the keys that are lists of columns
 
 
 def split_names(texts: Iterable[str], columns: Collection[str]) -> list[str]:
@@ -120,6 +120,9 @@ class FileData(Frozen):
     inputs: Columns | None = Field(default=None, description="the input columns; default: all others")
     exclude: Texts = Field(default=[], description="columns not to use")
     categories: Texts = Field(default=[], description="columns, also of numbers, whose values are categories")
+    numbers: Texts = Field(
+        default=[], description="columns of digits, such as 007, that are numbers though they look like codes"
+    )
     missing: Literal["refuse", "mean"] = Field(
         default="mean",
         description="missing inputs: replace them by the mean and mark them in a column of 0 and 1, or `refuse` them",

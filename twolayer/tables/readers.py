@@ -10,7 +10,7 @@ import polars as pl
 
 from twolayer import available_memory
 from twolayer.errors import DataError
-from twolayer.tables import notation, unpacked_size
+from twolayer.tables import codes, notation, unpacked_size
 from twolayer.tables.array_files import Array
 from twolayer.tables.csv_layout import CsvLayout, scan_csv
 from twolayer.tables.file_checks import check_size, reworded
@@ -46,28 +46,43 @@ def collect(source: Source, columns: Sequence[str]) -> pl.DataFrame:
     if (doubtful := _doubtful(source, frame)) and way is not source.frame:
         with reworded(source.name):
             texts = _without(source.frame.select(doubtful).collect(), blank)
-        frame = frame.with_columns(cells for cells in texts if notation.says_more(cells))
+        frame = frame.with_columns(cells for cells in texts if _says_more(cells))
     return _cells(frame, source)
 
 
+def _says_more(cells: pl.Series) -> bool:
+    """Whether text that is all plain numbers says more than these: it is a code, or has points between thousands."""
+    distinct = cells.drop_nulls().unique(maintain_order=True).str.strip_chars()
+    return codes.find(distinct) is not None or notation.find(distinct).unclear
+
+
 def _doubtful(source: Source, frame: pl.DataFrame) -> list[str]:
-    """The columns of numbers whose text may say more: zeros in front, or points that may separate thousands."""
-    schema = frame.schema
-    whole = [name for name, dtype in schema.items() if dtype.is_integer()]
-    floats = [name for name, dtype in schema.items() if dtype.is_float()]
-    found = whole if whole and _has_leading_zeros(source) else []
-    size = pl.col(floats).abs()
+    """The columns of numbers whose text may say more: a zero or a plus in front, or points between thousands."""
+    whole = [name for name, dtype in frame.schema.items() if dtype.is_integer()]
+    found = whole if whole and _has_codes(source) else []
+    return found + [cells.name for cells in frame.get_columns() if cells.dtype.is_float() and _may_be_thousands(cells)]
+
+
+def _may_be_thousands(cells: pl.Series) -> bool:
+    """Whether numbers may be such as 2.542 beside 776: all below 1000, some whole, the others with three decimals."""
+    some, every = _of_thousands(cells.head(_SAMPLED)), len(cells) <= _SAMPLED
+    return some is not None and (some if every else bool(_of_thousands(cells)))
+
+
+def _of_thousands(cells: pl.Series) -> bool | None:
+    """Whether some are whole; None if one cannot be such a number. In numpy, which takes a column in microseconds."""
+    size = np.abs(cells.to_numpy())
+    size = size[~np.isnan(size)]
+    if not (size < 1000).all():
+        return None
     thousandths = size * 1000
-    no_decimals, three_decimals = size == size.floor(), (thousandths - thousandths.round(0)).abs() < 1e-6  # they round
-    may_be_thousands = (three_decimals | size.is_null()) & (size < 1000) & (no_decimals | (size >= 1))
-    if floats:
-        suspects = frame.select(may_be_thousands.all() & no_decimals.any()).row(0, named=True)
-        found = found + [name for name, is_suspect in suspects.items() if is_suspect]
-    return found
+    whole = size == np.floor(size)
+    three_decimals = np.abs(thousandths - np.rint(thousandths)) < 1e-6  # they round
+    return bool(whole.any()) if (three_decimals & (whole | (size >= 1))).all() else None
 
 
-def _has_leading_zeros(source: Source) -> bool:
-    """Whether a cell of a CSV begins with a zero before another digit."""
+def _has_codes(source: Source) -> bool:
+    """Whether a cell of a CSV begins with a zero before another digit, or with a plus before a digit."""
     if source.csv is None:
         return False
     before = np.zeros(256, dtype=bool)
@@ -76,9 +91,10 @@ def _has_leading_zeros(source: Source) -> bool:
         end = b"\n"
         while part := file.read(_PART):
             letters = np.frombuffer(end + part, dtype=np.uint8)
-            zeros = np.flatnonzero(letters[1:-1] == ord("0")) + 1
-            zeros = zeros[letters[zeros + 1] - np.uint8(ord("0")) < 10]
-            if before[letters[zeros - 1]].any():
+            inner = letters[1:-1]
+            signs = np.flatnonzero((inner == ord("0")) | (inner == ord("+"))) + 1
+            signs = signs[letters[signs + 1] - np.uint8(ord("0")) < 10]
+            if before[letters[signs - 1]].any():
                 return True
             end = letters[-2:].tobytes()
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from twolayer.errors import DataError
 from twolayer.tables.encoding import require_columns
 from twolayer.tables.features import Encoding
 from twolayer.tables.formulas import unquoted_names
+from twolayer.tables.headers import UndecidedError
 from twolayer.tables.options import SEPARATORS
 from twolayer.tables.sources import Reading, Source, open_table
 
@@ -36,6 +36,13 @@ def read_so(columns: Encoding, reading: Reading) -> Encoding:
     return replace(columns, separator=reading.separator, header=header, sheet=reading.sheet)
 
 
+def refuse_unused(source: Source, given: Mapping[str, Any]) -> None:
+    """Raise DataError for a key, by its name in `READING_KEYS`, that the format of a table has no use for."""
+    for key, formats in (("header", "CSV and Excel files"), ("sheet", "Excel files")):
+        if given.get(key, "auto") not in ("auto", None) and key not in source.takes:
+            raise DataError(f"{source.name}: data.{key} is for {formats} alone; leave it out")
+
+
 def open_for_model(
     path: Path | str,
     name: str,
@@ -56,18 +63,25 @@ def open_for_model(
 
     def attempt(reading: Reading) -> Opened:
         opened.append(source := _open(path, name, reading, columns))
+        refuse_unused(source, given)
         targets = [column for column in needed if column not in columns.inputs]
         require_columns(source.names, [column for column in needed if column in columns.inputs], name, targets=targets)
         return Opened(source, _with_decimal(columns, reading.decimal), tuple(_remarks(own, source, reading)))
 
     try:
         return attempt(own)
+    except UndecidedError:
+        raise
     except DataError as problem:
         if not Path(path).is_file():
             raise
         for reading in _others(own, columns, needed, given, opened[0] if opened else None):
-            with suppress(DataError):
+            try:
                 return attempt(reading)
+            except UndecidedError:
+                raise
+            except DataError:
+                continue
         raise problem from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from twolayer.errors import TableError, TableProblem
-from twolayer.tables.encoding import listed
+from twolayer.tables.encoding import listed, shown
 from twolayer.tables.options import FileData
 from twolayer.tables.sources import Source
 
@@ -33,12 +33,13 @@ def select_columns(source: Source, data: FileData, targets: Sequence[str] | None
 
     chosen_targets = resolve("target", data.target if targets is None else targets)
     out = set(resolve("exclude", data.exclude))
-    resolve("categories", data.categories)
+    both = set(resolve("categories", data.categories)) & set(resolve("numbers", data.numbers))
+    problems += [f"data.numbers: column {shown(name)} is also in data.categories" for name in sorted(both)]
     chosen = list(source.names) if data.inputs is None else resolve("inputs", data.inputs)
-    if both := [name for name in chosen_targets if data.inputs is not None and name in chosen]:
-        problems.append(f"data.inputs: {listed(both)} also the target")
-    if both := [name for name in chosen_targets if name in out]:
-        problems.append(f"data.exclude: {listed(both)} the target")
+    if double := [name for name in chosen_targets if data.inputs is not None and name in chosen]:
+        problems.append(f"data.inputs: {listed(double)} also the target")
+    if double := [name for name in chosen_targets if name in out]:
+        problems.append(f"data.exclude: {listed(double)} the target")
     if problems:
         raise TableError(source.name, problems)
     taken = [name for name in chosen if name not in out and name not in chosen_targets]
@@ -55,5 +56,5 @@ def resolved(names: Sequence[str], source: Source) -> frozenset[str]:
 def _nearest(name: str, source: Source) -> str:
     if close := get_close_matches(name, [*source.names, *source.groups], 1, 0.6):
         return f"; did you mean {close[0]}?"
-    shown = ", ".join(source.names[:10])
-    return f"; its columns are {shown}{' ...' if len(source.names) > 10 else ''}"
+    some = ", ".join(source.names[:10])
+    return f"; its columns are {some}{' ...' if len(source.names) > 10 else ''}"

@@ -52,7 +52,8 @@ class Source:
 
     `csv` is set for a CSV, whose frame is all text; `guessed` says that `collect` finds the types, and `is_quoted` that
     text loses the quotes of `formulas`. `ndjson` and `binary` are what polars reads itself. `reading` is how to read
-    the next file of this kind, and `notes` are for the user, a sentence each.
+    the next file of this kind, and `takes` has those keys of it that only some formats have a use for. `notes` are for
+    the user, a sentence each.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Source:
     ndjson: Raw | None = None
     binary: Raw | None = None
     reading: Reading = Reading()
+    takes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -251,7 +253,7 @@ def _open_csv(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) ->
         raise DataError(f"{name}: the first line has quotes or line breaks that are ambiguous, at {odd[:40]!r}")
     header = reading.header if layout.has_header and isinstance(reading.header, str) else layout.names
     found_so = replace(reading, separator=layout.separator, header=header)
-    return Source(name, frame, layout.names, csv=layout, reading=found_so)
+    return Source(name, frame, layout.names, csv=layout, reading=found_so, takes=("header",))
 
 
 def _open_excel(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) -> Source:
@@ -273,7 +275,8 @@ def _open_excel(raw: Raw, name: str, reading: Reading, wanted: Collection[str]) 
     empty = {c for c in names if c.startswith("Unnamed: ") and not frame[c].count()}
     frame = frame.select(c for c in names if c not in empty)
     header = reading.header if reading.header in ("auto", "first") else tuple(names)
-    return _checked(Source(name, frame.lazy(), tuple(frame.columns), reading=replace(reading, header=header)))
+    reading = replace(reading, header=header)
+    return _checked(Source(name, frame.lazy(), tuple(frame.columns), reading=reading, takes=("header", "sheet")))
 
 
 def _open_arrays(path: Path, name: str, suffix: str) -> Source:

@@ -9,8 +9,9 @@ import polars as pl
 
 from twolayer.errors import DataError
 from twolayer.formatting import counted
-from twolayer.tables.encoding import labels, shown
+from twolayer.tables.encoding import shown
 from twolayer.tables.features import Array
+from twolayer.tables.labels import labels
 from twolayer.tables.options import FileData
 from twolayer.tables.survey import Survey
 

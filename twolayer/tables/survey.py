@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import polars as pl
@@ -20,12 +20,13 @@ from twolayer.tables.column_types import (
     is_nearly_constant,
     is_row_number,
 )
-from twolayer.tables.encoding import shown, subject, without_missing
+from twolayer.tables.encoding import by_name, has_nan, shown, subject, without_missing
 from twolayer.tables.features import FLAT, Array, Kind, Notation, Order
 from twolayer.tables.options import FileData
 from twolayer.tables.sources import Reading
 
-NEARLY_CONSTANT = f"nearly constant (varying by less than {FLAT:g} of its size); subtract a constant"
+_FLAT = f"nearly constant (varying by less than {FLAT:g} of its size)"
+NEARLY_CONSTANT = f"{_FLAT}; subtract a constant"
 _SHOWN = 20  # problems
 _EXCLUDE = "data.exclude"
 
@@ -88,8 +89,8 @@ def check_columns(
     """
     as_text = categories | (set(targets) if loss == "cross_entropy" and len(targets) == 1 else set())
     columns = read_columns(frame, [*inputs, *targets], data, as_text)
-    frame = frame.with_columns(column.cells.alias(name) for name, column in columns.items())
-    counting = {name for name in inputs if _counts_rows(columns[name], frame[name], is_first=name == first)}
+    frame = pl.DataFrame({name: column.cells for name, column in columns.items()})
+    counting = {name for name in inputs if _counts_rows(columns[name], name, is_first=name == first)}
     frame, rows = _with_targets(frame, targets)
     frame, spans = _spans(frame, [n for n, column in columns.items() if column.kind == "number" and not column.refused])
     gaps = {name: count for name, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count}
@@ -137,7 +138,7 @@ def read_columns(
     texts = [name for name in names if schema[name] in (pl.String, pl.Categorical, pl.Enum)]
     if texts:
         frame = frame.with_columns(without_missing(pl.col(texts).cast(pl.String), data.na))
-    given = dict(zip(frame.columns, frame.get_columns(), strict=True))  # frame[...] searches all names
+    given = by_name(frame)
     return {name: decide(given[name], data, as_categories=name in as_categories) for name in names}
 
 
@@ -158,19 +159,20 @@ def _judged(
     """The columns that cannot help, and why, and those that are refused; inputs that are `named` need not help."""
     useless: dict[str, str] = {}
     refused: dict[str, Refusal] = {}
+    given = by_name(frame)
     for name, column in columns.items():
         if name in spans and not all(map(isfinite, spans[name])):
-            row = 1 + (frame[name].cast(pl.Float64).is_infinite().arg_max() or 0)
+            row = 1 + (given[name].cast(pl.Float64).is_infinite().arg_max() or 0)
             refused[name] = f"{{is}} infinite in row {row if rows is None else rows[row - 1]}", "", _EXCLUDE
         elif column.refused:
             refused[name] = column.refused, column.decide, column.fix
-        elif why := _useless(column, frame[name], spans.get(name), is_counting=name in counting):
+        elif why := _useless(column, given[name], spans.get(name), is_counting=name in counting):
             if not (named and name in inputs):
                 useless[name] = why
             elif not column.usable:
                 refused[name] = f"{why}, which cannot be used", "", _EXCLUDE
         elif name in spans and name not in targets and is_nearly_constant(*spans[name]):
-            refused[name] = f"{{is}} {NEARLY_CONSTANT}", "", _EXCLUDE
+            refused[name] = f"{{is}} {_FLAT}", "subtract a constant", _EXCLUDE
     if all(name in useless or name in refused for name in inputs):  # a row number is better than nothing
         useless = {name: why for name, why in useless.items() if name not in counting}
     return useless, refused
@@ -187,8 +189,9 @@ def _useless(column: Column, cells: pl.Series, span: Span | None, *, is_counting
     return "{counts} the rows" if is_counting else ""
 
 
-def _counts_rows(column: Column, cells: pl.Series, *, is_first: bool) -> bool:
-    return column.kind == "number" and not column.refused and is_row_number(cells, is_first=is_first)
+def _counts_rows(column: Column, name: str, *, is_first: bool) -> bool:
+    is_plain = column.kind == "number" and not column.refused
+    return is_plain and is_row_number(column.cells.alias(name), is_first=is_first)
 
 
 def _with_targets(frame: pl.DataFrame, targets: Sequence[str]) -> tuple[pl.DataFrame, Array | None]:
@@ -206,20 +209,19 @@ def _with_targets(frame: pl.DataFrame, targets: Sequence[str]) -> tuple[pl.DataF
 def _spans(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, dict[str, Span]]:
     """The frame with null for NaN, and min and max of the columns of numbers that are not empty.
 
-    They have the columns' own types: whole numbers may differ where floats would be equal.
+    They have the columns' own types: whole numbers may differ where floats would be equal. Each column is asked
+    itself, because a query of 10,000 expressions takes as long as all else.
     """
     if not columns or not frame.height:
         return frame, {}
     schema = frame.schema
     floats = [column for column in columns if schema[column].is_float()]
-    if floats:
-        holes = frame.select(pl.col(floats).is_nan().any()).row(0, named=True)
-        if holed := [column for column, hole in holes.items() if hole]:
-            frame = frame.with_columns(pl.col(holed).fill_nan(None))
-    values = pl.col(columns)
-    lows, highs = (frame.select(bound).row(0) for bound in (values.min(), values.max()))
-    ends = zip(columns, lows, highs, strict=True)
-    return frame, {column: (low, high) for column, low, high in ends if low is not None}
+    given = by_name(frame)
+    if holed := [column for column in floats if has_nan(given[column])]:
+        frame = frame.with_columns(pl.col(holed).fill_nan(None))
+        given = by_name(frame)
+    ends = {column: (given[column].min(), given[column].max()) for column in columns}
+    return frame, {column: cast(Span, pair) for column, pair in ends.items() if pair[0] is not None}
 
 
 # --- problems

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from twolayer.errors import DataError
-from twolayer.tables.encoding import Place, as_numbers, known_text, labels, require_columns, text
+from twolayer.tables.encoding import Place, as_numbers, known_text, require_columns, text
 from twolayer.tables.features import Array, Encoding
+from twolayer.tables.labels import named_by_number
 
 
 def with_targets(frame: pl.DataFrame, columns: Encoding) -> Array:
@@ -51,7 +52,7 @@ def _one_hot(cells: pl.Series, columns: Encoding, where: Place) -> Array:
     found = text(cells, columns.na)
     # Text may write a class in another way than in training: True for true, 1.0 for 1.
     others = [found, found.str.to_lowercase()] if classes == ("false", "true") else [found]
-    others.append(labels(found.cast(pl.Float64, strict=False)))
+    others.append(named_by_number(found, classes))
     frame = pl.DataFrame([other.cast(pl.Enum(classes), strict=False).alias(str(i)) for i, other in enumerate(others)])
     code = frame.select(pl.coalesce(pl.all()).to_physical()).to_series()
     if code.null_count():

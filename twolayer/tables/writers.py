@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import BinaryIO, Literal, TypeAlias
 
 import polars as pl
@@ -37,16 +38,21 @@ def check_writable(schema: pl.Schema, form: Format, name: str) -> None:
 
 
 def parts(frames: Iterable[pl.DataFrame], schema: pl.Schema, form: Format) -> Iterator[bytes]:
-    """The frames as a CSV with a header, or as NDJSON. No text in a CSV is a formula."""
+    """The frames as a CSV with a header, or as NDJSON. No text in a CSV is a formula.
+
+    Nothing is yielded before the first frame is there: with an error in its rows there is no header either.
+    """
     if form == "ndjson":
         for frame in frames:
             yield frame.write_ndjson().encode()
         return
     separator = "\t" if form == "tsv" else ","
     names = pl.Series(schema.names(), dtype=pl.String).to_frame("name").select(quoted("name")).to_series()
+    frames = iter(frames)
+    first = list(islice(frames, 1))
     yield _line(names.to_list(), separator)
     texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
-    for frame in frames:
+    for frame in chain(first, frames):
         safe = frame.with_columns(quoted(name) for name in texts)
         yield safe.write_csv(include_header=False, separator=separator).encode()
 

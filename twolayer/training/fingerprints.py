@@ -23,6 +23,12 @@ def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
     return found
 
 
+def is_of_0_1_0(data: Data, digest: Any) -> bool:
+    """Whether `data_sha256` is this one if the encoding is written as version 0.1.0 did."""
+    document = data.columns.document_of_0_1_0() if data.columns is not None else None
+    return document is not None and digest == _sha256([data.x, data.y], json.dumps(document).encode())
+
+
 def row_sums(data: Data) -> dict[str, Any]:
     """What `evaluate` recognises the rows of a table by, in any order and any file; empty for random data."""
     if data.columns is None:

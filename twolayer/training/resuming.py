@@ -15,7 +15,7 @@ from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY
 from twolayer.tables.options import FileData
-from twolayer.training.fingerprints import fingerprints, row_sums
+from twolayer.training.fingerprints import fingerprints, is_of_0_1_0, row_sums
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import check_space, config_sums, provenance
 
@@ -43,7 +43,7 @@ def resume_recording(
     checkpoint.
     """
     for key, digest in fingerprints(data, model).items():
-        if digest != run.info.get(key):
+        if digest != run.info.get(key) and not (key == "data_sha256" and is_of_0_1_0(data, run.info.get(key))):
             raise RunError(_other(run, config, key))
     fit, found, wrong = _restored(run, config, data, model, every)
     has_stopped = run.info.get("status") == "completed" and run.info.get("stopped_early") is True

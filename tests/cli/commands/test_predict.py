@@ -95,6 +95,26 @@ def test_classes_come_with_their_probabilities(tmp_path: Path, twolayer: Run) ->
     assert header == "size,colour,weight," + ",".join(f"'{name}" for name in ["=colour_predicted", *names])
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_with_an_error_in_the_first_rows_nothing_is_printed(form: str, run: Path) -> None:
+    done = piped("size,colour,weight\nx,red,1\n", "predict", "run", "-", "--format", form, cwd=run.parent)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"stdin: row 1, column size: 'x' is not a number" in done.stderr
+
+
+def test_with_an_error_in_later_rows_the_output_is_said_to_be_a_part(run: Path) -> None:
+    rows = "1,red,1\n" * 30_000
+    text = f"size,colour,weight\n{rows}x,red,1\n"
+    done = piped(text, "predict", "run", "-", cwd=run.parent)
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"size,colour,weight,price_predicted\n1,red,1,")
+    assert done.stdout.count(b"\n") <= 30_001
+    assert b"the rows above are not all: the next ones cannot be predicted" in done.stderr
+    assert b"row 30001, column size: 'x' is not a number" in done.stderr
+    piped(text, "predict", "run", "-", "-o", "p.csv", cwd=run.parent)
+    assert not (run.parent / "p.csv").exists()
+
+
 def test_other_columns_are_carried_along_to_the_letter(run: Path) -> None:
     text = 'colour,id,size,text,weight\nred,007, 1.50,"a ""b"",\nc;",3\n blue ,1e3,-2,,40\n'
     done = piped(text, "predict", "run", "-", cwd=run.parent)

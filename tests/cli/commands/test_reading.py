@@ -7,6 +7,8 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from tests.helpers import forking
@@ -110,6 +112,56 @@ def test_a_run_on_a_file_without_names_keeps_the_names_it_made(tmp_path: Path, t
     (tmp_path / "new.csv").write_text("1.5\n0.7\n")
     done = twolayer("predict", "run", "new.csv")
     assert done.stderr == "error: new.csv: data.header has 3 names, and the first row 1 cell\n"
+
+
+@pytest.mark.parametrize("first", ["1,0", "0,1"])
+def test_a_first_row_of_the_numbers_that_name_columns_is_no_guess(first: str, tmp_path: Path, twolayer: Run) -> None:
+    rows = "".join(f"{i % 2},{i // 2 % 2},{i % 2 + 3 * (i // 2 % 2)}\n" for i in range(40))
+    make_run(tmp_path / "run", rows, target="2", exclude=[], header="none")
+    (tmp_path / "new.csv").write_text(f"{first}\n1,1\n0,0\n")
+    for command in ("predict", "data"):
+        done = twolayer(command, *(["run", "new.csv"] if command == "predict" else ["new.csv", "--run", "run"]))
+        assert (done.returncode, done.stdout) == (1, "")
+        told = f"new.csv: the first row ({first.replace(',', ', ')}) may hold the names of the columns, or data; add"
+        assert told in done.stderr
+    for header, count in (("none", 3), ("first", 2)):
+        done = twolayer("predict", "run", "new.csv", "--set", f"data.header={header}")
+        assert (done.returncode, len(predicted(done.stdout))) == (0, count)
+    (tmp_path / "new.csv").write_text(f"{first},2\n" + rows)  # 0,1,2 counts up; 1,0,2 is what a row may be
+    done = twolayer("predict", "run", "new.csv")
+    assert (done.returncode, "may hold the names" in done.stderr) == ((0, False) if first == "0,1" else (1, True))
+    (tmp_path / "new.csv").write_text("2,1,0\n" + "".join(f"{i}.5,{i % 2},{i % 2}\n" for i in range(5)))
+    assert "may hold the names" in twolayer("predict", "run", "new.csv").stderr
+    for header, count in (("none", 6), ("first", 5)):
+        done = twolayer("predict", "run", "new.csv", "--set", f"data.header={header}")
+        assert len(predicted(done.stdout)) == count
+
+
+def test_names_in_another_order_are_names_where_they_are_no_cells(tmp_path: Path, twolayer: Run) -> None:
+    rows = [(i % 5 / 2, "ab"[i % 2], i % 5 + i % 2) for i in range(40)]
+    make_run(tmp_path / "run", "".join(f"{x},{c},{y}\n" for x, c, y in rows), target="2", exclude=[], header="none")
+    own = predicted(twolayer("predict", "run", "run.csv").stdout)
+    (tmp_path / "new.csv").write_text("2,1,0\n" + "".join(f"{y},{c},{x}\n" for x, c, y in rows))
+    assert predicted(twolayer("predict", "run", "new.csv").stdout) == own
+
+
+@pytest.mark.parametrize("name", ["t.npy", "t.parquet", "t.csv"])
+def test_a_header_or_a_sheet_that_the_format_does_not_have_is_refused(name: str, tmp_path: Path, twolayer: Run) -> None:
+    cells = np.arange(40.0).reshape(20, 2) ** 1.5
+    if name == "t.npy":
+        np.save(tmp_path / name, cells)
+    else:
+        frame = pl.DataFrame(cells, ["0", "1"])
+        frame.write_parquet(tmp_path / name) if name == "t.parquet" else frame.write_csv(tmp_path / name)
+    train = ["train", name, "--target", "1", "--epochs", "2", "-q", "--set", "H=2"]
+    assert twolayer(*train, "--out", "run").returncode == 0
+    keys = [("sheet", "one", "Excel files"), ("header", "none", "CSV and Excel files")][: 1 if name == "t.csv" else 2]
+    for key, value, formats in keys:
+        commands = ([*train, "--no-save"], ["data", name], ["predict", "run", name], ["data", name, "--run", "run"])
+        for command in commands:
+            done = twolayer(*command, "--set", f"data.{key}={value}")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"{name}: data.{key} is for {formats} alone; leave it out" in done.stderr
 
 
 def test_a_target_in_the_first_column_shifts_no_other(tmp_path: Path, twolayer: Run) -> None:

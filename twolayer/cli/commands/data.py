@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Annotated
 
 import typer
@@ -75,7 +74,7 @@ def data_command(
     header = ("column", "type", "used as", "missing", "distinct", "min", "mean", "std", "max")
     if format_ == "table":
         terminal.say(f"{found.rows} rows\n")
-    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    rows: list[Sequence[object]] = [tuple(vars(column).values()) for column in found.columns]
     if format_ == "table":
         digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
         rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(header, row, strict=True)] for row in rows]
@@ -103,7 +102,7 @@ def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, 
         found = for_run.summary(path, path, columns, given)
     if form == "table":
         terminal.say(f"{found.rows} rows\n")
-    rows: list[Sequence[object]] = [astuple(column) for column in found.columns]
+    rows: list[Sequence[object]] = [tuple(vars(column).values()) for column in found.columns]
     if form == "table":
         rows = [[_short(_word(cell), 4) for cell in row] for row in rows]
     header = ("column", "used as", "in the table", "missing", "unknown", "mean", "mean in training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from twolayer.cli import process, terminal
 from twolayer.cli.options import DataArgument, ReadingOption, RunArgument, home
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import reading_keys
-from twolayer.errors import RunError
+from twolayer.errors import DataError, RunError
 from twolayer.files import replacing
 from twolayer.formatting import counted
 from twolayer.runs import names
@@ -41,7 +42,8 @@ def predict(
     """Write a table's rows with a run's predictions added.
 
     Inputs are found by the names of their columns; all other columns are copied. In a CSV, text that a spreadsheet
-    would read as a formula gets a single quote before it.
+    would read as a formula gets a single quote before it. Stdout is written part by part: an error in a later row comes
+    after the rows before it. FILE is written whole, or not at all.
     """
     path, given = names.find(run), reading_keys(set_ or [])
     with computing():
@@ -66,8 +68,7 @@ def predict(
         writers.check_writable(rows.schema, form, rows.name)
         schema, frames, odd = encoded_rows.predictions(model, rows)
         if out is None:
-            for part in writers.parts(frames, schema, form):
-                terminal.write_bytes(part)
+            _print(writers.parts(frames, schema, form))
         else:
             with replacing(out) as file:
                 written = writers.sink(frames, schema, form, file)
@@ -77,6 +78,19 @@ def predict(
     for column, count in odd.items():
         where = "1 row: its inputs" if count == 1 else f"{count} rows: their inputs"
         terminal.note(f"{rows.name}: {column} is not a finite number in {where} are too large")
+
+
+def _print(parts: Iterable[bytes]) -> None:
+    """Write the parts to stdout; where an error comes after some of them, say that they are not all."""
+    has_begun = False
+    try:
+        for part in parts:
+            terminal.write_bytes(part)
+            has_begun = True
+    except DataError:
+        if has_begun:
+            terminal.note("the rows above are not all: the next ones cannot be predicted")
+        raise
 
 
 def _check_out(out: Path, data: str) -> None:
