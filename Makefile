@@ -39,6 +39,7 @@ docs: .venv/.test
 # The peers have an environment of their own; results and plots are tracked.
 bench: .venv-bench/.bench
 	.venv-bench/bin/python benchmarks/loop.py --json benchmarks/results/loop.json
+	.venv-bench/bin/python benchmarks/batches.py --json benchmarks/results/batches.json
 	.venv-bench/bin/python benchmarks/process.py --json benchmarks/results/process.json
 	.venv-bench/bin/python benchmarks/memory.py --json benchmarks/results/memory.json
 	.venv-bench/bin/python benchmarks/saving.py --json benchmarks/results/saving.json
