@@ -18,7 +18,10 @@ GROUPS, GROUP_ROWS = 64, 256
 
 
 def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "compiled"]:
-    """The engine of a config whose device is chosen: `auto` is fused, and autograd on MPS, where nothing is tested."""
+    """The engine of a config whose device is chosen. The rule of `auto` is here alone: fused, and autograd on MPS.
+
+    On MPS nothing is tested.
+    """
     if config.engine != "auto":
         return config.engine
     return "autograd" if config.device == "mps" else "fused"
