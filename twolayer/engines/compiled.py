@@ -49,24 +49,19 @@ class CompiledEngine(TensorState):
         self.gradients = self.x.new_empty(0)  # of each group, and of a part for each thread
         self.buffers: list[tuple[Array, Array, Array]] = []  # of each thread
         self.sums = np.zeros(2 * self.groups)
-        self.kernel = self._compiled()
+        try:
+            self._compile(cached=True)
+        except CACHE_ERRORS:
+            self._compile(cached=False)
 
-    def _compiled(self) -> Any:
-        """The kernel, compiled now: from the cache of compiled functions, without it where that fails."""
-        for cached in (True, False):
-            try:
-                self.kernel = kernels.compiled(str(self.x.dtype).rpartition(".")[2], cached)
-                self._run(self.x, self.y, EVERY_ROW, EVERY_ROW, EVERY_ROW, None)
-            except CACHE_ERRORS:
-                if not cached:
-                    raise
-            else:
-                break
-        return self.kernel
+    def _compile(self, *, cached: bool) -> None:
+        """Compile the kernel, or load it from the cache of compiled functions."""
+        self.kernel = kernels.compiled(str(self.x.dtype).rpartition(".")[2], cached)
+        self._run(self.x, self.y, EVERY_ROW, EVERY_ROW, EVERY_ROW, None)
 
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations on all rows; the loss before each update, shape (iterations,) or (iterations, 2)."""
-        ends = np.full(iterations, len(self.x))
+        ends = np.full(iterations, len(self.x), dtype=np.int64)
         return self._run(self.x, self.y, EVERY_ROW, np.zeros_like(ends), ends, self.lr)
 
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
@@ -80,15 +75,16 @@ class CompiledEngine(TensorState):
         if not batches:
             return
         order = torch.cat(list(batches)).numpy()
-        if order.min() < 0 or order.max() >= len(self.x):  # the compiled loop does not check
+        if order.size and not 0 <= order.min() <= order.max() < len(self.x):  # the compiled loop does not check
             raise IndexError(f"the rows of a batch must be from 0 to {len(self.x) - 1}")
-        ends = np.cumsum([rows.shape[0] for rows in batches])
-        out.copy_(self._run(self.x, self.y, order, np.concatenate([[0], ends[:-1]]), ends, self.lr))
+        edges = np.cumsum([0, *(rows.shape[0] for rows in batches)], dtype=np.int64)
+        out.copy_(self._run(self.x, self.y, order, edges[:-1], edges[1:], self.lr))
 
     def evaluate(self, data: Data) -> Tensor:
         """The loss of the current weights on these data, shape ()."""
         x, y = data.x.contiguous(), data.y.contiguous()
-        return self._run(x, y, EVERY_ROW, np.array([0]), np.array([len(x)]), None)[0]
+        edges = np.array([0, len(x)], dtype=np.int64)
+        return self._run(x, y, EVERY_ROW, edges[:1], edges[1:], None)[0]
 
     def sync(self) -> None:
         """Nothing to do: after each call the weights are in the model's parameters."""

@@ -42,6 +42,7 @@ from twolayer.engines.vectors import (
     where_above_zero,
     zeros,
 )
+from twolayer.errors import DataError
 
 PART = 1024  # rows whose gradients are added one by one; float32 would lose digits over many more
 
@@ -196,7 +197,7 @@ def descend(weights, rows, buffers, batches, updates, groups, objective, shape, 
             losses[u, 0] = loss / divisor
             if not is_mse:
                 losses[u, 1] = correct / n
-            if learns:
+            if learns and count > 0:
                 step(w, g, count, w.dtype.type(rate / divisor))
 
 
@@ -211,4 +212,7 @@ def compiled(name, cached):
     stamp = hashlib.sha256(f"{sources}{llvmlite.binding.get_host_cpu_name()}".encode()).hexdigest()
     function = FunctionType(descend.__code__, globals(), f"descend_{name}_{stamp[:16]}")
     function.__qualname__ = function.__name__
-    return njit(cache=cached, **COMPILED)(function)
+    kernel = njit(cache=cached, **COMPILED)(function)
+    if kernel is function:  # numba is told to compile nothing
+        raise DataError("the compiled engine needs numba's compiler; unset NUMBA_DISABLE_JIT")
+    return kernel
