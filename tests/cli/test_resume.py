@@ -135,9 +135,9 @@ def older(tmp_path: Path) -> Path:
     """A run of 5 epochs and one of 9, the first of them with the config and the fingerprint that 0.1.0 wrote."""
     table = tmp_path / "t.csv"
     table.write_text(OLD_TABLE)
-    own: dict[str, Any] = {"missing": "refuse", "stratify": False, **AS_THEN}
+    own: dict[str, Any] = {"missing": "refuse", "scale": True, "stratify": False, **AS_THEN}
     sets = [f"--set=data.{key}={json.dumps(value)}" for key, value in own.items()]
-    options = [*sets, "--set=average=null", "--set=patience=null", "--set=H=4", "-q"]
+    options = [*sets, "--set=average=null", "--set=patience=null", "--set=validation=0.05", "--set=H=4", "-q"]
     for name, epochs in (("whole", "9"), ("part", "5")):
         done = twolayer(
             "train", "t.csv", "--target=y", *options, f"--epochs={epochs}", f"--out=runs/{name}", cwd=tmp_path

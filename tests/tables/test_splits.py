@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from contextlib import chdir
 from pathlib import Path
@@ -137,14 +138,17 @@ def test_a_run_of_an_older_version_keeps_its_own_validation_rows_when_it_is_resu
     tmp_path: Path, twolayer: Run
 ) -> None:
     write(tmp_path, ["r"] * 30 + ["s"] * 10)
-    options = "t.csv --target y --set H=4 --set validation=0.2"
+    options = "t.csv --target y --missing refuse --set H=4 --set validation=0.2"
     older = f"{options} --set data.stratify=false"
     train(tmp_path, f"{older} --epochs 6 --out old", f"{older} --epochs 9 --out whole", f"{options} --out new")
     config = tmp_path / "old/config.yaml"
     lacking = config.read_bytes().replace(b', "stratify": false', b"")
     assert lacking != config.read_bytes()
     config.write_bytes(lacking)
-    change_info(tmp_path / "old", config_sha256=[hashlib.sha256(lacking).hexdigest()])
+    then = load(FileData(path=str(tmp_path / "t.csv"), target=["y"], stratify=False), missing="refuse")  # as 0.1.0 did
+    document = json.dumps(then.columns.document_of_0_1_0()).encode()
+    digest = hashlib.sha256(document + then.x.tobytes() + then.y.tobytes()).hexdigest()
+    change_info(tmp_path / "old", config_sha256=[hashlib.sha256(lacking).hexdigest()], data_sha256=digest)
     assert twolayer("train", "--resume", "old", "--epochs", "9", "-q").returncode == 0
     weights = [safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("old", "whole", "new")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
