@@ -23,9 +23,8 @@ from twolayer.errors import DataError, DivergedError, StateError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
-from twolayer.training import learning_rate
 from twolayer.training.early_stopping import EarlyStopping
-from twolayer.training.learning_rate import LearningRateFinder, is_sampled
+from twolayer.training.learning_rate import LearningRateFinder
 from twolayer.training.metrics import scores
 from twolayer.training.setup import build_model, prepare, resolve_auto
 from twolayer.training.weight_average import WeightAverage
@@ -113,14 +112,15 @@ class Fit(Iterator[Block]):
         self.stopped = False  # by `patience`
         is_resumed, state = state is not None, dict(state or {})
         with threads.set_up(config):  # K of the dual form depends on the threads, too
-            self.finder = (
-                LearningRateFinder(model, data, config) if config.lr == "auto" and is_sampled(config) else None
-            )
-            for part in (self.finder, self.best):
-                if part is not None and is_resumed:
-                    part.load_state(_taken(state, part.state()))
-            self.lr = _saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
-            self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
+            is_auto = config.lr == "auto"
+            self.engine = make_engine(model, data, config.model_copy(update={"lr": 1.0}) if is_auto else config)
+            self.finder = LearningRateFinder(model, data, config, self.engine) if is_auto else None
+            if self.best is not None and is_resumed:
+                self.best.load_state(_taken(state, self.best.state()))
+            if self.finder is not None and is_resumed:
+                self.finder.load_state(_taken(state, self.finder.state()), done * self._updates())
+            self.lr = _saved_lr(state) if is_resumed and is_auto else self._choose_lr(math.inf)
+            self.engine.set_lr(self.lr)
             self.average = WeightAverage(self.engine.state(), config.average) if config.average is not None else None
             if is_resumed:
                 if self.average is not None:
@@ -177,23 +177,23 @@ class Fit(Iterator[Block]):
             raise DivergedError(self.done + 1, outcome.loss, self.lr, unit=self.config.unit)
         return outcome
 
-    def _choose_lr(self, before: float) -> float:
-        """The learning rate from here on; `before` is the one so far."""
-        if self.config.lr != "auto":
-            return self.config.lr
-        if self.finder is None:
-            return learning_rate.suggested(self.model, self.data, self.config)
-        return min(before, self.finder.measure())
+    def _updates(self) -> int:
+        """The updates in an iteration of the history: with batches, in an epoch."""
+        is_batched = selection.is_batched(self.config)
+        return selection.batches(self.config.N, cast(int, self.config.batch_size)) if is_batched else 1
+
+    def _choose_lr(self, before: float, done: int = 0) -> float:
+        """The learning rate after `done` updates; `before` is the one so far."""
+        return float(self.config.lr) if self.finder is None else self.finder.choose(before, done)
 
     def _measure(self, done: int) -> int:
         """With `lr: auto`, measure the learning rate if that is due after `done` updates; when it is due next."""
-        if self.config.lr != "auto":
+        if self.finder is None:
             return sys.maxsize
-        if done and learning_rate.next_measurement(done - 1) == done:
-            self.engine.sync()
-            self.lr = self._choose_lr(self.lr)
+        if self.finder.due <= done:
+            self.lr = self._choose_lr(self.lr, done)
             self.engine.set_lr(self.lr)
-        return learning_rate.next_measurement(done)
+        return self.finder.due
 
     def _run(self) -> Iterator[Block]:
         size, columns = 1, self.config.columns[1:]
@@ -219,11 +219,13 @@ class Fit(Iterator[Block]):
             size = max(1, min(4 * size, int(len(rows) * target / max(end - start, 1e-9))))
 
     def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
-        """At most `count` iterations on all rows at once, until the next measurement; their rows of the history."""
-        count = min(count, self._measure(self.done) - self.done)
-        values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
-        self.done += count
-        yield from ((*row, *self._lr_column()) for row in values)
+        """`count` iterations on all rows at once; their rows of the history."""
+        end = self.done + count
+        while self.done < end:
+            count = min(self._measure(self.done), end) - self.done
+            values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
+            self.done += count
+            yield from ((*row, *self._lr_column()) for row in values)
 
     def _epochs(self, count: int) -> Iterator[tuple[float, ...]]:
         """At most `count` epochs, fewer if `patience` ends the training; their rows of the history."""
