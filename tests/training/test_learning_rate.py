@@ -228,7 +228,7 @@ def test_a_curvature_that_is_lost_later_leaves_the_learning_rate_and_the_loss_te
     config, data, model = prepare(load_config("scratch", lr="auto"))
     training = Fit(model, data, config)
     assert training.finder is not None
-    measure, too_large = training.finder.measure, {1: 1e6}
+    measure, too_large = training.finder.measure, {1: 1e30}
     training.finder.measure = lambda done: too_large.get(done, 1) * measure(done)  # type: ignore[method-assign]
     with pytest.raises(DivergedError):
         list(training)

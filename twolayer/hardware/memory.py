@@ -37,7 +37,8 @@ def needed_by_host(config: Config) -> int:
 def needed_to_save(config: Config) -> int:
     """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
     dual = config.N * config.H if config.form == "dual" else 0
-    kept = sum(key is not None for key in (config.patience, config.average))  # the best weights, the average
+    # The best weights, the average, and the vector from which the learning rate is measured next.
+    kept = (config.patience is not None) + (config.average is not None) + (config.lr == "auto")
     return 2 * ((1 + kept) * _parameters(config) + dual) * _ITEMSIZE[config.dtype]
 
 
@@ -45,11 +46,12 @@ def _copies(config: Config) -> int:
     """How often the parameters are in memory, beside those that are drawn.
 
     Measured with three and nine million hidden units, these included: 3.3 times for batches, 4.3 with `patience`, 6.3
-    with an average, too, and 7.9 with `lr: auto`.
+    with an average, too. `lr: auto` has at least four vectors of their size.
     """
+    measured = 4 * (config.lr == "auto" and config.form != "dual")
     if not in_parts(config):
-        return 1
-    return 2 + (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+        return 1 + measured
+    return 2 + (config.patience is not None) + 2 * (config.average is not None) + measured
 
 
 def _parameters(config: Config) -> int:
