@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.oracles import same, with_engine
+from tests.helpers.oracles import ENGINES, same, with_engine
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
@@ -60,9 +60,6 @@ def test_at_the_limit_it_holds_and_far_beyond_it_is_gone(name: str) -> None:
 def test_cheap_is_a_small_part_of_the_run() -> None:
     assert not is_cheap(load_config("default"))
     assert is_cheap(load_config("default", engine="autograd", epochs=100_000))
-
-
-ENGINES = ["autograd", "manual", "fused primal", "fused dual"]
 
 
 def test_a_measurement_follows_a_quarter_later_and_half_as_late_again_while_the_curvature_is_steady() -> None:
@@ -129,6 +126,7 @@ CASES: list[Any] = [(name, {}, scale) for name in ("default", "scratch", "module
 CASES += [
     ("default", {"N": 100, "D_in": 3, "H": 32, "D_out": 1}, 1.0),
     ("default", {"N": 64, "D_in": 10000, "H": 64, "D_out": 10, "epochs": 60}, 1.0),
+    ("default", {"N": 64, "D_in": 5000, "H": 64, "D_out": 10, "epochs": 60}, 1.0),
     pytest.param("default", {"N": 64, "D_in": 20000, "H": 256, "D_out": 10, "epochs": 60}, 1.0, marks=pytest.mark.deep),
     ("default", {"N": 10000, "D_in": 20, "H": 64, "D_out": 1, "epochs": 60}, 1.0),
     pytest.param("default", {"N": 50000, "D_in": 20, "H": 64, "D_out": 1, "epochs": 60}, 1.0, marks=pytest.mark.deep),
