@@ -5,7 +5,7 @@ python benchmarks/steps.py [--json PATH]
 
 from __future__ import annotations
 
-import time
+import statistics
 from typing import Any
 
 import harness
@@ -32,17 +32,17 @@ def main() -> None:
         "| shape | iterations | lambda | auto, most | auto | " + " | ".join(f"{part:g} / lambda" for part in PARTS),
         end="",
     )
-    print(" | 32 / lambda | auto took | held |\n|---|---|---|---|---|---|---|---|---|---|---|")
+    print(" | 32 / lambda | auto took | fixed took | held |\n" + 12 * "|---" + "|")
     results: list[dict[str, Any]] = []
     for ((N, D_in, H, D_out), _, _), epochs in zip(SHAPES, EPOCHS, strict=True):
         config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, epochs=epochs, environment={})
         full, data, model = prepare(config)
         largest = curvature(model, data, full).largest
-        start = time.perf_counter()
         auto = with_step(config, "auto")
-        taken = time.perf_counter() - start
         first = auto.losses[0]
-        ends = [with_step(config, part / largest).final_loss / first for part in PARTS]
+        fixed = [with_step(config, part / largest) for part in PARTS]
+        ends = [training.final_loss / first for training in fixed]
+        seconds = [auto.seconds, statistics.median(training.seconds for training in fixed)]  # without start-up
         try:
             beyond = f"{with_step(config, 32 / largest).final_loss / first:.3g}"
         except DivergedError as error:
@@ -50,10 +50,12 @@ def main() -> None:
         row = [max(auto.losses) / first, auto.final_loss / first, *ends]
         ends_ahead = all(end >= 0.5 * row[1] for end in ends) or row[1] < FLOOR
         held = row[0] <= 1 and row[1] < 1 and ends_ahead and beyond.startswith("diverged")
-        shown = " | ".join([f"{largest:.4g}", *(f"{x:.3g}" for x in row), beyond, f"{taken:.3g} s"])
+        shown = " | ".join(
+            [f"{largest:.4g}", *(f"{x:.3g}" for x in row), beyond, *(f"{taken:.3g} s" for taken in seconds)]
+        )
         print(f"| {config.shape} | {epochs} | {shown} | {'yes' if held else 'NO'} |", flush=True)
         results.append(
-            {"shape": [N, D_in, H, D_out], "lambda": largest, "losses": row, "beyond": beyond, "seconds": taken}
+            {"shape": [N, D_in, H, D_out], "lambda": largest, "losses": row, "beyond": beyond, "seconds": seconds}
         )
     harness.save(options.json, {"epochs": EPOCHS, "parts": PARTS, "shapes": results})
 

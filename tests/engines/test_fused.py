@@ -16,7 +16,7 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import factory, selection
 from twolayer.engines.cuda_graph import Graph
-from twolayer.engines.dual import _k
+from twolayer.engines.dual import gram
 from twolayer.engines.factory import fused_engine, make_engine
 from twolayer.engines.losses import Objective
 from twolayer.engines.selection import choose_form
@@ -92,7 +92,7 @@ def test_the_form_is_the_one_with_fewer_operations_over_the_whole_training() -> 
 def test_k_is_that_of_float64_whatever_its_parts(dtype: torch.dtype) -> None:
     x = torch.randn(1030, 4100, generator=torch.Generator().manual_seed(0)).to(dtype)
     truth = x.double().numpy() @ x.double().numpy().T + 1
-    k = _k(x)
+    k = gram(x)
     assert k.dtype == dtype
     np.testing.assert_allclose(k.numpy(), truth, rtol=1.2e-7 if dtype == torch.float32 else 1e-12, atol=1e-9)
 

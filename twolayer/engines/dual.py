@@ -29,17 +29,18 @@ class DualEngine(FoldedEngine):
     ) -> None:
         super().__init__(model, data, objective, lr=lr, exact_updates=exact_updates)
         self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # at the last fold
-        self.k = _k(self.x)
+        self.k = gram(self.x)
         self.s_sum = torch.empty_like(self.b1)
         self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
         self._restart()
 
     def set_lr(self, lr: float) -> None:
-        """Use another learning rate from the next iteration on. Folds first: S has gradients of one rate only."""
-        if self.done:
-            with torch.no_grad():
-                self._fold()
+        """Use another learning rate from the next iteration on, also for the gradients that are in S: it is scaled."""
+        before = self.rate if self.done else None
         super().set_lr(lr)
+        if before is not None:
+            with torch.no_grad():
+                self.s.mul_(before / self.rate)
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
@@ -90,7 +91,7 @@ class DualEngine(FoldedEngine):
         self._weights(self.w1, self.b1)
 
 
-def _k(x: Tensor) -> Tensor:
+def gram(x: Tensor) -> Tensor:
     """K = X X' + 1, (N, N): summed in float64, because its rounding errors act the same way in every iteration."""
     k = x.new_empty(len(x), len(x))
     rows, columns = 1024, 4096  # in blocks: a whole copy of x in float64 may be too large

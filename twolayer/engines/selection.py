@@ -88,11 +88,15 @@ def operations(config: Config, rows: int | None = None) -> int:
     return (2 * N * N * H if config.form == "dual" else 4 * N * D_in * H) + 6 * N * H * D_out
 
 
+def is_batched(config: Config) -> bool:
+    """Whether an update is on some of the rows only."""
+    return config.batch_size is not None and config.batch_size < config.N
+
+
 def in_parts(config: Config) -> bool:
     """Whether the training needs a `RowEngine`: for batches, validation, an average, or more rows than fit one part."""
-    is_batched = config.batch_size is not None and config.batch_size < config.N
     is_watched = config.validation is not None or config.average is not None
-    return is_batched or is_watched or config.N * config.H > PART
+    return is_batched(config) or is_watched or config.N * config.H > PART
 
 
 def in_cached_parts(config: Config) -> bool:

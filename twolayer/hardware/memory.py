@@ -35,7 +35,8 @@ def needed_by_host(config: Config) -> int:
 def needed_to_save(config: Config) -> int:
     """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
     dual = config.N * config.H if config.form == "dual" else 0
-    kept = sum(key is not None for key in (config.patience, config.average))  # the best weights, the average
+    # The best weights, the average, and the vector from which the learning rate is measured next.
+    kept = (config.patience is not None) + (config.average is not None) + (config.lr == "auto")
     return 2 * ((1 + kept) * _parameters(config) + dual) * ITEMSIZE[config.dtype]
 
 
@@ -43,12 +44,13 @@ def _copies(config: Config) -> int:
     """How often the parameters are in memory, beside those that are drawn.
 
     Measured with three and nine million hidden units, these included: 3.3 times for batches, 4.3 with `patience`, 6.3
-    with an average, too, and 7.9 with `lr: auto`.
+    with an average, too. `lr: auto` has at least four vectors of their size.
     """
-    kept = (config.patience is not None) + 2 * (config.average is not None) + (config.lr == "auto")
+    measured = 4 * (config.lr == "auto" and config.form != "dual")
+    kept = (config.patience is not None) + 2 * (config.average is not None) if in_parts(config) else 0
     if config.engine == "compiled":  # packed in two ways, and the gradients of all groups and of a part
-        return 3 + groups(config.N, _parameters(config)) + (kept if in_parts(config) else 0)
-    return 2 + kept if in_parts(config) else 3 if in_cached_parts(config) else 1
+        return 3 + groups(config.N, _parameters(config)) + kept + measured
+    return (2 + kept if in_parts(config) else 3 if in_cached_parts(config) else 1) + measured
 
 
 def _parameters(config: Config) -> int:

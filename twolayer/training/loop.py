@@ -19,11 +19,10 @@ from twolayer.errors import DataError, DivergedError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
-from twolayer.training import learning_rate
 from twolayer.training.blocks import joined
 from twolayer.training.early_stopping import EarlyStopping
 from twolayer.training.epoch import Epoch, updates_per_epoch
-from twolayer.training.learning_rate import LearningRateFinder, is_sampled
+from twolayer.training.learning_rate import LearningRateFinder
 from twolayer.training.metrics import scores
 from twolayer.training.outcome import Outcome, Training
 from twolayer.training.saved_state import saved_lr, taken
@@ -81,16 +80,18 @@ class Fit(Iterator[Block]):
             raise DataError("the data must have validation rows if the config has `validation`, and only then")
         self.best = EarlyStopping(model, config.patience) if config.patience is not None else None
         self.stopped = False  # by `patience`
+        self.batches = updates_per_epoch(config) if config.is_by_epoch else 1
         is_resumed, state = state is not None, dict(state or {})
         with threads.set_up(config):  # K of the dual form depends on the threads, too
-            self.finder = (
-                LearningRateFinder(model, data, config) if config.lr == "auto" and is_sampled(config) else None
-            )
-            for part in (self.finder, self.best):
-                if part is not None and is_resumed:
-                    part.load_state(taken(state, part.state()))
-            self.lr = saved_lr(state) if is_resumed and config.lr == "auto" else self._choose_lr(math.inf)
-            self.engine = make_engine(model, data, config.model_copy(update={"lr": self.lr}))
+            is_auto = config.lr == "auto"
+            self.engine = make_engine(model, data, config.model_copy(update={"lr": 1.0}) if is_auto else config)
+            self.finder = LearningRateFinder(model, data, config, self.engine) if is_auto else None
+            if self.best is not None and is_resumed:
+                self.best.load_state(taken(state, self.best.state()))
+            if self.finder is not None and is_resumed:
+                self.finder.load_state(taken(state, self.finder.state()), done * self.batches)
+            self.lr = saved_lr(state) if is_resumed and is_auto else self._choose_lr(math.inf)
+            self.engine.set_lr(self.lr)
             self.average = WeightAverage(self.engine.state(), config.average) if config.average is not None else None
             if is_resumed:
                 if self.average is not None:
@@ -98,12 +99,11 @@ class Fit(Iterator[Block]):
                 within = taken(state, Epoch.STATE)
                 self.engine.load_state(state, done)
                 self.engine.sync()
-        self.batches = updates_per_epoch(config) if config.is_by_epoch else 1
         self.epoch: Epoch | None = None  # the one that has begun
         if is_resumed and within:
             self.epoch = Epoch(done, config, data, [0.0] * sum(name.startswith("val_") for name in config.columns))
             self.epoch.load_state(within)
-        self.stop, self.measured = StopRequest(), -1  # after how many updates the learning rate was measured
+        self.stop = StopRequest()
         self.engine.check = self.stop.check
         self.pieces = self._run()
         self._blocks = joined(self.pieces, self._sync, self._is_at_cut)
@@ -174,24 +174,18 @@ class Fit(Iterator[Block]):
             raise DivergedError(self.done + 1, outcome.loss, self.lr, unit=self.config.unit)
         return outcome
 
-    def _choose_lr(self, before: float) -> float:
-        """The learning rate from here on; `before` is the one so far."""
-        if self.config.lr != "auto":
-            return self.config.lr
-        if self.finder is None:
-            return learning_rate.suggested(self.model, self.data, self.config)
-        return min(before, self.finder.measure())
+    def _choose_lr(self, before: float, done: int = 0) -> float:
+        """The learning rate after `done` updates; `before` is the one so far."""
+        return float(self.config.lr) if self.finder is None else self.finder.choose(before, done)
 
     def _measure(self, done: int) -> int:
         """With `lr: auto`, measure the learning rate if that is due after `done` updates; when it is due next."""
-        if self.config.lr != "auto":
+        if self.finder is None:
             return sys.maxsize
-        if done and learning_rate.next_measurement(done - 1) == done:
-            self.engine.sync()
-            self.lr = self._choose_lr(self.lr)
+        if self.finder.due <= done:
+            self.lr = self._choose_lr(self.lr, done)
             self.engine.set_lr(self.lr)
-            self.measured = done
-        return learning_rate.next_measurement(done)
+        return self.finder.due
 
     def _sync(self) -> None:
         with threads.set_up(self.config):
@@ -228,12 +222,14 @@ class Fit(Iterator[Block]):
         return min(self.config.epochs, cut)
 
     def _iterations(self, count: int) -> Iterator[tuple[float, ...]]:
-        """At most `count` iterations on all rows at once, until the next measurement; their rows of the history."""
-        count = min(count, self._end() - self.done, self._measure(self.done) - self.done)
-        self._set_abandonable(count)
-        values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
-        self.done += count
-        yield from ((*row, *self._lr_column()) for row in values)
+        """At most `count` iterations on all rows at once; their rows of the history."""
+        end = min(self.done + count, self._end())
+        while self.done < end:
+            count = min(self._measure(self.done), end) - self.done
+            self.stop.can_abandon = count == 1  # of several the losses would be lost
+            values = self.engine.advance(count).view(count, -1).tolist()  # the only place that waits for the device
+            self.done += count
+            yield from ((*row, *self._lr_column()) for row in values)
 
     def _epochs(self, updates: int) -> Iterator[tuple[float, ...]]:
         """At most `updates` updates: whole epochs, or a part of one that has more; the rows of the epochs that end.
@@ -268,16 +264,9 @@ class Fit(Iterator[Block]):
         while epoch.done < end:
             due = self._measure(first + epoch.done) - first
             count = min(due, end) - epoch.done
-            self._set_abandonable(count)
+            self.stop.can_abandon = count == 1  # of several the losses would be lost
             epoch.advance(self.engine, count)
         return epoch.done - before
-
-    def _set_abandonable(self, count: int) -> None:
-        """Whether the next `count` updates may be abandoned: one may, if no measurement would be made again before it.
-
-        Of several the losses would be lost.
-        """
-        self.stop.can_abandon = count == 1 and self.measured != self._count()
 
     def _lr_column(self) -> tuple[float, ...]:
         return (self.lr,) if self.config.lr == "auto" else ()
