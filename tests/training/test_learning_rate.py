@@ -18,6 +18,7 @@ from twolayer.errors import DataError, DivergedError
 from twolayer.runs.history import Block
 from twolayer.tables.options import FileData
 from twolayer.training import learning_rate
+from twolayer.training.epoch import epoch_order
 from twolayer.training.hessian import HessianProduct
 from twolayer.training.learning_rate import (
     Curvature,
@@ -29,7 +30,7 @@ from twolayer.training.learning_rate import (
     sample,
     suggested,
 )
-from twolayer.training.loop import Fit, epoch_order, fit, train
+from twolayer.training.loop import Fit, fit, train
 from twolayer.training.metrics import final_loss
 from twolayer.training.setup import build_model, prepare, resolve_auto
 
