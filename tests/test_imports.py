@@ -57,7 +57,6 @@ ONLY_USER = {
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
     "config.from_table": "polars, only for a table",
-    "evaluation.predictor": "polars, only for a table",
     "training.folds": "polars, only for a table",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",

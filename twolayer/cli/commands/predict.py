@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, ReadingOption, RunArgument, home
+from twolayer.cli.options import DataArgument, ModelArgument, ReadingOption, home
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import reading_keys
 from twolayer.errors import RunError
@@ -21,7 +21,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example:  twolayer predict my-1 new.csv -o predicted.csv")
 def predict(
-    run: RunArgument,
+    run: ModelArgument,
     data: DataArgument,
     set_: ReadingOption = None,
     out: Annotated[
@@ -43,7 +43,7 @@ def predict(
     Inputs are found by the names of their columns; all other columns are copied. In a CSV, text that a spreadsheet
     would read as a formula gets a single quote before it.
     """
-    path, given = names.find(run), reading_keys(set_ or [])
+    path, given = names.find_model(run), reading_keys(set_ or [])
     with computing():
         from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
         from twolayer.tables import writers
