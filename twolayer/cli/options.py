@@ -75,6 +75,15 @@ ModelArgument = Annotated[
         callback=home,
     ),
 ]
+ExportedArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run: its folder, or its name in runs/; or its model.safetensors, wherever that lies.",
+        autocompletion=completion.models,
+        callback=home,
+    ),
+]
 SavedArgument = Annotated[
     str,
     typer.Argument(

@@ -87,8 +87,13 @@ def load_model(path: Path) -> Predictor:
 
 def forward(model: Predictor, x: Array) -> Tensor:
     """The network's output for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
-    hidden = functional.linear(torch.from_numpy(x).to(model.w1.dtype), model.w1, model.b1).relu()  # (n, H)
-    return functional.linear(hidden, model.w2, model.b2).double()
+    return layers(x, model.w1, model.b1, model.w2, model.b2)
+
+
+def layers(x: Array, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """The output of the two layers for x (n, D_in), computed in the dtype of the weights: (n, D_out) float64."""
+    hidden = functional.linear(torch.from_numpy(x).to(w1.dtype), w1, b1).relu()  # (n, H)
+    return functional.linear(hidden, w2, b2).double()
 
 
 def predict(model: Predictor, x: Array) -> Tensor:
