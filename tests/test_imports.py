@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": {"config", "engines"},
     "evaluation": {"tables", "runs"},
     "reporting": {"config", "runs"},
-    "exporters": {"tables", "runs", "evaluation"},
+    "exporters": {"tables", "config", "runs", "evaluation"},
     "training": {"tables", "config", "engines", "runs", "hardware", "evaluation"},
     "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "exporters", "training"},
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import io
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.exporters.tables import KINDS, NAMES, Made, Numbers, made, run_of
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import Run, examples
-from tests.helpers.tablerun import CSV, make_run
+from tests.helpers.tablerun import make_run
 from twolayer.errors import DataError, RunError
 from twolayer.evaluation.predictor import load_model, predict
 from twolayer.exporters import json_file, onnx_file, script
@@ -54,7 +56,7 @@ def expected(run: Path, table: Made) -> Numbers:
 def scaled(found: Numbers, columns: Any) -> Numbers:
     if columns.classes is not None:
         return found
-    return found / np.array([target.deviation for target in columns.targets])
+    return np.asarray(found / np.array([target.deviation for target in columns.targets]))
 
 
 def of_onnx(data: bytes, table: Made, columns: Any, rows: slice = slice(None)) -> tuple[Numbers, Any]:
@@ -79,7 +81,7 @@ def of_script(path: Path, folder: Path, table: Made) -> list[list[str]]:
     return list(csv.reader(io.StringIO(out.getvalue(), newline="")))
 
 
-@examples(10)
+@examples(8)
 @given(
     table=tables,
     target=st.sampled_from(["numbers", "two", "classes"]),
@@ -240,7 +242,7 @@ def test_onnx_is_the_same_in_its_reference_evaluator(tmp_path: Path) -> None:
     network = load(tmp_path / "run")
     data = onnx_file.dump(network, tmp_path)
     feed = {name: v[:, None].astype(object if v.dtype.kind == "U" else float) for name, v in table.values.items()}
-    found = ReferenceEvaluator(onnx.load_from_string(data)).run(None, feed)
+    found: Any = ReferenceEvaluator(onnx.load_from_string(data)).run(None, feed)
     known = expected(tmp_path / "run", table)
     assert np.abs(scaled(np.concatenate(found, axis=1), network.columns) - known).max() <= 1e-5
 
@@ -297,37 +299,59 @@ def test_a_file_that_would_predict_something_else_is_never_there(
     assert {entry.name for entry in tmp_path.iterdir()} == {"run", "run.csv"}
 
 
-def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path, twolayer: Run) -> None:
-    make_run(tmp_path / "run", CSV)
-    make_run(tmp_path / "stopped", CSV, status="interrupted")
-    make_run(tmp_path / "bad", CSV)
-    change_info(tmp_path / "bad", status="diverged")
-    make_run(tmp_path / "new", CSV)
-    change_info(tmp_path / "new", format=99)
+def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, change in (("run", {}), ("bad", {"status": "diverged"}), ("new", {"format": 99})):
+        make_run(tmp_path / name)
+        if change:
+            change_info(tmp_path / name, **change)
+    make_run(tmp_path / "stopped", status="interrupted")
     (tmp_path / "there.json").write_text("mine")
     (tmp_path / "folder.py").mkdir()
-    for words, code, message in (
-        ("run -o m.txt", 2, "m.txt: its name must end in .onnx, .json or .py"),
-        ("run -o there.json", 2, "there.json: already exists; --force overwrites it"),
-        ("run -o folder.py --force", 2, "folder.py: exists and is not a file; choose another name"),
-        ("run -o no/m.py", 1, "no/m.py: cannot be written: No such file or directory"),
-        ("run -o /dev/full/m.json", 1, "/dev/full/m.json: cannot be written: Not a directory"),
-        ("none -o m.py", 2, "none: no such run folder; `twolayer runs` lists all runs"),
-        ("there.json -o m.py", 1, "there.json: is not a safetensors file, or is damaged"),
-        ("bad -o m.py", 1, "bad: its training diverged; train it with a smaller lr, and export that run"),
-        ("new -o m.py", 1, "new/run.json: has format 99, and this version of twolayer reads 2 at most; "
+    for run, name, code, message in (
+        ("run", "m.txt", 2, "m.txt: its name must end in .onnx, .json, .py or .md"),
+        ("run", "there.json", 2, "there.json: already exists; --force overwrites it"),
+        ("run", "folder.py", 2, "folder.py: exists and is not a file; choose another name"),
+        ("run", "no/m.py", 1, "no/m.py: cannot be written: No such file or directory"),
+        ("there.json", "m.py", 1, "there.json: is not a safetensors file, or is damaged"),
+        ("bad", "m.py", 1, "bad: its training diverged; train it with a smaller lr, and export that run"),
+        ("new", "m.py", 1, "new/run.json: has format 99, and this version of twolayer reads 2 at most; "
          "install a newer version"),
-        ("stopped -o m.py", 1, "stopped: has no model yet: its training was interrupted; resume it with: "
+        ("stopped", "m.md", 1, "stopped: has no model yet: its training was interrupted; resume it with: "
          "twolayer train --resume stopped"),
     ):  # fmt: skip
-        done = twolayer("export", *words.split())
-        assert (done.returncode, done.stdout, done.stderr) == (code, "", f"error: {message}\n")
+        with pytest.raises(RunError) as caught:
+            export(Path(run), Path(name))
+        assert (caught.value.exit_code, str(caught.value)) == (code, message)
     assert (tmp_path / "there.json").read_text() == "mine"
-    done = twolayer("export", "run/model.safetensors", "-o", "there.json", "--force")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "m.json").write_text("before")
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"m\.json: cannot be written: No space left on device"):
+        export(tmp_path / "run", tmp_path / "m.json", force=True)
+    assert (tmp_path / "m.json").read_text() == "before"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"run", "run.csv", "m.json"}
+
+
+def test_the_command_says_what_it_wrote_and_how_far_it_is_from_predict(tmp_path: Path, twolayer: Run) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "m.json").write_text("mine")
+    done = twolayer("export", "run/model.safetensors", "-o", "m.json", "--force")
     first, second = done.stderr.splitlines()
-    assert (done.returncode, done.stdout, first[:17]) == (0, "", "wrote there.json ")
-    assert second.startswith("tried on 100 rows, with its formulas, in numpy: the largest difference from predict is ")
-    assert json.loads((tmp_path / "there.json").read_text())["H"] == 5
+    assert (done.returncode, done.stdout, first[:14]) == (0, "", "wrote m.json (")
+    start = "tried on 100 rows, with its formulas, in numpy: the largest difference from predict is "
+    assert second.startswith(start)
+    assert second.endswith(" standard deviations of the target")
+    assert json.loads((tmp_path / "m.json").read_text())["H"] == 5
+    done = twolayer("export", "run", "-o", "m.json")
+    assert (done.returncode, done.stderr) == (2, "error: m.json: already exists; --force overwrites it\n")
 
 
 def test_without_onnx_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,13 @@ import torch
 
 from twolayer.errors import RunError
 from twolayer.evaluation.predictor import layers, load_model, predict
-from twolayer.exporters import json_file, sample, script
+from twolayer.exporters import card, json_file, sample, script
 from twolayer.exporters.network import Network, load
 from twolayer.files import named, replacing
 from twolayer.tables.encoding import encode
 from twolayer.tables.features import Array
 
-ENDINGS = (".onnx", ".json", ".py")
+ENDINGS = (".onnx", ".json", ".py", ".md")
 ROWS = 100  # that a file is tried on
 # How far a prediction may be from that of `predict`, as a part of the sizes of all terms that are added up for it.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -34,13 +34,15 @@ class Exported:
     """A file that was written: its size in bytes, and how its predictions differ from those of `predict`.
 
     `difference` is the largest one on so many rows, in the `unit`; `reader` is what made the predictions of the file.
+    A card predicts nothing: `rows` is 0. `notes` are sentences for the user.
     """
 
     size: int
-    rows: int
-    difference: float
-    unit: str
-    reader: str
+    rows: int = 0
+    difference: float = 0.0
+    unit: str = ""
+    reader: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,12 @@ def export(run: Path, path: Path, *, force: bool = False) -> Exported:
     check_name(path)
     check_free(path, force=force)
     network = load(run)
-    known = known_rows(run, network)
     suffix = path.suffix.lower()
+    if suffix == ".md":
+        text, notes = card.dump(run, network)
+        _write(path, text)
+        return Exported(len(text), notes=tuple(notes))
+    known = known_rows(run, network)
     if suffix == ".onnx":
         from twolayer.exporters import onnx_file
 
@@ -85,9 +91,13 @@ def export(run: Path, path: Path, *, force: bool = False) -> Exported:
         data, reader = script.dump(network), "numpy alone"
         found = _run_script(path, data, network, known.values)
     difference = _compared(path, network, known, _scaled(network, found))
+    _write(path, data)
+    return Exported(len(data), ROWS, difference, _unit(network), reader)
+
+
+def _write(path: Path, data: bytes) -> None:
     with replacing(path) as file:
         file.write(data)
-    return Exported(len(data), ROWS, difference, _unit(network), reader)
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -27,7 +27,7 @@ def export(
             "-o",
             "--out",
             metavar="FILE",
-            help="A .onnx, .json or .py: its suffix says what is written.",
+            help="A .onnx, .json, .py or .md: its suffix says what is written.",
             callback=home,
         ),
     ],
@@ -37,8 +37,9 @@ def export(
 
     It holds all that predictions need (columns, missing values, notations, categories, scaling, classes, weights), and
     no rows, paths or times. An .onnx has an input for each column, for any program that runs ONNX; a .json has every
-    weight with every digit, for R or JavaScript; a .py reads a CSV and writes predictions, with numpy alone. Before the
-    file gets its name it is tried on rows whose predictions are known.
+    weight with every digit, for R or JavaScript; a .py reads a CSV and writes predictions, with numpy alone. Before
+    such a file gets its name it is tried on rows whose predictions are known. An .md is a model card: what the model
+    predicts, from what, how good it is, and what it cannot do.
     """
     path = names.find_model(run)
     with computing():
@@ -47,9 +48,11 @@ def export(
     process.start_computing()
     written = writing.export(path, out, force=force)
     terminal.note(f"wrote {out} ({size(written.size)})")
-    terminal.note(
-        f"tried on {written.rows} rows, with {written.reader}: "
-        f"the largest difference from predict is {written.difference:.2g}{written.unit}"
-    )
+    for note in written.notes:
+        terminal.note(note)
+    if written.rows:
+        difference = f"{written.difference:.2g}{written.unit}"
+        tried = f"tried on {written.rows} rows, with {written.reader}"
+        terminal.note(f"{tried}: the largest difference from predict is {difference}")
     if out.suffix.lower() == ".json" and written.size > _LARGE:
         terminal.note(f"{out}: programs read so large a JSON slowly; an .onnx is a quarter of its size")
