@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import polars as pl
 import pytest
 from hypothesis import given
@@ -34,7 +35,6 @@ from twolayer.exporters.network import load
 from twolayer.exporters.writing import export
 from twolayer.tables.encoding import encode
 
-onnxruntime = pytest.importorskip("onnxruntime")
 OLD = Path(__file__).parents[1] / "runs-0.1.0"
 BOUNDS = {"float32": 1e-5, "float64": 1e-11}
 
@@ -273,6 +273,36 @@ def test_marks_of_missing_values_and_constant_features_count_as_in_predict(tmp_p
     _, *lines = of_script(tmp_path / "p.py", tmp_path, table)
     printed = np.array([[float(line[-1])] for line in lines])
     assert np.abs(scaled(printed, network.columns) - known).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("separator", "names", "row"),
+    [
+        (";", "a;b;y\n", "{0},5;{1};{2},25\n"),
+        (" ", "a b y\n", '{0}.5   "{1} {1}"  {2}\n'),
+        (",", "", "{0}.5,{1},{2}\n"),
+    ],
+)
+def test_a_script_reads_the_files_that_its_run_was_trained_on(
+    separator: str, names: str, row: str, tmp_path: Path
+) -> None:
+    text = names + "".join(row.format(k * 7 % 11, ("yes", "no")[k % 3 == 0], k % 5) for k in range(40))
+    header = {"header": "none"} if not names else {}
+    make_run(tmp_path / "run", text, target="y" if names else "2", exclude=[], **header)
+    assert export(tmp_path / "run", tmp_path / "p.py").difference < 1e-5
+    model = load_model(tmp_path / "run")
+    a, b = [f"{k * 7 % 11}.5" for k in range(40)], [("yes", "no")[k % 3 == 0] for k in range(40)]
+    if separator == " ":
+        b = [f"{word} {word}" for word in b]
+    if separator == ";":
+        a = [number.replace(".", ",") for number in a]
+    cells = Made(dict(zip(model.columns.inputs, (a, b), strict=True)), {})
+    known = expected(tmp_path / "run", cells)
+    out = io.StringIO()
+    with redirect_stdout(out):
+        runpy.run_path(str(tmp_path / "p.py"))["main"](str(tmp_path / "run.csv"))
+    printed = np.array([[float(line[-1])] for line in list(csv.reader(io.StringIO(out.getvalue())))[1:]])
+    assert np.abs(scaled(printed, model.columns) - known).max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["drawn", "table"])

@@ -204,31 +204,39 @@ def _month(graph: Graph, day: str) -> str:
 # --- trying it
 
 
-def predicted(data: bytes, network: Network, values: dict[str, Array]) -> tuple[Array, str]:
+def predicted(data: bytes, network: Network, values: dict[str, Array], path: Path) -> tuple[Array, str]:
     """What the file predicts: targets or probabilities, (rows, D_out) float64; and what ran it.
 
-    `values` are those of `sample.rows`. onnxruntime runs it if it is installed, else onnx itself.
+    `values` are those of `sample.rows`, `path` is for the error. Raises RunError where the file does not run.
     """
     columns = network.columns
-    onnx.checker.check_model(data, full_check=True)
-    model = onnx.load_from_string(data)
-    names = [one.name for one in model.graph.input]
+    names = [one.name for one in onnx.load_from_string(data).graph.input]
     arrays = [values["x"]] if columns is None else [values[column].reshape(-1, 1) for column in columns.inputs]
     feed = {
         name: array.astype(object) if array.dtype.kind == "U" else array
         for name, array in zip(names, arrays, strict=True)
     }
-    if find_spec("onnxruntime") is not None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        found, runner = session.run(None, feed), "onnxruntime"
-    else:
-        from onnx.reference import ReferenceEvaluator
-
-        found, runner = ReferenceEvaluator(model).run(None, feed), "onnx.reference"
+    try:
+        found, runner = _run(data, feed)
+    except Exception as error:  # noqa: BLE001  # the classes of onnxruntime's errors have no base of their own
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise RunError(f"cannot be run by a program of ONNX: {lines[0][:200]}; it was not written", path=path) from None
     if columns is not None and columns.classes is not None:
         found = found[1:]
     return np.concatenate([np.asarray(one, np.float64) for one in found], axis=1), runner
+
+
+def _run(data: bytes, feed: dict[str, Array]) -> tuple[list[Any], str]:
+    """The outputs, by onnxruntime if it is installed, else by onnx itself; and which of them it was."""
+    onnx.checker.check_model(data, full_check=True)
+    if find_spec("onnxruntime") is None:
+        from onnx.reference import ReferenceEvaluator
+
+        found: Any = ReferenceEvaluator(onnx.load_from_string(data)).run(None, feed)
+        return found, "onnx.reference"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4  # a line of its own for an error is one too many
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.run(None, feed), "onnxruntime"

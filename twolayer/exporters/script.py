@@ -41,6 +41,11 @@ def dump(network: Network) -> bytes:
     return ("\n".join(head) + f"\n\n\n{body}\n{_END}").encode()
 
 
+def separator(columns: Encoding) -> str:
+    """The separator of the CSVs that the script reads: that of the training's, or a comma."""
+    return columns.separator if len(columns.separator) == 1 else ","
+
+
 def _about(network: Network) -> str:
     columns, (D_in, H, D_out) = network.columns, network.shape
     if columns is None:
@@ -131,7 +136,7 @@ def _constants(network: Network) -> Iterator[str]:
     if columns is None:
         return
     yield "Row = dict[str, str]  # texts by column"
-    yield f"SEPARATOR = {_text(columns.separator if len(columns.separator) == 1 else ',')}"
+    yield f"SEPARATOR = {_text(separator(columns))}"
     if isinstance(columns.header, tuple):
         yield _assigned("HEADER", list(columns.header))
     yield "# Plain numbers."

@@ -83,7 +83,7 @@ def export(run: Path, path: Path, *, force: bool = False) -> Exported:
         from twolayer.exporters import onnx_file
 
         data = onnx_file.dump(network, path)
-        found, reader = onnx_file.predicted(data, network, known.values)
+        found, reader = onnx_file.predicted(data, network, known.values, path)
     elif suffix == ".json":
         data, reader = json_file.dump(network), "its formulas, in numpy"
         found = json_file.predicted(data, known.values)
@@ -158,7 +158,8 @@ def _compared(path: Path, network: Network, known: Known, found: Array) -> float
 def _run_script(path: Path, data: bytes, network: Network, values: dict[str, Array]) -> Array:
     """What a predict.py predicts in a process of its own: targets or probabilities, (rows, D_out) float64."""
     columns, text = network.columns, io.StringIO()
-    writer = csv.writer(text)
+    separator = "," if columns is None else script.separator(columns)
+    writer = csv.writer(text, delimiter=separator, quoting=csv.QUOTE_NONNUMERIC)  # blanks separate only behind quotes
     if columns is None:
         writer.writerows(values["x"].tolist())
     else:
@@ -169,12 +170,12 @@ def _run_script(path: Path, data: bytes, network: Network, values: dict[str, Arr
         copy = Path(folder) / "predict.py"
         with named(copy):
             copy.write_bytes(data)
-        command = [sys.executable, "-I", str(copy), "-"]
+        command = [sys.executable, str(copy), "-"]
         done = subprocess.run(command, input=text.getvalue().encode(), capture_output=True, check=False)  # noqa: S603
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise RunError(f"does not run, and was not written: {last}", path=path)
-    lines = list(csv.reader(io.StringIO(done.stdout.decode())))
+    lines = list(csv.reader(io.StringIO(done.stdout.decode(), newline="")))
     if columns is None:
         return np.array(lines, np.float64)
     D_out = network.shape[2]
