@@ -21,7 +21,7 @@ from twolayer.version import __version__
 with extra("onnx", "export"):
     import onnx
 
-OPSET, ML_OPSET, IR = 17, 3, 8  # those of onnx 1.12: runtimes since 2022 read the file
+OPSET, ML_OPSET, IR = 17, 3, 8  # those of onnx 1.12, of 2022
 _MAX_BYTES = 2**31 - 2**20  # of weights; a file of protobuf has less than 2 GiB
 _UNITS = {"month": 12, "weekday": 7, "hour": 24}  # of a turn
 

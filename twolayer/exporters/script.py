@@ -91,7 +91,7 @@ def _functions(columns: Encoding | None) -> Iterator[Callable[..., Any]]:
         return
     kinds, wanted = set(columns.kinds.values()), _wanted(columns)
     if kinds & {"number", "boolean"}:
-        yield parts.number
+        yield from (parts.number, parts.finite)
     if "notations" in wanted:
         yield from (parts.in_ascii, parts.has_one_sign)
     if "boolean" in kinds:
@@ -171,7 +171,7 @@ def _notations(columns: Encoding) -> Iterator[str]:
     forms = {column: form for column in _numbers(columns) if (form := columns.notation(column))}
     if forms:
         yield "# Numbers in a notation: the pattern, that of plain ones, decimal point, thousands."
-        yield _assigned("NOTATIONS", {column: _patterns(form) for column, form in forms.items()})
+        yield _assigned("NOTATIONS", {column: patterns(form) for column, form in forms.items()})
         yield _assigned("SAME", notation.SAME, flowing=True)
     dated = [column for column, kind in columns.kinds.items() if kind == "date"]
     if not dated:
@@ -188,7 +188,7 @@ def _notations(columns: Encoding) -> Iterator[str]:
     yield _assigned("MONTHS", list(dates.MONTHS), flowing=True)
 
 
-def _patterns(form: Notation) -> tuple[str, ...]:
+def patterns(form: Notation) -> tuple[str, ...]:
     """What `script_parts.number` reads a notation by."""
     prefix, suffix = re.escape(form.prefix), re.escape(form.suffix)
     body = notation.body_pattern(form.decimal, form.thousands).removeprefix("^").removesuffix("$")

@@ -54,14 +54,21 @@ def number(cell: str, column: str) -> float:
         if (found := re.fullmatch(form, text)) and has_one_sign(found):
             body = found["body"].replace(thousands or " ", "").replace(decimal, ".")
             is_negative = found["open"] or "-" in (found["sign"], found["inner"])
-            return -float(body) if is_negative else float(body)
+            return -finite(body) if is_negative else finite(body)
         if re.fullmatch(plain, text):
-            return float(text)
+            return finite(text)
         raise ValueError(f"{cell[:40]!r} is not a number; in training: {example}")
     #: end
     if not re.fullmatch(PLAIN, cell):
         raise ValueError(f"{cell[:40]!r} is not a number")
-    return float(cell)
+    return finite(cell)
+
+
+def finite(text: str) -> float:
+    """A number; one that is too large for a float64 is refused."""
+    if abs(float(text)) == float("inf"):
+        raise ValueError("is infinite")
+    return float(text)
 
 
 def in_ascii(letter: str) -> str:

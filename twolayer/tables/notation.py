@@ -109,9 +109,8 @@ def parse(cell: pl.Expr, notation: Notation | None) -> pl.Expr:
 
     Plain numbers are read, too, except where their point could be the thousands separator of this notation.
     """
-    plain = cell.cast(pl.Float64, strict=False)
     if notation is None:
-        return plain
+        return cell.cast(pl.Float64, strict=False)
     cell = canonical(cell)
     parts = cell.str.extract_groups(_CELL)
     part = parts.struct.field
@@ -126,7 +125,9 @@ def parse(cell: pl.Expr, notation: Notation | None) -> pl.Expr:
         (part("sign").fill_null("") == "-") | (part("inner").fill_null("") == "-") | part("open").is_not_null()
     )
     value = pl.when(fits).then(pl.when(is_negative).then(-number).otherwise(number))
-    return pl.coalesce(value, pl.when(cell.str.contains(plain_pattern(notation))).then(plain))
+    return pl.coalesce(
+        value, pl.when(cell.str.contains(plain_pattern(notation))).then(cell.cast(pl.Float64, strict=False))
+    )
 
 
 def like_number(cells: pl.Series) -> pl.Series:
