@@ -180,9 +180,9 @@ def _notations(columns: Encoding) -> Iterator[str]:
     yield "# Patterns of dates in lower case; the first that gives a date counts."
     yield f"TIME = {_text(dates.TIME_BEHIND)}"
     for order in sorted(set(orders.values())):
-        patterns = dates.patterns(order)
-        yield _assigned(order.upper(), [pattern.removesuffix(dates.TIME_BEHIND) for pattern in patterns])
-        if patterns[0].endswith(dates.TIME_BEHIND):
+        texts = dates.patterns(order)
+        yield _assigned(order.upper(), [text.removesuffix(dates.TIME_BEHIND) for text in texts])
+        if texts[0].endswith(dates.TIME_BEHIND):
             yield f"{order.upper()} = [date + TIME for date in {order.upper()}]"
     yield "DATES = {" + ", ".join(f"{_text(column)}: {order.upper()}" for column, order in orders.items()) + "}"
     yield _assigned("MONTHS", list(dates.MONTHS), flowing=True)
