@@ -58,3 +58,16 @@ def test_the_lines_in_the_docs_predict_what_predict_does(
     assert found.columns == list(model.columns.classes or [target.column for target in model.columns.targets])
     difference = np.abs(found.cast(pl.Float64).to_numpy() - known) / model.target_deviation.numpy()
     assert difference.max() <= bound
+
+
+def test_the_history_of_a_run_is_read_as_the_readme_shows() -> None:
+    if not shutil.which("Rscript"):
+        pytest.skip("there is no R here")
+    run = Path(__file__).parents[1] / "runs-0.1.0" / "drawn"
+    program = 'h <- read.csv("history.csv"); cat(names(h), nrow(h), format(h$loss, digits = 17), sep = "\\n")'
+    done = subprocess.run(["Rscript", "-e", program], cwd=run, capture_output=True, text=True, check=True)
+    known = pl.read_csv(run / "history.csv")
+    width = len(known.columns)
+    lines = done.stdout.split()
+    assert lines[: width + 1] == [*known.columns, str(known.height)]
+    assert [float(line) for line in lines[width + 1 :]] == known["loss"].to_list()
