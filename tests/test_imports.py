@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": {"config", "engines"},
     "evaluation": {"tables", "runs"},
     "reporting": {"config", "runs"},
+    "exporters": {"tables", "config", "runs", "evaluation"},
     "training": {"tables", "config", "engines", "runs", "hardware", "evaluation"},
-    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training"},
+    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "exporters", "training"},
 }
 ROOT: dict[str, set[str]] = {
     "version": set(),
@@ -49,11 +50,13 @@ ONLY_USER = {
     "PIL": {"reporting.html.weight_images"},
     "altair": {"reporting.chart"},
     "vl_convert": {"reporting.html.report", "reporting.plot"},
-    "polars": {"evaluation.encoded_rows", "tables"},
+    "polars": {"evaluation.encoded_rows", "exporters.writing", "tables"},
+    "onnx": {"exporters.onnx_file", "exporters.onnx_graph"},
+    "onnxruntime": {"exporters.onnx_file"},
     "tensorboard": {"runs.tensorboard"},
     "numba": {"engines.kernels", "engines.vectors"},
     "llvmlite": {"engines.kernels", "engines.vectors"},
-    "torch": {"engines", "evaluation", "hardware", "runs.checkpoint", "training"},
+    "torch": {"engines", "evaluation", "exporters.writing", "hardware", "runs.checkpoint", "training"},
 }
 # Imports inside functions, each with its reason.
 LAZY = {
@@ -61,12 +64,13 @@ LAZY = {
     "cli.resume": "polars, only for a table of an older run",
     "config.from_table": "polars, only for a table",
     "engines.factory": "numba, only where its engine is chosen",
-    "evaluation.predictor": "polars, only for a table",
     "training.folds": "polars, only for a table",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",
+    "exporters.writing": "onnx, only for an .onnx",
     "cli.commands.evaluate": "torch",
+    "cli.commands.export": "torch",
     "cli.commands.predict": "torch",
     "cli.commands.data": "polars",
     "cli.commands.show": "numpy",

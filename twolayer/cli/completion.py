@@ -76,6 +76,12 @@ def runs(incomplete: str) -> list[str]:
     return plain or _paths(incomplete, lambda entry: (Path(entry) / INFO).is_file())
 
 
+def models(incomplete: str) -> list[str]:
+    """The runs, and the model files in a folder."""
+    files = _paths(incomplete, lambda entry: entry.name.endswith(".safetensors"))
+    return [*runs(incomplete), *(path for path in files if not path.endswith("/"))]
+
+
 def configs(incomplete: str) -> list[str]:
     """The bundled configs, and the YAML files and tables in a folder."""
     return [*bundled(), *_paths(incomplete, lambda entry: _is_yaml(entry.name) or is_table(entry.name))]

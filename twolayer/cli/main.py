@@ -20,6 +20,7 @@ from twolayer.cli.commands import (
     compare,
     data,
     evaluate,
+    export,
     init,
     lr,
     plot,
@@ -39,7 +40,7 @@ from twolayer.version import __version__
 GROUPS = {
     "Train": (train, init, check, schema),
     "Your own table": (data, evaluate, predict),
-    "Saved runs": (runs, show, compare, plot, report),
+    "Saved runs": (runs, show, compare, plot, report, export),
     "Measure": (lr, bench),
 }
 

@@ -66,12 +66,21 @@ ConfigArgument = Annotated[
         autocompletion=completion.configs,
     ),
 ]
-RunArgument = Annotated[
+ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run on a table: its folder, or its name in runs/.",
-        autocompletion=completion.runs,
+        help="A run on a table: its folder, or its name in runs/; or its model.safetensors, wherever that lies.",
+        autocompletion=completion.models,
+        callback=home,
+    ),
+]
+ExportedArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run: its folder, or its name in runs/; or its model.safetensors, wherever that lies.",
+        autocompletion=completion.models,
         callback=home,
     ),
 ]

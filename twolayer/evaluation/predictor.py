@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twolayer.errors import DataError, RunError
+from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline
-from twolayer.files import open_regular, unreadable
-from twolayer.runs.checkpoint import unpack
-from twolayer.runs.checksum import digest, read_tensors
-from twolayer.runs.run_files import MODEL, check_files, is_own_model
-
-if TYPE_CHECKING:
-    from twolayer.tables.features import Encoding
-
+from twolayer.runs.model_file import open_model
+from twolayer.tables.features import Encoding
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -67,55 +61,39 @@ def predictor_of(model: nn.Sequential, columns: Encoding, baseline: Baseline) ->
     return Predictor(columns, w1, b1, w2, b2, mean, deviation, baseline)
 
 
-def load_model(run: Path) -> Predictor:
-    """The model of a run folder (see `names.find`). Raises RunError where there is none, or it is damaged."""
-    info, path = check_files(run), run / MODEL
-    status = info.get("status")
-    again = f"resume it with: twolayer train --resume {shlex.quote(str(run))}"
+def load_model(path: Path) -> Predictor:
+    """The model of a run folder, or of a model file. Raises RunError where there is none, or it is damaged."""
+    opened = open_model(path)
+    columns = opened.columns
+    if columns is None:
+        raise RunError("was trained on random data, not on a table", path=path, usage=True)
     try:
-        with open_regular(path) as file:
-            data = read_tensors(file)
-        tensors, metadata = unpack(data)
-    except FileNotFoundError:
-        if status in ("completed", "diverged"):
-            raise RunError("is missing", path=path) from None
-        how = "its training was interrupted" if status == "interrupted" else "its training has not ended"
-        raise RunError(f"has no model yet: {how}", path=run, hint=again) from None
-    except OSError as error:
-        raise RunError(unreadable(error), path=path) from None
-    except ValueError as error:
-        raise RunError(str(error), path=path) from None
-    if not is_own_model(run, info, digest(data)):
-        raise RunError("its training has not ended", path=run, hint=again)
-    if "columns" not in metadata:
-        raise RunError("was trained on random data, not on a table", path=run, usage=True)
-    return _model(path, tensors, metadata["columns"])
-
-
-def _model(path: Path, tensors: Mapping[str, Tensor], document: Any) -> Predictor:
-    from twolayer.tables.features import Encoding
-
-    try:
-        columns = Encoding.of(document)
+        tensors = safetensors.torch.load(opened.data)
         D_in, D_out = len(columns.features), len(columns.classes or columns.targets)
         H = len(tensors["0.bias"])
         shapes = {"0.weight": (H, D_in), "0.bias": (H,), "2.weight": (D_out, H), "2.bias": (D_out,)}
         shapes |= {"targets.mean": (D_out,), "targets.deviation": (D_out,)}
         shapes |= {"linear.weight": (D_out, D_in), "linear.bias": (D_out,), "constant": (D_out,)}
         if any(tensors[name].shape != shape for name, shape in shapes.items()):
-            raise RunError("is damaged: the shapes of its tensors do not fit its columns", path=path)
+            raise RunError("is damaged: the shapes of its tensors do not fit its columns", path=opened.path)
         w1, b1, w2, b2, mean, deviation, *baseline = (tensors[name] for name in shapes)
+    except SafetensorError as error:
+        raise RunError(f"is damaged: {error}", path=opened.path) from None
     except KeyError as error:
-        raise RunError(f"has no tensor {error.args[0]}; another version of twolayer wrote it", path=path) from None
-    except DataError as error:
-        raise RunError(str(error), path=path) from None
+        reason = f"has no tensor {error.args[0]}; another version of twolayer wrote it"
+        raise RunError(reason, path=opened.path) from None
     return Predictor(columns, w1, b1, w2, b2, mean, deviation, Baseline(*baseline))
 
 
 def forward(model: Predictor, x: Array) -> Tensor:
     """The network's output for standardised rows x (n, D_in): logits or standardised targets, (n, D_out) float64."""
-    hidden = functional.linear(torch.from_numpy(x).to(model.w1.dtype), model.w1, model.b1).relu()  # (n, H)
-    return functional.linear(hidden, model.w2, model.b2).double()
+    return layers(x, model.w1, model.b1, model.w2, model.b2)
+
+
+def layers(x: Array, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """The output of the two layers for x (n, D_in), computed in the dtype of the weights: (n, D_out) float64."""
+    hidden = functional.linear(torch.from_numpy(x).to(w1.dtype), w1, b1).relu()  # (n, H)
+    return functional.linear(hidden, w2, b2).double()
 
 
 def predict(model: Predictor, x: Array) -> Tensor:

@@ -30,7 +30,7 @@ class Evaluation:
 
 
 def scored(run: Path, data: str, given: Mapping[str, Any] | None = None) -> Evaluation:
-    """Score a run's model on the rows of a table that have a target. Raises DataError.
+    """Score the model of a run folder, or of a model file, on the rows of a table that have a target. Raises DataError.
 
     `given` is how the file is read, as for `encoded_rows.table`.
     """
@@ -51,7 +51,7 @@ def scored(run: Path, data: str, given: Mapping[str, Any] | None = None) -> Eval
             known.add(*as_trained(x, y, columns, dtype))
     if not scores.rows:
         raise DataError(f"{rows.name}: has no rows" + (" with a target" if total else ""))
-    info = read_info(run)
+    info = read_info(run) if run.is_dir() else {}
     found = scores.table()
     gone = total - scores.rows
     dropped = [f"{rows.name}: {counted(gone, 'row')} of {total} without a target: left out"] if gone else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,25 +85,66 @@ def read(run: SavedRun) -> ModelFile | None:
     )
 
 
-def encoding_of(path: Path) -> Encoding:
-    """The encoding of the columns of a run's model. Raises RunError where there is none, or it is damaged."""
-    info, model = check_files(path), path / MODEL
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model file that is whole: its bytes and the metadata in it.
+
+    `path` is the file's, `info` the content of the `run.json` beside it, empty for a file that was named alone.
+    """
+
+    path: Path
+    data: bytes
+    metadata: Mapping[str, Any]
+    info: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file."""
+        return digest(self.data)
+
+    @property
+    def columns(self) -> Encoding | None:
+        """The encoding of the table's columns; None for random data. Raises RunError where it is damaged."""
+        if "columns" not in self.metadata:
+            return None
+        try:
+            return Encoding.of(self.metadata["columns"])
+        except DataError as error:
+            raise RunError(str(error), path=self.path) from None
+
+
+def open_model(path: Path) -> OpenedModel:
+    """The model of a run folder, verified by the run's checksums, or a model file alone, verified by its own.
+
+    Raises RunError where there is none, or it is damaged, or another run's.
+    """
+    info, file = (check_files(path), path / MODEL) if path.is_dir() else ({}, path)
+    status = info.get("status")
+    again = f"resume it with: twolayer train --resume {shlex.quote(str(path))}"
     try:
-        with open_regular(model) as file:
-            data = read_tensors(file)
+        with open_regular(file if info else file.resolve()) as opened:
+            data = read_tensors(opened)
         metadata = unseal(data)
-        columns = metadata.get("columns")
-        if not is_own_model(path, info, digest(data)):
-            raise RunError("its training has not ended", path=path)
-        if columns is None:
-            raise RunError("was trained on random data, not on a table", path=path, usage=True)
-        return Encoding.of(columns)
     except FileNotFoundError:
-        raise RunError("has no model: its training has not ended", path=path) from None
+        if not info or status in ("completed", "diverged"):
+            raise RunError("is missing", path=file) from None
+        how = "its training was interrupted" if status == "interrupted" else "its training has not ended"
+        raise RunError(f"has no model yet: {how}", path=path, hint=again) from None
     except OSError as error:
-        raise RunError(unreadable(error), path=model) from None
-    except (ValueError, DataError) as error:
-        raise RunError(str(error), path=model) from None
+        raise RunError(unreadable(error), path=file) from None
+    except ValueError as error:
+        raise RunError(str(error), path=file) from None
+    if info and not is_own_model(path, info, digest(data)):
+        raise RunError("its training has not ended", path=path, hint=again)
+    return OpenedModel(file, data, metadata, info)
+
+
+def encoding_of(path: Path) -> Encoding:
+    """The encoding of the columns of a model (see `open_model`). Raises RunError where it has none."""
+    columns = open_model(path).columns
+    if columns is None:
+        raise RunError("was trained on random data, not on a table", path=path, usage=True)
+    return columns
 
 
 def _names(columns: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

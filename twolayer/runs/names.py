@@ -83,6 +83,14 @@ def find(text: str) -> Path:
     raise RunError(f"{text or repr(text)}: no such run folder", hint=hint, usage=True)
 
 
+def find_model(text: str) -> Path:
+    """The run folder that a user names (see `find`), or a model file, wherever it lies. Raises RunError."""
+    with suppress(OSError, ValueError):
+        if Path(text).is_file() and not (is_name(text) and (RUNS / text).is_dir()):
+            return Path(text)
+    return find(text)
+
+
 def _in_runs() -> list[str]:
     """The names of the runs in `runs`."""
     with suppress(OSError):

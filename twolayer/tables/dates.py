@@ -11,7 +11,7 @@ from twolayer.tables.features import Array, Order
 
 ORDERS: tuple[Order, ...] = ("ymd", "dmy", "mdy", "time")
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = (
     "(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\.?"
@@ -25,6 +25,7 @@ _TIME = (
     "(?P<h>[0-9]{1,2}):(?P<min>[0-9]{2})(?::(?P<s>[0-9]{2})(?:[.,](?P<f>[0-9]{1,9}))?)?(?: ?(?P<half>[ap])\\.?m\\.?)?"
 )
 _ZONE = "(?: ?(?P<zone>z|utc|gmt|[+-](?:0[0-9]|1[0-4])(?::?[0-9]{2})?))?"  # 10:00-12:00 alone is no time, but a range
+TIME_BEHIND = f"(?:(?:t|,? +){_TIME}{_ZONE})?"  # a date
 _DATES: dict[Order, tuple[str, ...]] = {
     "ymd": (f"(?P<y>[0-9]{{4}}){_BETWEEN}{_NUMBER}{_BETWEEN}{_DAY}", f"(?P<y>[0-9]{{4}})-{_NUMBER}"),
     "dmy": (f"{_DAY}{_BETWEEN}{_NUMBER}{_BETWEEN}{_YEAR}",),
@@ -36,7 +37,7 @@ _NAMED = (
     f"{_WEEKDAY}{_MONTH}[-/ ]?{_DAY}(?:st|nd|rd|th)?,?[-/ ]+(?P<y>[0-9]{{4}})",
     f"{_MONTH},?[-/ ]?(?P<y>[0-9]{{4}})",
 )
-_FIRST_OF_CENTURY = 69  # two digits from here on are of 19.., as in POSIX
+FIRST_OF_CENTURY = 69  # two digits from here on are of 19.., as in POSIX
 
 
 def find(cells: pl.Series, order: str = "auto") -> tuple[Order | None, bool]:
@@ -66,10 +67,15 @@ def parse(cell: pl.Expr, order: Order) -> pl.Expr:
     are times of 1970-01-01.
     """
     cell = cell.str.to_lowercase()
+    return pl.coalesce(_matched(cell, f"^{pattern}$") for pattern in patterns(order))
+
+
+def patterns(order: Order) -> list[str]:
+    """The patterns of lower-case text that is read in this order, of which the first one that gives a date counts."""
     if order == "time":
-        return _matched(cell, f"^{_TIME}$")
-    patterns = [*_DATES["ymd"], *((_SHORT,) if order == "ymd" else _DATES[order]), *_NAMED]
-    return pl.coalesce(_matched(cell, f"^{date}(?:(?:t|,? +){_TIME}{_ZONE})?$") for date in patterns)
+        return [_TIME]
+    found = [*_DATES["ymd"], *((_SHORT,) if order == "ymd" else _DATES[order]), *_NAMED]
+    return [date + TIME_BEHIND for date in found]
 
 
 def typed(cells: pl.Series) -> pl.Series:
@@ -114,8 +120,8 @@ def _matched(cell: pl.Expr, pattern: str) -> pl.Expr:
         return text(name, str(default)).cast(pl.Int64, strict=False)
 
     year = number("y", 1970)
-    century = pl.when(text("y").str.len_chars() > 2).then(0).when(year < _FIRST_OF_CENTURY).then(2000).otherwise(1900)
-    named = text("name").str.head(3).replace_strict(_MONTHS, range(1, 13), default=None, return_dtype=pl.Int64)
+    century = pl.when(text("y").str.len_chars() > 2).then(0).when(year < FIRST_OF_CENTURY).then(2000).otherwise(1900)
+    named = text("name").str.head(3).replace_strict(MONTHS, range(1, 13), default=None, return_dtype=pl.Int64)
     hour, half = number("h", 0), text("half")
     of_twelve = pl.when(hour.is_between(1, 12)).then(hour % 12 + 12 * (half == "p").cast(pl.Int64))
     when = pl.format(

@@ -48,6 +48,18 @@ _DIGITS = r"^[+-]?[0-9]+$"
 _POINTS = r"^(?:[1-9][0-9]{0,2}|0[0-9]{1,2})\.[0-9]{3}$"  # thousands, or a number with three decimals
 _BELOW_1000 = r"^[0-9]{1,3}$"
 
+# What stands for an ASCII blank, sign, point, comma or apostrophe.
+SAME = {
+    **dict.fromkeys("\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+    **dict.fromkeys("\u2212\u2012\u2013\ufe63\uff0d", "-"),
+    **dict.fromkeys("\ufe62\uff0b", "+"),
+    **dict.fromkeys("\u2019\u02bc\u2032\uff07\u066c", "'"),
+    **dict.fromkeys("\uff0e\u066b", "."),
+    **dict.fromkeys("\uff05\ufe6a\u066a", "%"),
+    "\uff0c": ",",
+    "\u2033": '"',
+}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -72,7 +84,7 @@ def find(cells: pl.Series, decimal: str = "auto", thousands: str = "auto") -> Fo
     bodies = parts["body"].unique()
     marks = ("", *THOUSANDS) if thousands == "auto" else ("",) if thousands == "none" else (thousands,)
     decimals = (".", ",") if decimal == "auto" else (decimal,)
-    fits = [pair for pair in product(decimals, marks) if pair[0] != pair[1] and _all(bodies, _pattern(*pair))]
+    fits = [pair for pair in product(decimals, marks) if pair[0] != pair[1] and _all(bodies, body_pattern(*pair))]
     if not fits:
         return Found(None)
     chosen = Notation(*fits[0], prefix, suffix)
@@ -97,14 +109,13 @@ def parse(cell: pl.Expr, notation: Notation | None) -> pl.Expr:
 
     Plain numbers are read, too, except where their point could be the thousands separator of this notation.
     """
-    plain = cell.cast(pl.Float64, strict=False)
     if notation is None:
-        return plain
+        return cell.cast(pl.Float64, strict=False)
     cell = canonical(cell)
     parts = cell.str.extract_groups(_CELL)
     part = parts.struct.field
     fits = (
-        part("body").str.contains(_pattern(notation.decimal, notation.thousands))
+        part("body").str.contains(body_pattern(notation.decimal, notation.thousands))
         & (part("prefix").fill_null("") == notation.prefix)
         & (part("suffix").fill_null("") == notation.suffix)
         & (_signs(parts.struct) <= 1)
@@ -114,7 +125,9 @@ def parse(cell: pl.Expr, notation: Notation | None) -> pl.Expr:
         (part("sign").fill_null("") == "-") | (part("inner").fill_null("") == "-") | part("open").is_not_null()
     )
     value = pl.when(fits).then(pl.when(is_negative).then(-number).otherwise(number))
-    return pl.coalesce(value, pl.when(cell.str.contains(_plain(notation))).then(plain))
+    return pl.coalesce(
+        value, pl.when(cell.str.contains(plain_pattern(notation))).then(cell.cast(pl.Float64, strict=False))
+    )
 
 
 def like_number(cells: pl.Series) -> pl.Series:
@@ -127,7 +140,7 @@ def like_number(cells: pl.Series) -> pl.Series:
 def _every_notation() -> str:
     """The pattern of a cell whose digits are a number in one notation or another."""
     pairs = (pair for pair in product((".", ","), ("", *THOUSANDS)) if pair[0] != pair[1])
-    return _CELL.replace(_BODY, "|".join(_pattern(*pair)[1:-1] for pair in pairs))
+    return _CELL.replace(_BODY, "|".join(body_pattern(*pair)[1:-1] for pair in pairs))
 
 
 def has_leading_zeros(cells: pl.Series) -> bool:
@@ -145,19 +158,7 @@ def _same() -> tuple[list[str], list[str]]:
     """Letters, and those that stand for them in ASCII."""
     letters = map(chr, range(128, sys.maxunicode))
     digits = {letter: str(unicodedata.decimal(letter)) for letter in letters if letter.isdecimal()}
-    blanks = dict.fromkeys(
-        "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "
-    )
-    signs = {
-        **dict.fromkeys("\u2212\u2012\u2013\ufe63\uff0d", "-"),
-        **dict.fromkeys("\ufe62\uff0b", "+"),
-        **dict.fromkeys("\u2019\u02bc\u2032\uff07\u066c", "'"),
-        **dict.fromkeys("\uff0e\u066b", "."),
-        **dict.fromkeys("\uff05\ufe6a\u066a", "%"),
-        "\uff0c": ",",
-        "\u2033": '"',
-    }
-    table = digits | blanks | signs
+    table = digits | SAME
     return list(table), list(table.values())
 
 
@@ -177,7 +178,7 @@ def _all(cells: pl.Series, pattern: str) -> bool:
     return bool(cells.str.contains(pattern).all())
 
 
-def _pattern(decimal: str, thousands: str) -> str:
+def body_pattern(decimal: str, thousands: str) -> str:
     """Numbers without a sign: digits, in groups of three (or, as in India, two) if they are grouped at all.
 
     With points and commas the first group may have zeros in front: 001,234.
@@ -195,7 +196,7 @@ def _value(body: pl.Expr, decimal: str, thousands: str) -> pl.Expr:
     return body.str.replace(decimal, ".", literal=True).cast(pl.Float64, strict=False)
 
 
-def _plain(notation: Notation) -> str:
+def plain_pattern(notation: Notation) -> str:
     """Plain numbers in a column of this notation."""
     if notation.thousands == ".":
         return r"^[+-]?[0-9]+$"

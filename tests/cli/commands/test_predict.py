@@ -414,6 +414,28 @@ def test_what_is_no_run_of_a_table_is_refused(run: Path, twolayer: Run) -> None:
     assert twolayer("predict", "run", "new.csv").stderr == "error: run/model.safetensors: is missing\n"
 
 
+def test_a_model_file_alone_is_all_that_predictions_and_scores_need(run: Path, twolayer: Run) -> None:
+    folder = run.parent
+    (folder / "elsewhere").mkdir()
+    alone = folder / "elsewhere" / "ours.safetensors"
+    alone.write_bytes((run / "model.safetensors").read_bytes())
+    (folder / "link").symlink_to(alone)
+    (folder / "new.csv").write_text(NEW)
+    for words in (("predict", "{}", "new.csv"), ("evaluate", "{}", "run.csv"), ("data", "new.csv", "--run", "{}")):
+        of_run, of_file, of_link = (
+            twolayer(*(word.format(name) for word in words)) for name in ("run", "elsewhere/ours.safetensors", "link")
+        )
+        assert (of_run.returncode, of_run.stdout) == (0, of_file.stdout), of_file.stderr
+        assert of_file.stdout == of_link.stdout != ""
+    alone.write_bytes(alone.read_bytes()[:-1] + b"?")
+    for name, message in (
+        ("elsewhere/ours.safetensors", "is damaged: its checksum does not match"),
+        ("new.csv", "is not a safetensors file, or is damaged"),
+    ):
+        done = twolayer("predict", name, "new.csv")
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {name}: {message}\n")
+
+
 def test_without_polars_one_line_says_what_to_install(run: Path) -> None:
     program = (
         "import sys; sys.modules['polars'] = None; from twolayer.__main__ import main; sys.argv[0] = 'twolayer'; "

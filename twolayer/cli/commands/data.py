@@ -94,7 +94,7 @@ def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, 
     if context.params.get("target"):
         raise RunError("--target and --run exclude each other: a run has its target", usage=True)
     given = reading_keys(sets)
-    columns = model_file.encoding_of(names.find(run))
+    columns = model_file.encoding_of(names.find_model(run))
     with extra("polars", "data"):
         from twolayer.tables import for_run
 

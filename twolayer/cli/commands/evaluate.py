@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, FormatOption, ReadingOption, RunArgument
+from twolayer.cli.options import DataArgument, FormatOption, ModelArgument, ReadingOption
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import reading_keys
 from twolayer.cli.score_tables import print_scores
@@ -25,14 +25,16 @@ _MAX_CLASSES = 20  # of a confusion matrix that is printed
 
 
 @commands.command(epilog="Example:  twolayer evaluate my-1 test.csv")
-def evaluate(run: RunArgument, data: DataArgument, set_: ReadingOption = None, format_: FormatOption = "table") -> None:
+def evaluate(
+    run: ModelArgument, data: DataArgument, set_: ReadingOption = None, format_: FormatOption = "table"
+) -> None:
     """Score a run's model on a table, beside two baselines.
 
     The baselines are a linear model and a constant (the mean, or the frequencies of the classes), fitted to the run's
     training rows. Each score has its standard error, also the network's difference from each baseline. The loss is in
     the units of the training; R2, RMSE and MAE are in those of the target.
     """
-    path, given = names.find(run), reading_keys(set_ or [])
+    path, given = names.find_model(run), reading_keys(set_ or [])
     with computing():
         from twolayer.evaluation import table_scores  # a second, nearly all of it torch
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from twolayer.cli import process, terminal
-from twolayer.cli.options import DataArgument, ReadingOption, RunArgument, home
+from twolayer.cli.options import DataArgument, ModelArgument, ReadingOption, home
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import reading_keys
 from twolayer.errors import DataError, RunError
@@ -22,7 +22,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example:  twolayer predict my-1 new.csv -o predicted.csv")
 def predict(
-    run: RunArgument,
+    run: ModelArgument,
     data: DataArgument,
     set_: ReadingOption = None,
     out: Annotated[
@@ -45,7 +45,7 @@ def predict(
     would read as a formula gets a single quote before it. Stdout is written part by part: an error in a later row comes
     after the rows before it. FILE is written whole, or not at all.
     """
-    path, given = names.find(run), reading_keys(set_ or [])
+    path, given = names.find_model(run), reading_keys(set_ or [])
     with computing():
         from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
         from twolayer.tables import writers
