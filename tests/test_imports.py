@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"tables", "runs"},
     "reporting": {"config", "runs"},
     "training": {"tables", "config", "engines", "runs", "hardware", "evaluation"},
-    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training"},
+    "exporters": {"tables", "config", "engines", "runs", "training"},
+    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training", "exporters"},
 }
 ROOT: dict[str, set[str]] = {
     "version": set(),
@@ -49,9 +50,18 @@ ONLY_USER = {
     "PIL": {"reporting.html.weight_images"},
     "altair": {"reporting.chart"},
     "vl_convert": {"reporting.html.report", "reporting.plot"},
-    "polars": {"evaluation.encoded_rows", "tables"},
+    "polars": {"evaluation.encoded_rows", "exporters.eject_reading", "tables"},
     "tensorboard": {"runs.tensorboard"},
-    "torch": {"engines", "evaluation", "hardware", "runs.checkpoint", "training"},
+    "torch": {
+        "engines",
+        "evaluation",
+        "exporters.eject",
+        "exporters.eject_run",
+        "exporters.eject_table",
+        "hardware",
+        "runs.checkpoint",
+        "training",
+    },
 }
 # Imports inside functions, each with its reason.
 LAZY = {
@@ -59,6 +69,8 @@ LAZY = {
     "config.from_table": "polars, only for a table",
     "evaluation.predictor": "polars, only for a table",
     "training.folds": "polars, only for a table",
+    "exporters.eject": "polars, only for a table",
+    "cli.commands.eject": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",

@@ -41,6 +41,7 @@ TORCH = [
     "training.recorder",
     "cli.training_session",
     "training.learning_rate",
+    "exporters.eject",
 ]
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.

@@ -19,6 +19,7 @@ from twolayer.cli.commands import (
     check,
     compare,
     data,
+    eject,
     evaluate,
     init,
     lr,
@@ -40,6 +41,7 @@ GROUPS = {
     "Train": (train, init, check, schema),
     "Your own table": (data, evaluate, predict),
     "Saved runs": (runs, show, compare, plot, report),
+    "Without twolayer": (eject,),
     "Measure": (lr, bench),
 }
 

@@ -1,0 +1,1 @@
+"""Models and trainings as files for use without twolayer."""
