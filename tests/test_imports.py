@@ -71,6 +71,8 @@ LAZY = {
     "training.folds": "polars, only for a table",
     "exporters.eject": "polars, only for a table",
     "cli.commands.eject": "torch",
+    "cli.commands.inspect": "torch",
+    "cli.inspect_view": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",

@@ -22,6 +22,7 @@ from twolayer.cli.commands import (
     eject,
     evaluate,
     init,
+    inspect,
     lr,
     plot,
     predict,
@@ -41,7 +42,7 @@ GROUPS = {
     "Train": (train, init, check, schema),
     "Your own table": (data, evaluate, predict),
     "Saved runs": (runs, show, compare, plot, report),
-    "Without twolayer": (eject,),
+    "Take apart": (inspect, eject),
     "Measure": (lr, bench),
 }
 

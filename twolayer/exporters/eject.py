@@ -19,6 +19,7 @@ from twolayer.exporters import eject_drawn, eject_run
 from twolayer.runs.saved_run import SavedRun
 from twolayer.tables.options import FileData
 from twolayer.training import setup
+from twolayer.training.from_run import begun_again
 from twolayer.version import __version__
 
 if TYPE_CHECKING:
@@ -77,10 +78,9 @@ def of_config(config: Config, style: Style, table: Table | None, name: str, argu
 
 def of_run(run: SavedRun, style: Style) -> str:
     """The script of a run, with its threads and device. Raises DataError, RunError or DeviceError."""
-    config = eject_run.config_of(run)
-    check(config, style)
-    config, data, model = setup.prepare(config)
-    eject_run.check_same(run, data, model)
+    if run.config is not None:
+        check(run.config, style)
+    config, data, model = begun_again(run)
     rates = eject_run.rates_of(run, config, data, model) if config.lr == "auto" else None
     table = table_of(config) if isinstance(config.data, FileData) else None
     return script(config, style, Origin(run.name, engine=config.engine_name), rates=rates, table=table)

@@ -37,7 +37,7 @@ linear       |y = torch.addmm(y, x, torch.tensor(true_weights).t()$beta)
 moved        |x, y = x.to($to), y.to($to)
 """
 
-MODEL = """
+_MODEL = """
 normal       |# The weights start standard normal, the biases at zero.
 normal       |start = {"0.weight": torch.randn(H, D_in), "0.bias": torch.zeros(H)}
 normal       |start |= {"2.weight": torch.randn(D_out, H), "2.bias": torch.zeros(D_out)}
@@ -199,10 +199,10 @@ def script(config: Config, style: str, rates: Mapping[int, float] | None) -> str
     elif config.is_by_epoch:
         start = fill(_SIZES, flags, values)
         functions = f"\n{eject_epochs.functions(config, style)}\n"
-        rest = [fill(MODEL, flags, values), functions, eject_epochs.loop(config, style)]
+        rest = [fill(_MODEL, flags, values), functions, eject_epochs.loop(config, style)]
     else:
         start = fill(_SIZES, flags, values)
-        rest = [fill(MODEL, flags, values), fill({"manual": _MANUAL, "dual": _DUAL}.get(style, _LOOP), flags, values)]
+        rest = [fill(_MODEL, flags, values), fill({"manual": _MANUAL, "dual": _DUAL}.get(style, _LOOP), flags, values)]
     return paragraphs(fill(_START, flags, values), start, *constants, data, *rest)
 
 

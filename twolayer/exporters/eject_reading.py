@@ -26,13 +26,13 @@ FUNCTIONS = """
 text         |    \"\"\"The rows of a table: all cells as text, null where they are missing.\"\"\"
 text         |    table = pl.read_csv(path, infer_schema=False$options)
 text         |    cell = pl.all().str.strip_chars()
-text         |    table = table.select(pl.when(~cell.is_in(MISSING)).then(cell))
-marks        |    cell = pl.col(MARKED)
-marks        |    table = table.with_columns(pl.when(~cell.str.to_lowercase().is_in(MARKS)).then(cell))
+text         |    cell = pl.when(~cell.is_in(MISSING)).then(cell)
+text not-marks|    return table.select(cell)$drop
+text marks   |    table, cell = table.select(cell), pl.col(MARKED)
+text marks   |    cell = pl.when(~cell.str.to_lowercase().is_in(MARKS)).then(cell)
+text marks   |    return table.with_columns(cell)$drop
 typed        |    \"\"\"The rows of a table.\"\"\"
-typed        |    table = pl.$reader(path)
-dropped      |    return table.drop_nulls($targets)
-not-dropped  |    return table
+typed        |    return pl.$reader(path)$drop
              |
              |
              |def number(cells):
@@ -55,10 +55,11 @@ dates        |    if part == "elapsed":
 dates        |        return (when.dt.epoch("us").cast(pl.Float64) / 86_400e6).to_numpy()
 dates        |    unit, function = part.split()
 dates        |    month, weekday, hour, minute = (
-dates        |        number(getattr(when.dt, name)()) for name in ("month", "weekday", "hour", "minute")
+dates        |        getattr(when.dt, name)().cast(pl.Float64)
+dates        |        for name in ("month", "weekday", "hour", "minute")
 dates        |    )
 dates        |    turns = {"month": (month - 1) / 12, "weekday": (weekday - 1) / 7}
-dates        |    angle = 2 * np.pi * turns.get(unit, (hour + minute / 60) / 24)
+dates        |    angle = 2 * np.pi * turns.get(unit, (hour + minute / 60) / 24).to_numpy()
 dates        |    return np.sin(angle) if function == "sin" else np.cos(angle)
 dates        |
 dates        |
@@ -125,7 +126,7 @@ def facts(config: Config, data: FileData, table: Table) -> Facts:
 
 def _features(found: Facts, data: FileData, columns: Encoding) -> None:
     """The columns of x."""
-    if not data.scale and any(feature.fill for feature in columns.features):
+    if not data.scale and any(feature.kind == "missing" for feature in columns.features):
         raise DataError("a script writes 0, the mean, for a missing input, but data.scale is false")
     deviations = safe_deviation(columns.mean, columns.deviation).tolist()
     pairs = list(zip(columns.features, deviations, strict=True))
@@ -226,12 +227,12 @@ def _targets(found: Facts, frame: pl.DataFrame, table: Table) -> None:
         found.flags.add("classes")
         found.constants += [constant("TARGET", names[0]), constant("CLASSES", list(columns.classes))]
         is_boolean = columns.classes == ("false", "true") and "text" in found.flags
-        found.values |= {"y_is": "(N,): the number of the class", "targets": "TARGET"}
+        found.values |= {"y_is": "(N,): the number of the class"}
         found.values["lower"] = ".str.to_lowercase()" if is_boolean else ""
     else:
         scales = {target.column: (target.mean, target.deviation) for target in columns.targets}
         comment = "columns of y: mean and standard deviation"
         found.constants.append(constant("TARGETS", scales, comment))
-        found.values |= {"y_is": "(N, D_out): scaled", "targets": "list(TARGETS)", "lower": ""}
-    if frame.height != table.rows:
-        found.flags.add("dropped")
+        found.values |= {"y_is": "(N, D_out): scaled", "lower": ""}
+    targets = "TARGET" if columns.classes is not None else "list(TARGETS)"
+    found.values["drop"] = "" if frame.height == table.rows else f".drop_nulls({targets})"

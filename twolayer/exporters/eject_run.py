@@ -1,4 +1,4 @@
-"""What a script needs of a run: its config, its table, and with `lr: auto` the learning rates that it took."""
+"""The learning rates that a run with `lr: auto` took."""
 
 from __future__ import annotations
 
@@ -10,31 +10,8 @@ from torch import Tensor, nn
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.errors import RunError
-from twolayer.runs import table_paths
 from twolayer.runs.saved_run import SavedRun
-from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
-
-
-def config_of(run: SavedRun) -> Config:
-    """The run's config, its table where it is now. Raises RunError where it cannot be read."""
-    config = run.config
-    if config is None:
-        raise RunError(run.problems[0] if run.problems else f"{run.path}: has no config")
-    changed: dict[str, Any] = {}
-    for key, path in table_paths.moved(run.path, run.info, config).items():
-        changed |= (
-            {"validation": path} if key == "validation" else {"data": config.data.model_copy(update={"path": path})}
-        )
-    return config.model_copy(update=changed)
-
-
-def check_same(run: SavedRun, data: Data, model: nn.Sequential) -> None:
-    """Raise RunError unless the run was started with these data and these initial weights."""
-    for key, digest in fingerprints(data, model).items():
-        if key in run.info and digest != run.info[key]:
-            what = "the initial weights" if key == "initial_sha256" else "the data"
-            raise RunError(f"{what} are other ones now than when it was started", path=run.path)
 
 
 def rates_of(run: SavedRun, config: Config, data: Data, model: nn.Sequential) -> dict[int, float]:

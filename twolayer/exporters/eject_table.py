@@ -10,9 +10,8 @@ import torch
 from twolayer.config.schema import Config
 from twolayer.errors import DataError
 from twolayer.exporters import eject_epochs
-from twolayer.exporters.eject_drawn import MODEL
 from twolayer.exporters.eject_reading import FUNCTIONS, facts
-from twolayer.exporters.eject_source import fill, learning_rates, paragraphs
+from twolayer.exporters.eject_source import fill, learning_rates, paragraphs, place
 from twolayer.tables.dataset import Table
 from twolayer.tables.options import FileData
 
@@ -57,6 +56,15 @@ not-auto     |lr, epochs = $lr, $epochs
 auto         |epochs = $epochs
 """
 
+_MODEL = """
+normal       |# The weights start standard normal, the biases at zero.
+normal       |start = {"0.weight": torch.randn(H, D_in), "0.bias": torch.zeros(H)}
+normal       |start |= {"2.weight": torch.randn(D_out, H), "2.bias": torch.zeros(D_out)}
+             |model = nn.Sequential(nn.Linear(D_in, H), nn.ReLU(), nn.Linear(H, D_out))
+normal       |model.load_state_dict(start)
+moved        |model.to($to)
+"""
+
 
 def script(config: Config, style: str, rates: Mapping[int, float] | None, table: Table) -> str:
     """The script of a training on a table, without its docstring; `rates` as in `eject_drawn.script`.
@@ -78,7 +86,7 @@ def script(config: Config, style: str, rates: Mapping[int, float] | None, table:
     rest = [
         fill(_SIZES, flags, values),
         *([] if rates is None else [learning_rates(rates)]),
-        fill(MODEL, flags, values),
+        fill(_MODEL, flags, values),
     ]
     functions = f"\n{eject_epochs.functions(config, style)}\n"
     return paragraphs(imports, constants + "\n", reading, *rest, functions, eject_epochs.loop(config, style))
@@ -98,13 +106,12 @@ def _given(config: Config, style: str, data: FileData, table: Table) -> tuple[se
     }
     flags = eject_epochs.flags_of(config, style) | {name for name, is_set in given.items() if is_set}
     count = max(1, round(config.validation * table.rows)) if isinstance(config.validation, float) else 0
-    device = [f'"{config.device}"'] * (config.device != "cpu")
     return flags, {
         **{key: getattr(config, key) for key in ("H", "D_out", "epochs", "seed", "threads", "device")},
         "lr": repr(config.lr),
         "count": count,
         "by_class": ", of each class its share" if is_by_class else "",
-        "to": ", ".join([*device, *[f"torch.{config.dtype}"] * (config.dtype != "float32")]),
+        "to": place(config),
     }
 
 
