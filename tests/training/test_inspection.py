@@ -7,14 +7,14 @@ import torch
 from hypothesis import assume, given
 from torch import nn
 
-from tests.helpers.oracles import configs, with_classes
+from tests.helpers.oracles import configs, needs_cuda, with_classes
 from tests.helpers.processes import examples
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.training.from_run import train_to
 from twolayer.training.importance import REPEATS, permutation_importance
-from twolayer.training.inspection import NAMES, inspect
+from twolayer.training.inspection import NAMES, inspect, moved
 from twolayer.training.setup import prepare
 
 BUNDLED = ("default", "modules", "scratch", "diabetes")
@@ -55,7 +55,6 @@ def test_one_row_and_one_unit_differ_by_rounding_alone() -> None:
 
 
 def test_the_numbers_are_those_of_plain_pytorch() -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(3)
     x = torch.randn(20, 4)
     y = torch.randn(20, 2)
@@ -64,20 +63,21 @@ def test_the_numbers_are_those_of_plain_pytorch() -> None:
     with torch.no_grad():
         first.bias[2] = -100  # off for every row
         first.bias[5] = 100  # on for every row
-    seen: dict[str, torch.Tensor] = {}
-    for layer, name in ((0, "pre"), (1, "hidden"), (2, "output")):
-        model[layer].register_forward_hook(
-            lambda _module, _in, out, name=name: (out.retain_grad(), seen.update({name: out}))
-        )
-    loss = ((model(x) - y) ** 2).sum()
+    pre = first(x)
+    hidden = pre.relu()
+    output = second(hidden)
+    seen = {"pre": pre, "hidden": hidden, "output": output}
+    for tensor in seen.values():
+        tensor.retain_grad()
+    loss = ((output - y) ** 2).sum()
     loss.backward()
     config = Config(N=20, D_in=4, H=6, D_out=2, lr=0.01, epochs=1, threads=1)
     found = inspect(model, Data(x, y), config, 0.01)
     assert found.loss == loss.item()
     for name in ("pre", "hidden", "output"):
         assert torch.equal(getattr(found, name), seen[name])
-    for name, tensor in (("pre-activation", "pre"), ("hidden", "hidden"), ("output", "output")):
-        torch.testing.assert_close(found.signals[name], seen[tensor].grad, rtol=1e-6, atol=1e-6)
+    for name, tensor in (("pre-activation", pre), ("hidden", hidden), ("output", output)):
+        torch.testing.assert_close(found.signals[name], tensor.grad, rtol=1e-6, atol=1e-6)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(found.gradients[name], parameter.grad, rtol=1e-6, atol=1e-6)
@@ -96,6 +96,17 @@ def test_the_loss_after_a_step_is_the_loss_of_the_next_iteration() -> None:
     assert found.loss_after() == inspect(model, data, config, 0.1).loss
 
 
+@pytest.mark.cuda
+@needs_cuda
+def test_a_gpu_gives_the_same_but_for_rounding() -> None:
+    config, data, model = prepare(load_config("default", environment={}))
+    found = inspect(model, data, config, 0.1)
+    other = moved(found, "cuda")
+    assert other.x.is_cuda
+    for name, gradient in found.gradients.items():
+        torch.testing.assert_close(other.gradients[name].cpu(), gradient, rtol=1e-4, atol=1e-3)
+
+
 def test_the_importance_of_a_column_is_the_rise_of_the_loss_when_it_is_shuffled() -> None:
     config, data, model = prepare(load_config("diabetes", environment={}, lr=0.01))
     train_to(None, 10, config, data, model)
@@ -105,6 +116,7 @@ def test_the_importance_of_a_column_is_the_rise_of_the_loss_when_it_is_shuffled(
     x, y = data.validation.x, data.validation.y
     generator = torch.Generator().manual_seed(config.seed)
     orders = [torch.randperm(len(x), generator=generator) for _ in range(REPEATS)]
+    model.requires_grad_(False)
     loss = float(nn.functional.mse_loss(model(x), y))
     assert found.loss == pytest.approx(loss)
     deviation = data.columns.targets[0].deviation

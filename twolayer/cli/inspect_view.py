@@ -91,8 +91,8 @@ def units(found: Inspection) -> Iterator[str]:
     yield f"off for every row (dead): {_listed(dead)}"
     if dead:
         is_one = len(dead) == 1
-        what = "its gradient is" if is_one else "their gradients are"
-        yield f"  {what} exactly 0 in 0.weight and 0.bias, so no step on these rows moves {'it' if is_one else 'them'}"
+        whose, what = ("its", "it") if is_one else ("their", "them")
+        yield f"  all {whose} gradients are exactly 0, in both layers: no step on these rows moves {what}"
     yield f"on for every row: {_listed(always)}"
 
 
@@ -157,6 +157,8 @@ def show(
     elif view == "step":
         step_table(found, rows)
     elif view:
+        if layer is not None:
+            terminal.say(f"({layer}): {found.model[layer]}")
         tensors(parts(found, view, rows, layer))
     else:
         page(found, columns)
@@ -277,11 +279,10 @@ def _values(values: Any) -> Any:
     return [_values(value) for value in values] if isinstance(values, list) else json_number(values)
 
 
-def python_lines(place: Place, name: str, view: str, rows: int, layer: int | None) -> list[str]:
-    """Lines for a Python prompt that show the same."""
-    source = name if place.run is None else str(place.run.path / "config.yaml")
+def python_lines(place: Place, loading: str, view: str, rows: int, layer: int | None) -> list[str]:
+    """Lines for a Python prompt that show the same; `loading` is the expression that loads the config."""
     lines = ["import torch", "import twolayer"]
-    lines += [f"config, data, model = twolayer.prepare(twolayer.load_config({source!r}))"]
+    lines += [f"config, data, model = twolayer.prepare({loading})"]
     if place.is_kept and place.run is not None:
         lines += ["from safetensors.torch import load_file"]
         lines += [f"weights = load_file({str(place.run.path / 'model.safetensors')!r})"]

@@ -63,10 +63,9 @@ def of_config(config: Config, style: Style, table: Table | None, name: str, argu
     """
     check(config, style)
     if config.lr == "auto":
-        raise DataError(
-            "lr is auto: the learning rates are known when the training has ended; train it (twolayer train "
-            f"{name} --engine {engine_of(style)}) and eject the run, or set --lr"
-        )
+        command = shlex.join(["twolayer", "train", *(arguments or [name]), "--engine", engine_of(style)])
+        reason = "lr is auto: the learning rates are known when the training has ended"
+        raise DataError(f"{reason}; train it ({command}) and eject the run, or set --lr")
     config = setup.resolve_auto(config.model_copy(update={"engine": engine_of(style), "form": "auto"}))
     if table is None and isinstance(config.data, FileData):
         table = table_of(config)

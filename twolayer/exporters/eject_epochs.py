@@ -53,20 +53,21 @@ _LOOP = """
 not-patience |for epoch in range(epochs):
 patience     |for epoch in range(epochs + 1):  # the weights of the last are validated, too
 validation   |    with torch.no_grad():
-validation   |        val_output = $kept(x_val)
-validation   |        val_loss = loss_fn(val_output, y_val).item()
+validation not-classes|        val_loss = loss_fn($kept(x_val), y_val).item()
+validation classes|        val_output = $kept(x_val)
+validation classes|        val_loss = loss_fn(val_output, y_val).item()
 patience     |    if val_loss < best_loss:
 patience     |        best_loss, best_epoch = val_loss, epoch
 patience     |        best_weights = copy.deepcopy($kept.state_dict())
-patience     |    elif epoch - best_epoch >= patience:
-patience     |        break
-patience     |    if epoch == epochs:
+patience     |    if epoch == epochs or epoch - best_epoch >= patience:
 patience     |        break
 validation   |
-batches      |    scores = []
-batches      |    for i, rows in enumerate(torch.split(epoch_order(epoch), sizes)):
+batches      |    batches = torch.split(epoch_order(epoch), sizes)
+batches not-auto|    scores = [update(x[rows], y[rows], lr) for rows in batches]
+batches auto |    scores = []
+batches auto |    for i, rows in enumerate(batches):
 batches auto |        lr = LEARNING_RATES.get(epoch * count + i, lr)
-batches      |        scores.append(update(x[rows], y[rows], lr))
+batches auto |        scores.append(update(x[rows], y[rows], lr))
 batches sum not-classes|    loss = sum(scores)
 batches mean not-classes|    loss = sum(loss * (size / N) for loss, size in zip(scores, sizes))
 batches sum classes|    loss = sum(loss for loss, _ in scores)

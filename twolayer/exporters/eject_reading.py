@@ -35,18 +35,19 @@ typed        |    \"\"\"The rows of a table.\"\"\"
 typed        |    return pl.$reader(path)$drop
              |
              |
-             |def number(cells):
-             |    \"\"\"A column as numbers, NaN where they are missing.\"\"\"
+not-inline   |def number(cells):
+not-inline   |    \"\"\"A column as numbers, NaN where they are missing.\"\"\"
 notations    |    if cells.name in NOTATIONS:
 notations    |        prefix, suffix, thousands, decimal = NOTATIONS[cells.name]
-notations    |        cells = cells.str.strip_prefix(prefix).str.strip_suffix(suffix).str.strip_chars()
-thousands    |        cells = cells.str.replace_all(thousands, "", literal=True) if thousands else cells
-notations    |        cells = cells.str.replace(decimal, ".", literal=True)
+notations    |        text = cells.str.strip_prefix(prefix).str.strip_suffix(suffix).str.strip_chars()
+thousands    |        if thousands:
+thousands    |            text = text.str.replace_all(thousands, "", literal=True)
+notations    |        cells = text.str.replace(decimal, ".", literal=True)
 booleans     |    if cells.name in BOOLEANS:
 booleans     |        cells = cells.str.to_lowercase() == "true"
-             |    return cells.cast(pl.Float64).to_numpy()
-             |
-             |
+not-inline   |    return cells.cast(pl.Float64).to_numpy()
+not-inline   |
+not-inline   |
 dates        |def part_of_date(cells, part):
 dates        |    \"\"\"Days since 1970, or the sine or cosine of the time of year, week or day.\"\"\"
 dates text   |    when = cells.str.to_datetime(DATES[cells.name], time_unit="us")
@@ -71,7 +72,8 @@ gaps         |    if kind == "missing":
 gaps         |        return table[column].is_null().to_numpy()
 dates        |    if kind == "date":
 dates        |        return part_of_date(table[column], value)
-not-plain    |    return number(table[column])
+not-plain not-inline|    return number(table[column])
+inline       |    return table[column].cast(pl.Float64).to_numpy()
 not-plain    |
 not-plain    |
              |def tensors(table):
@@ -120,6 +122,8 @@ def facts(config: Config, data: FileData, table: Table) -> Facts:
     _features(found, data, columns)
     kinds = {"category": "categories", "missing": "gaps", "date": "dates"}
     found.flags |= {flag for kind, flag in kinds.items() if any(f.kind == kind for f in columns.features)}
+    if "classes" in found.flags and not found.flags & {"plain", "notations", "booleans"}:
+        found.flags.add("inline")  # only `feature` reads numbers then
     found.values["dtype"] = config.dtype
     return found
 
@@ -136,7 +140,7 @@ def _features(found: Facts, data: FileData, columns: Encoding) -> None:
         found.constants.append(constant("FEATURES", scales, "columns of x: mean and standard deviation"))
         return
     rows = [(f.column, f.kind, f.category or f.part or "", f.mean, deviation) for f, deviation in pairs]
-    comment = "columns of x: the table's column, kind, category or part of a date, mean, standard deviation"
+    comment = "columns of x: the table's column, kind, category or part of a date, mean, std"
     found.constants.append(constant("FEATURES", rows, comment))
 
 

@@ -29,7 +29,8 @@ standard     |
 _ROWS = """
              |x, y = tensors(read(TABLE))
 other        |x_val, y_val = tensors(read(VALIDATION))
-held         |# The rows that are held out for validation, drawn with the seed$by_class.
+held         |# The rows that are held out for validation, drawn with the seed.
+by-class     |# Each class gives its share, rounded by the largest remainders, but not its only row.
 held         |held = torch.zeros(len(x), dtype=torch.bool)
 held         |random = np.random.default_rng([$seed, 1])
 held not-by-class|held[random.choice(len(x), $count, replace=False, shuffle=False)] = True
@@ -110,7 +111,6 @@ def _given(config: Config, style: str, data: FileData, table: Table) -> tuple[se
         **{key: getattr(config, key) for key in ("H", "D_out", "epochs", "seed", "threads", "device")},
         "lr": repr(config.lr),
         "count": count,
-        "by_class": ", of each class its share" if is_by_class else "",
         "to": place(config),
     }
 

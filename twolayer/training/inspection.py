@@ -93,6 +93,7 @@ def inspect(model: nn.Sequential, data: Data, config: Config, lr: float) -> Insp
     rows = selection.part_rows(config.H, len(data.x))
     x, y, objective = data.x[:rows], data.y[:rows], Objective.of(config)
     is_mse = objective.loss == "mse"
+    model = copy.deepcopy(model)  # which may be trained on
     loss_fn = (nn.MSELoss if is_mse else nn.CrossEntropyLoss)(reduction=objective.reduction)
     with threads.set_up(config):
         with torch.enable_grad():

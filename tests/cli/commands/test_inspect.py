@@ -142,7 +142,7 @@ WRONG = {
     "modules --layer 3": "--layer must be 0, 1 or 2, not 3",
     "modules --forward --step": "--forward and --step are two views; ask for one",
     "modules-1 --lr 1": "a run is taken as it was trained; remove --lr",
-    "modules --device cud": "cud",
+    "modules --device cud": "--device must be cpu, cuda, cuda:<n>, mps or auto, not 'cud'",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -78,9 +79,10 @@ def inspect_command(
     Nothing is written: a run may be running, stopped or diverged.
     """
     view = _view(context)
-    place = _place(source.find(config, set_ or [], context), config, at)
+    found = source.find(config, set_ or [], context)
+    place = _place(found, config, at)
     if as_python:
-        for line in inspect_view.python_lines(place, config, view, rows, layer):
+        for line in inspect_view.python_lines(place, source.as_python(found, config), view, rows, layer):
             terminal.say(line)
         return
     from twolayer.training import importance, inspection
@@ -122,4 +124,7 @@ def _view(context: typer.Context) -> str:
     layer = context.params["layer"]
     if layer is not None and layer not in (0, 1, 2):
         raise typer.BadParameter(f"--layer must be 0, 1 or 2, not {layer}")
+    on = context.params["on"]
+    if on is not None and not re.fullmatch("auto|cpu|mps|cuda(:[0-9]{1,4})?", on):
+        raise typer.BadParameter(f"--device must be cpu, cuda, cuda:<n>, mps or auto, not {on!r}")
     return given[0] if given else ""
