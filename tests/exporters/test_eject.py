@@ -97,6 +97,34 @@ def test_a_script_says_what_it_prints(ejected: tuple[Path, list[str]], twolayer:
     assert first == ejected[1][0].splitlines()[1]
 
 
+PYTORCH_EXAMPLES = """
+# What nn/two_layer_net_nn.py of jcjohnson's pytorch-examples teaches, written anew.
+import torch
+
+torch.manual_seed(0)
+x, y = torch.randn(64, 1000), torch.randn(64, 10)
+model = torch.nn.Sequential(torch.nn.Linear(1000, 100), torch.nn.ReLU(), torch.nn.Linear(100, 10))
+loss_fn = torch.nn.MSELoss(reduction="sum")
+for t in range(500):
+    loss = loss_fn(model(x), y)
+    print(loss.item())
+    model.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 1e-4 * p.grad
+"""
+
+
+def test_the_program_that_the_book_is_of_gives_the_same_losses_to_four_digits(tmp_path: Path, twolayer: Run) -> None:
+    path = tmp_path / "two_layer_net_nn.py"
+    path.write_text(PYTORCH_EXAMPLES)
+    (printed,) = run_scripts([path], tmp_path)
+    trained = twolayer("train", "--engine", "autograd", "--no-save", "--format", "csv").stdout.splitlines()[1:]
+    losses = [float(line.split(",")[1]) for line in trained]
+    assert list(map(float, printed.split())) == pytest.approx(losses, rel=2e-4)
+
+
 def test_ejecting_again_gives_the_same_bytes_and_writes_one_file(tmp_path: Path, twolayer: Run) -> None:
     done = twolayer("eject", "scratch", "--style", "scratch")
     assert done.stderr == "wrote scratch_scratch.py; run it with: python scratch_scratch.py\n"

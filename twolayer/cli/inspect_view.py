@@ -15,11 +15,9 @@ from twolayer.cli.terminal import out
 from twolayer.formatting import counted, json_number, safe
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from twolayer.training.from_run import Place
     from twolayer.training.importance import Importances
-    from twolayer.training.inspection import Inspection
+    from twolayer.training.inspection import Inspection, Tensor
 
 _LISTED = 12  # hidden units by number
 _COLUMNS = 15  # of a table, by importance

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twolayer.config.schema import Config, LinearData
 from twolayer.exporters import eject_epochs
-from twolayer.exporters.eject_source import constant, fill, learning_rates, paragraphs, place
+from twolayer.exporters.eject_source import constant, fill, learning_rates, literal, paragraphs, place
 
 # `conditions|text`: see `eject_source.fill`.
 _START = """
@@ -221,10 +221,10 @@ def _given(config: Config, style: str) -> tuple[set[str], dict[str, object]]:
     keys = ("N", "D_in", "H", "D_out", "epochs", "seed", "threads", "reduction")
     return flags, {
         **{key: getattr(config, key) for key in keys},
-        "lr": repr(config.lr),
+        "lr": literal(config.lr),
         "first_lr": "LEARNING_RATES[0]" if config.lr == "auto" else "lr",
-        "factor": "noise" if noise == 1 else f"{noise!r} noise",
-        "beta": "" if noise == 1 else f", beta={noise!r}",
+        "factor": "noise" if noise == 1 else f"{literal(noise)} noise",
+        "beta": "" if noise == 1 else f", beta={literal(noise)}",
         "to": to,
         "to_call": f".to({to})" if to else "",
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twolayer.config.schema import Config
 from twolayer.engines import selection
-from twolayer.exporters.eject_source import fill
+from twolayer.exporters.eject_source import fill, literal
 
 # `conditions|text`: see `eject_source.fill`.
 _FUNCTIONS = """
@@ -125,7 +125,7 @@ def _values(config: Config) -> Mapping[str, object]:
         "returned": "their loss" if config.loss == "mse" else "their loss and accuracy",
         "kept": "average" if config.average is not None else "model",
         "patience": config.patience,
-        "decay": repr(config.average),
+        "decay": literal(config.average),
         "count": selection.batches(config.N, config.batch_size or config.N),
         "columns": ",".join(config.columns),
         "row": f'f"{",".join(row)}"',

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from string import Template
 from typing import Any
+from unicodedata import category, east_asian_width
 
 from twolayer.config.schema import Config
 
@@ -40,7 +41,7 @@ def literal(value: Any, indent: int = 0, before: int = 0, after: int = 0) -> str
     """A value as source: in one line where it fits beside `before` and `after` characters, else an item a line."""
     flat = _flat(value)
     is_group = isinstance(value, (Sequence, Mapping)) and not isinstance(value, str)
-    if not is_group or not value or indent + before + len(flat) + after <= WIDTH:
+    if not is_group or not value or indent + before + _width(flat) + after <= WIDTH:
         return flat
     inner = " " * (indent + 4)
     start, end = "{}" if isinstance(value, Mapping) else "()" if isinstance(value, tuple) else "[]"
@@ -67,7 +68,7 @@ def learning_rates(rates: Mapping[int, float]) -> str:
 def _items(value: Any, indent: int) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield f"{_flat(key)}: {literal(item, indent, len(_flat(key)) + 2, 1)}"
+            yield f"{_flat(key)}: {literal(item, indent, _width(_flat(key)) + 2, 1)}"
     else:
         for item in value:
             yield literal(item, indent, 0, 1)
@@ -82,7 +83,14 @@ def _flat(value: Any) -> str:
         return "[" + ", ".join(map(_flat, value)) + "]"
     if isinstance(value, str):
         return _quoted(value)
-    return "np.inf" if isinstance(value, float) and math.isinf(value) else repr(value)
+    if isinstance(value, float) and math.isinf(value):
+        return "np.inf"
+    return repr(value).replace("e+", "e")  # 1e+16, which ruff writes as 1e16
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes in a monospaced font."""
+    return sum(2 if east_asian_width(c) in "WF" else category(c) not in ("Mn", "Me", "Cf") for c in text)
 
 
 def _quoted(text: str) -> str:

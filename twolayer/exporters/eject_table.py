@@ -11,7 +11,7 @@ from twolayer.config.schema import Config
 from twolayer.errors import DataError
 from twolayer.exporters import eject_epochs
 from twolayer.exporters.eject_reading import FUNCTIONS, facts
-from twolayer.exporters.eject_source import fill, learning_rates, paragraphs, place
+from twolayer.exporters.eject_source import fill, learning_rates, literal, paragraphs, place
 from twolayer.tables.dataset import Table
 from twolayer.tables.options import FileData
 
@@ -109,7 +109,7 @@ def _given(config: Config, style: str, data: FileData, table: Table) -> tuple[se
     count = max(1, round(config.validation * table.rows)) if isinstance(config.validation, float) else 0
     return flags, {
         **{key: getattr(config, key) for key in ("H", "D_out", "epochs", "seed", "threads", "device")},
-        "lr": repr(config.lr),
+        "lr": literal(config.lr),
         "count": count,
         "to": place(config),
     }

@@ -6,7 +6,8 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor as Tensor  # for those who only show it
+from torch import nn
 
 from twolayer.config.schema import Config
 from twolayer.engines import selection

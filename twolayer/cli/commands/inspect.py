@@ -85,18 +85,24 @@ def inspect_command(
         for line in inspect_view.python_lines(place, source.as_python(found, config), view, rows, layer):
             terminal.say(line)
         return
+    _print(place, view, context)
+
+
+def _print(place: Place, view: str, context: typer.Context) -> None:
+    """Print the page or the view. Raises TwolayerError."""
     from twolayer.training import importance, inspection
 
-    taken = inspection.inspect(place.model, place.data, place.config, place.lr)
+    rows, layer, on = (context.params[name] for name in ("rows", "layer", "on"))
+    found = inspection.inspect(place.model, place.data, place.config, place.lr)
     columns = None
     if not view and place.data.columns is not None:
         columns = importance.permutation_importance(place.model, place.data, place.config)
-    other = inspection.moved(taken, on) if on is not None else None
-    if format_ == "jsonl":
-        inspect_view.write_json(taken, columns, other, view, rows, layer)
+    other = inspection.moved(found, on) if on is not None else None
+    if context.params["format_"] == "jsonl":
+        inspect_view.write_json(found, columns, other, view, rows, layer)
         return
     terminal.say(place.text)
-    inspect_view.show(taken, columns, other, view, rows, layer)
+    inspect_view.show(found, columns, other, view, rows, layer)
 
 
 def _place(found: Resolved | SavedRun, name: str, at: str) -> Place:
