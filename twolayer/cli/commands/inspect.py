@@ -70,7 +70,7 @@ def inspect_command(
     set_: SetOption = None,
     format_: Annotated[Literal["table", "jsonl"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
-    """Take a network apart: parameters, hidden units, and the gradients twice.
+    """Take a network apart: parameters, hidden units, gradients.
 
     The gradients are those of the loss over the training rows, by autograd and by back-propagation that is written out.
     Of a table's network the page also shows how much each column matters: the rise of the validation loss when its
