@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.helpers.forking import clean_environment
+from tests.helpers.forking import run as forked
 from tests.helpers.processes import COMMAND, without_torch
 from twolayer import __version__
 
@@ -129,3 +130,15 @@ def test_the_walk_through_a_table_is_what_happens(tmp_path: Path) -> None:
 def numberless(text: str) -> list[str]:
     """The lines, with every number and unit of time the same."""
     return [re.sub(r"-?\d[\d.e+-]*( [mµ]?s\b)?", "#", line) for line in text.splitlines()]
+
+
+def test_the_walk_along_the_tutorials_runs(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "take-apart.md"
+    commands = re.findall(r"^twolayer (.*?)(?: *#.*)?$", page.read_text(), flags=re.M)
+    shown = {command: forked(command.split(), tmp_path) for command in commands}
+    assert len(shown) > 12
+    assert all(done.returncode == 0 for done in shown.values()), [done.stderr for done in shown.values()]
+    assert "gradients are exactly 0" in shown["inspect modules --set N=10 --set H=16 --seed 3"].stdout
+    assert "Importance of the columns" in shown["inspect diabetes-1"].stdout
+    assert len(list(tmp_path.glob("*.py"))) == 6
+    assert python_in(page, tmp_path) == [["100.0"], ["1.0"]]

@@ -27,9 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": {"config", "engines"},
     "evaluation": {"tables", "runs"},
     "reporting": {"config", "runs"},
-    "exporters": {"tables", "config", "runs", "evaluation"},
     "training": {"tables", "config", "engines", "runs", "hardware", "evaluation"},
-    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "exporters", "training"},
+    "exporters": {"tables", "config", "engines", "runs", "evaluation", "training"},
+    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training", "exporters"},
 }
 ROOT: dict[str, set[str]] = {
     "version": set(),
@@ -50,13 +50,23 @@ ONLY_USER = {
     "PIL": {"reporting.html.weight_images"},
     "altair": {"reporting.chart"},
     "vl_convert": {"reporting.html.report", "reporting.plot"},
-    "polars": {"evaluation.encoded_rows", "exporters.writing", "tables"},
+    "polars": {"evaluation.encoded_rows", "exporters.eject_reading", "exporters.writing", "tables"},
     "onnx": {"exporters.onnx_file", "exporters.onnx_graph"},
     "onnxruntime": {"exporters.onnx_file"},
     "tensorboard": {"runs.tensorboard"},
     "numba": {"engines.kernels", "engines.vectors"},
     "llvmlite": {"engines.kernels", "engines.vectors"},
-    "torch": {"engines", "evaluation", "exporters.writing", "hardware", "runs.checkpoint", "training"},
+    "torch": {
+        "engines",
+        "evaluation",
+        "exporters.eject",
+        "exporters.eject_run",
+        "exporters.eject_table",
+        "exporters.writing",
+        "hardware",
+        "runs.checkpoint",
+        "training",
+    },
 }
 # Imports inside functions, each with its reason.
 LAZY = {
@@ -65,6 +75,10 @@ LAZY = {
     "config.from_table": "polars, only for a table",
     "engines.factory": "numba, only where its engine is chosen",
     "training.folds": "polars, only for a table",
+    "exporters.eject": "polars, only for a table",
+    "cli.commands.eject": "torch",
+    "cli.commands.inspect": "torch",
+    "cli.inspect_view": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",

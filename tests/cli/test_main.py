@@ -55,7 +55,7 @@ def test_version_and_completion_need_no_torch(tmp_path: Path) -> None:
 def test_the_help_lists_every_command_in_a_group_with_its_whole_first_sentence(tmp_path: Path) -> None:
     lines = without_torch("--help", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
     assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
-        *("Options:", "Train:", "Your own table:", "Saved runs:", "Measure:")
+        *("Options:", "Train:", "Your own table:", "Saved runs:", "Take apart:", "Measure:")
     ]
     listed = [re.fullmatch(r"  ([a-z]+) +([A-Z].+)", line) for line in lines[lines.index("Train:") :]]
     sentences = {found[1]: found[2] for found in listed if found}

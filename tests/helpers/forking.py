@@ -49,6 +49,7 @@ TORCH = [
     "training.learning_rate",
     "runs.tensorboard",
     *TABLES,
+    "exporters.eject",
 ]
 LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma", "numpy.random"]}
 

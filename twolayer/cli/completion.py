@@ -87,6 +87,11 @@ def configs(incomplete: str) -> list[str]:
     return [*bundled(), *_paths(incomplete, lambda entry: _is_yaml(entry.name) or is_table(entry.name))]
 
 
+def configs_and_runs(incomplete: str) -> list[str]:
+    """The configs and tables, and the runs."""
+    return list(dict.fromkeys([*runs(incomplete), *configs(incomplete)]))
+
+
 def bundled_configs() -> list[str]:
     """The bundled configs."""
     return list(bundled())

@@ -19,9 +19,11 @@ from twolayer.cli.commands import (
     check,
     compare,
     data,
+    eject,
     evaluate,
     export,
     init,
+    inspect,
     lr,
     plot,
     predict,
@@ -41,6 +43,7 @@ GROUPS = {
     "Train": (train, init, check, schema),
     "Your own table": (data, evaluate, predict),
     "Saved runs": (runs, show, compare, plot, report, export),
+    "Take apart": (inspect, eject),
     "Measure": (lr, bench),
 }
 

@@ -66,6 +66,15 @@ ConfigArgument = Annotated[
         autocompletion=completion.configs,
     ),
 ]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG|RUN",
+        help="A config or a table, as for train; or a run: its folder, or its name in runs/.",
+        autocompletion=completion.configs_and_runs,
+        callback=home,
+    ),
+]
 ModelArgument = Annotated[
     str,
     typer.Argument(
