@@ -77,7 +77,13 @@ def by_scikit_learn(sizes: tuple[int, int, int], order: list[torch.Tensor]) -> E
     x, y = data.x.numpy(), data.y.numpy()
     y = y[:, 0] if y.shape[1] == 1 else y
     model = MLPRegressor(
-        (sizes[1],), solver="sgd", alpha=0, momentum=0, nesterovs_momentum=False, learning_rate_init=LR, batch_size=ROWS
+        hidden_layer_sizes=(sizes[1],),
+        solver="sgd",
+        alpha=0,
+        momentum=0,
+        nesterovs_momentum=False,
+        learning_rate_init=LR,
+        batch_size=ROWS,
     )
 
     def epoch() -> list[float]:

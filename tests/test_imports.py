@@ -204,6 +204,7 @@ def test_what_only_looks_does_not_load_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.deep
 def test_every_module_can_be_the_first_that_is_imported() -> None:
     # A process that has all that they import from others forks a child for each module, which has none of ours.
     program = (

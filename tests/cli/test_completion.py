@@ -71,7 +71,7 @@ def completed(folder: Path, line: str, *, failing: bool = False) -> list[str]:
         ("train --set=dtype=float6", ["float64"]),
         ("train --set cuda_graph=t", ["true"]),
         ("train --set data.source=", ["random", "linear", "file"]),
-        ("train --set data.sc", ["data.scale=", "data.scale=true", "data.scale=false"]),
+        ("train --set data.sc", ["data.scale=", "data.scale=numbers", "data.scale=true", "data.scale=false"]),
         ("train --set lr=1 --set H=7 --engine m", ["manual"]),
         ("train --set wrong=", []),
         ("trian x", []),

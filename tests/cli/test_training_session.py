@@ -131,9 +131,9 @@ def test_no_save_leaves_nothing(twolayer: Run, tmp_path: Path) -> None:
     ("number", "code", "long"),
     [
         (signal.SIGINT, 130, LONG),
-        (signal.SIGINT, 130, LONG_COMPILED),
+        pytest.param(signal.SIGINT, 130, LONG_COMPILED, marks=pytest.mark.deep),
         (signal.SIGTERM, 143, LONG),
-        (signal.SIGHUP, 143, LONG),
+        pytest.param(signal.SIGHUP, 143, LONG, marks=pytest.mark.deep),
     ],
 )
 def test_after_a_signal_a_run_goes_on_to_the_same_end(
@@ -169,7 +169,9 @@ def wait_for_an_update(run: Path) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.deep)]
+)
 def test_after_a_signal_within_an_epoch_a_run_goes_on_to_the_same_end(
     number: int, code: int, twolayer: Run, tmp_path: Path
 ) -> None:
@@ -309,8 +311,14 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.deep)])
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize(
+    ("name", "rounds"),
+    [
+        *((name, 2) for name in ("primal", "table", "auto", "within epochs")),
+        pytest.param("compiled", 1),
+        *(pytest.param(name, 30, marks=pytest.mark.deep) for name in KILLED),
+    ],
+)
 def test_a_kill_at_any_moment_leaves_a_run_that_goes_on_to_the_same_end(name: str, rounds: int, tmp_path: Path) -> None:
     killing = Path(__file__).parents[1] / "helpers" / "killing.py"
     size = "pieces" if name == "within epochs" else "blocks"

@@ -166,7 +166,7 @@ def test_its_threads_are_those_that_its_updates_are_worth(monkeypatch: pytest.Mo
 
 def test_its_memory_is_that_of_the_data_and_of_a_gradient_for_each_group() -> None:
     weights = 64 * 21 + 65
-    assert memory.needed(config_of(10**6, 20, 64, 1)) == 4 * (10**6 * 21 + weights + (3 + 64) * weights)
+    assert memory.needed(config_of(10**6, 20, 64, 1)) == 4 * (10**6 * 21 + weights + (3 + 64) * weights + 2 * 8 * 65)
 
 
 def test_without_numba_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

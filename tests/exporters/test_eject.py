@@ -142,6 +142,7 @@ def test_ejecting_again_gives_the_same_bytes_and_writes_one_file(tmp_path: Path,
     assert (tmp_path / "scratch_scratch.py").read_bytes() == before
 
 
+@pytest.mark.deep
 def test_a_run_is_ejected_with_its_own_threads_and_with_the_learning_rates_that_it_took(
     tmp_path: Path, twolayer: Run
 ) -> None:

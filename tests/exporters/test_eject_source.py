@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-@examples(300)
+@examples(60)
 def test_a_constant_comes_back(value: Any) -> None:
     assert ast.literal_eval(literal(value)) == value
     assert isinstance(ast.literal_eval(literal(value)), type(value))
@@ -34,7 +34,7 @@ def test_constants_are_as_ruff_formats_them(tmp_path: Path) -> None:
     found: list[Any] = []
 
     @given(VALUES)
-    @examples(300)
+    @examples(60)
     def collect(value: Any) -> None:
         found.append(value)
 

@@ -85,7 +85,7 @@ def test_numbers_are_read_as_in_tables(form: Notation, monkeypatch: pytest.Monke
     monkeypatch.setattr(script_parts, "NOTATIONS", {"c": script.patterns(form)})
     monkeypatch.setattr(script_parts, "SAME", notation.SAME)
 
-    @examples(150)
+    @examples(40)
     @given(cells)
     def check(cell: str) -> None:
         cell = cell.strip()
@@ -95,7 +95,7 @@ def test_numbers_are_read_as_in_tables(form: Notation, monkeypatch: pytest.Monke
     check()
 
 
-@examples(150)
+@examples(40)
 @given(cells)
 def test_plain_numbers_are_read_as_in_tables(cell: str) -> None:
     cell = cell.strip()
@@ -123,7 +123,7 @@ def test_dates_are_read_as_in_tables(order: Order, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(script_parts, "MONTHS", list(dates.MONTHS))
     parts = ("elapsed", "month sin", "weekday cos", "hour sin")
 
-    @examples(200)
+    @examples(40)
     @given(moments)
     def check(cell: str) -> None:
         cell = cell.strip()

@@ -27,7 +27,9 @@ def _a_piece_is_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config(**values: Any) -> Config:
     """Five epochs of seven updates."""
-    return config_of(None, **({"batch_size": 64, "epochs": 5, "lr": 0.02, "average": None} | values))
+    return config_of(
+        None, **({"batch_size": 64, "epochs": 5, "lr": 0.02, "average": None, "validation": 0.05} | values)
+    )
 
 
 def to_the_end(fit: Fit, rows: list[tuple[float, ...]]) -> Result:

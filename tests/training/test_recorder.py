@@ -110,7 +110,7 @@ ALWAYS = CheckpointInterval("0s", seconds=0.0)
 def of_updates(monkeypatch: pytest.MonkeyPatch, **values: Any) -> Config:
     """Epochs of seven updates, each of which is a piece."""
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 0.0)
-    return config_of(None, **({"batch_size": 64, "lr": 0.02, "average": None} | values))
+    return config_of(None, **({"batch_size": 64, "lr": 0.02, "average": None, "validation": 0.05} | values))
 
 
 def recorded(folder: Path, config: Config, *, stop_after: int = 0) -> Path:

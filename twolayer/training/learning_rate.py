@@ -182,7 +182,7 @@ class LearningRateFinder:
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state after `done` updates. Raises StateError if it is another training's."""
-        if "measured" not in state:  # written by 0.1.0: measure at once
+        if not state:  # written by 0.1.0: measure at once
             self.due = self.measured = done
             return
         check_state(self.state(), state)
