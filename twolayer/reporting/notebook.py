@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from html import escape
 
 from twolayer.formatting import counted, safe
-from twolayer.reporting.chart_theme import COLOURS
 from twolayer.reporting.downsampling import downsample, spans_decades
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 150, 62, 8, 22
 _POINTS = 400  # of a curve
 _CURVES = ("loss", "val_loss")
-# Inside another page, whose theme is light or dark: its own text colour, and lines of half of that.
+# Inside another page, whose theme is light or dark: text has its colour, and curves have colours for both.
+_COLOURS = ("#3b93d1", "#d55e00")
 _NUMBER = "text-align: right; font-variant-numeric: tabular-nums; padding: 1px 8px"
 _NAME = "text-align: left; font-family: monospace; padding: 1px 8px"
 
@@ -41,7 +41,8 @@ def text(kind: str, shape: str, history: Mapping[str, Sequence[float]], *more: s
     """A network in one line: `<Training 64 x 1000 -> 100 -> 10: 500 iterations, loss 628.3 to 1.457e-05>`."""
     unit, losses = next(iter(history)), history["loss"]
     told = [counted(len(losses), unit), f"loss {losses[0]:.4g} to {losses[-1]:.4g}"] if losses else []
-    return f"<{kind} {shape}: {', '.join([*told, *more])}>"
+    told += more
+    return f"<{kind} {shape}: {', '.join(told)}>" if told else f"<{kind} {shape}>"
 
 
 def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:
@@ -65,17 +66,17 @@ def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:
         return math.log10(value) if is_log else value
 
     lines, names = [], []
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, curve), colour in zip(curves.items(), _COLOURS, strict=False):
         points = " ".join(place(i, curve[i]) for i in downsample(curve, _POINTS))
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        names.append(f'<tspan fill="{colour}">{name}</tspan>')
+        names.append(f'<tspan fill="{colour}">&#9679;</tspan> {name}')
     low_at, high_at = (math.pow(10, edge) if is_log else edge for edge in (low, high))
     texts = [
         (_LEFT - 6, _TOP + 8, "end", f"{high_at:.4g}"),
         (_LEFT - 6, bottom, "end", f"{low_at:.4g}"),
         (_LEFT, _HEIGHT - 7, "start", "1"),
         (right, _HEIGHT - 7, "end", f"{last} {unit}s" if last != 1 else unit),
-        ((_LEFT + right) // 2, _HEIGHT - 7, "middle", ", ".join(names) + (" (log scale)" if is_log else "")),
+        ((_LEFT + right) // 2, _HEIGHT - 7, "middle", " &#160; ".join(names) + (" (log scale)" if is_log else "")),
     ]
     labels = "".join(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{label}</text>' for x, y, anchor, label in texts)
     axes = f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity="0.4"/>'
@@ -94,4 +95,6 @@ def _table(parameters: Iterable[ParameterFigures]) -> str:
         cells = (item.shape, *(f"{figure:.4g}" for figure in item.figures))
         numbers = "".join(f'<td style="{_NUMBER}">{cell}</td>' for cell in cells)
         rows.append(f'<tr><td style="{_NAME}">{escape(item.name)}</td>{numbers}</tr>')
-    return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    look = "color: inherit; font-size: inherit; border-collapse: collapse"
+    body = "".join(rows)
+    return f'<table style="{look}"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
