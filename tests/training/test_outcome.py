@@ -51,6 +51,15 @@ def test_a_table_trains_without_a_yaml_file_and_predicts_in_raw_units(table: Pat
     assert {len(column) for column in result.history.values()} == {len(result.losses)}
 
 
+def test_what_was_done_to_a_table_is_kept_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,a,y\n" + "".join(f"{i},{i * 37 % 61},{i % 7}\n" for i in range(60)))
+    result = train(path, data={"target": "y"}, epochs=2)
+    (note,) = (note for note in result.data.notes if "left out" in note)
+    assert "id" in note
+    assert f"<div>{note}</div>" in result._repr_html_()
+
+
 def test_what_cannot_be_done_is_told_in_pythons_words(table: Path) -> None:
     with pytest.raises(ConfigError, match=r'no target is given; add data=\{"target": "COLUMN"\}, one of: a, b, y'):
         train(table)

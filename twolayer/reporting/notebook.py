@@ -28,13 +28,19 @@ class ParameterFigures:
     figures: tuple[float, float, float, float]
 
 
-def html(line: str, history: Mapping[str, Sequence[float]], parameters: Iterable[ParameterFigures]) -> str:
-    """The line as a heading, the curves of the losses, and a table of the parameters.
+def html(
+    line: str,
+    history: Mapping[str, Sequence[float]],
+    parameters: Iterable[ParameterFigures],
+    notes: Sequence[str] = (),
+) -> str:
+    """The line as a heading, the curves of the losses, a table of the parameters, and notes, a line each.
 
     `history` has the columns of history.csv; its first one is the unit, iteration or epoch.
     """
     curves = {name: history[name] for name in _CURVES if name in history}
-    return f"<div><div>{escape(safe(line))}</div>{_svg(curves, next(iter(history)))}{_table(parameters)}</div>"
+    heading, *below = (f"<div>{escape(safe(each))}</div>" for each in (line, *notes))
+    return f"<div>{heading}{_svg(curves, next(iter(history)))}{_table(parameters)}{''.join(below)}</div>"
 
 
 def text(kind: str, shape: str, history: Mapping[str, Sequence[float]], *more: str) -> str:

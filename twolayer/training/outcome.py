@@ -77,4 +77,4 @@ class Training:
         return notebook.text("Training", self.config.shape, self.history, kept, duration(self.seconds))
 
     def _repr_html_(self) -> str:
-        return as_html(repr(self), self.history, self.model)
+        return as_html(repr(self), self.history, self.model, self.data.notes)

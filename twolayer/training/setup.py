@@ -86,7 +86,7 @@ def load_data(config: AnyConfig, generator: torch.Generator | None = None, table
             for x, y in ((table.x, table.y), (table.x_validation, table.y_validation))
             if x is not None and y is not None
         ]
-        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns)
+        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns, notes=table.notes)
     generator = generator or torch.Generator().manual_seed(config.seed)
     x = torch.randn(config.N, config.D_in, generator=generator)
     y = torch.randn(config.N, config.D_out, generator=generator)  # the target, or its noise
