@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twolayer import formatting
 from twolayer.formatting import duration, json_number, microseconds_unit, nearest, no_formula, safe, size, with_error
 from twolayer.tables import formulas
 
@@ -125,3 +126,17 @@ def test_a_cell_that_is_printed_and_one_that_is_written_are_formulas_alike() -> 
 def test_a_name_is_meant_only_where_it_is_near(name: str, meant: str | None) -> None:
     assert nearest(name, ["age", "Price", "target", "sex"]) == meant
     assert nearest("target", ["age", "sex"]) is None
+
+
+def test_messages_name_arguments_until_the_command_line_asks_for_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [("data.decimal", ","), ("data.thousands", " "), ("data.target", "COLUMN"), ("device", "cpu")]
+    assert [formatting.setting(*one) for one in asked] == [
+        'data={"decimal": ","}', 'data={"thousands": " "}', 'data={"target": "COLUMN"}', 'device="cpu"',
+    ]  # fmt: skip
+    assert formatting.flag("force") == "force=True"
+    monkeypatch.setattr(formatting, "_speech", {"options": False})
+    formatting.speak_of_options()
+    assert [formatting.setting(*one) for one in asked] == [
+        "--set data.decimal=,", '--set "data.thousands= "', "--target COLUMN", "--device cpu",
+    ]  # fmt: skip
+    assert formatting.flag("force") == "--force"

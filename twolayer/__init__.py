@@ -23,7 +23,12 @@ if TYPE_CHECKING:
         RunError,
         TwolayerError,
     )
+    from twolayer.exporters.functions import eject, export
+    from twolayer.exporters.writing import Exported
     from twolayer.runs.history import Block
+    from twolayer.training.inspecting import inspect
+    from twolayer.training.inspection import Inspection
+    from twolayer.training.loaded_run import LoadedRun, load
     from twolayer.training.loop import Fit, fit, train
     from twolayer.training.metrics import final_loss
     from twolayer.training.outcome import Training
@@ -37,7 +42,10 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DivergedError",
+    "Exported",
     "Fit",
+    "Inspection",
+    "LoadedRun",
     "Origin",
     "Problem",
     "RunError",
@@ -45,8 +53,12 @@ __all__ = [
     "TwolayerError",
     "__version__",
     "build_model",
+    "eject",
+    "export",
     "final_loss",
     "fit",
+    "inspect",
+    "load",
     "load_config",
     "load_data",
     "prepare",
@@ -67,7 +79,12 @@ _HOME = {
         "RunError",
         "TwolayerError",
     ],
+    "exporters.functions": ["eject", "export"],
+    "exporters.writing": ["Exported"],
     "runs.history": ["Block"],
+    "training.inspecting": ["inspect"],
+    "training.inspection": ["Inspection"],
+    "training.loaded_run": ["LoadedRun", "load"],
     "training.loop": ["Fit", "fit", "train"],
     "training.metrics": ["final_loss"],
     "training.outcome": ["Training"],

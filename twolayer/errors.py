@@ -69,8 +69,8 @@ class Problem:
 
     @property
     def label(self) -> str:
-        """The key, to be shown after the place; empty if the place is the key's own option, such as --lr."""
-        return "" if self.origin.name == f"--{self.key.replace('_', '-')}" else self.key
+        """The key, to be shown after the place; empty if the place is the key's own option or argument: --lr, lr=."""
+        return "" if self.origin.name in (f"--{self.key.replace('_', '-')}", f"{self.key}=") else self.key
 
     def __str__(self) -> str:
         key = f"{self.label}: " if self.label else ""

@@ -123,6 +123,30 @@ def shown(value: Any) -> str:
     return "null" if value is None else safe(value)
 
 
+_NAMED = ("device", "epochs", "lr", "seed", "engine", "threads", "data.target")  # keys with options of their own
+_speech = {"options": False}
+
+
+def speak_of_options() -> None:
+    """From now on messages name the options of the command line, and not the arguments of Python's functions."""
+    _speech["options"] = True
+
+
+def setting(key: str, value: object) -> str:
+    """What the user types to set a key of the config: `--set data.decimal=,` or `data={"decimal": ","}`."""
+    *inside, name = key.split(".")
+    if _speech["options"]:
+        option = f"--{name} {value}" if key in _NAMED else f"--set {key}={value}"
+        return f'--set "{key}={value}"' if " " in str(value) else option
+    plain = json.dumps(value)
+    return f'{inside[0]}={{"{name}": {plain}}}' if inside else f"{name}={plain}"
+
+
+def flag(name: str) -> str:
+    """What the user types to say yes: `--force` or `force=True`."""
+    return f"--{name}" if _speech["options"] else f"{name}=True"
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name nearest to this one, upper and lower case aside; None if none is near.
 

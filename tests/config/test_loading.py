@@ -62,7 +62,7 @@ def test_every_key_has_a_variable_of_the_environment() -> None:
 
 def test_keyword_arguments_come_over_everything() -> None:
     assert load_config("default", environment={"TWOLAYER_EPOCHS": "7"}, epochs=9).epochs == 9
-    assert problems("default", epochs=1.5) == ["epochs=  epochs: must be a positive whole number, not 1.5"]
+    assert problems("default", epochs=1.5) == ["epochs=  must be a positive whole number, not 1.5"]
 
 
 def test_a_dotted_key_reaches_into_data() -> None:
@@ -134,7 +134,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Wri
         f"my.yaml:6:1  D_in: given twice; the first is at {path}:2:1",
         "my.yaml:7:16  data.weights: is missing; it must be a list of numbers, or of such lists",
         "my.yaml:7:24  data.nois: unknown key; did you mean noise?",
-        "seed=  seed: must be a whole number from 0 to 2^64 - 1, not -1",
+        "seed=  must be a whole number from 0 to 2^64 - 1, not -1",
         "my.yaml  D_out: is missing; it must be a positive whole number",
     ]
 
@@ -275,3 +275,31 @@ def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
     assert len(found) == 21
     assert found[-1] == "my.yaml  and 880 more problems"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n" + "".join(f"{i * 7 % 41},{i * 7 % 5},{i * 3 % 11}\n" for i in range(40)))
+    return path
+
+
+def test_a_table_needs_no_file_of_yaml(table: Path) -> None:
+    wanted = load_config(table, environment={}, data={"target": "y"})
+    assert (wanted.D_in, wanted.D_out, wanted.epochs) == (2, 1, 200)
+    for path in (str(table), table):
+        assert load_config(data={"path": path, "target": "y"}, environment={}) == wanted
+        assert load_config(data={"source": "file", "path": path, "target": "y"}, environment={}) == wanted
+    with pytest.raises(ConfigError, match=r"^data=  data\.target: is missing"):
+        load_config(data={"path": str(table)})
+
+
+def test_a_data_without_source_and_path_changes_single_keys(table: Path) -> None:
+    assert load_config("diabetes", data={"missing": "refuse"}).data.model_dump()["missing"] == "refuse"
+    assert load_config("scratch", data={"noise": 2}).data.model_dump()["weights"] == [0.2, -1.3, -0.5]
+    assert load_config("scratch", data={"source": "random"}).data.model_dump() == {"source": "random"}
+    assert load_config(table, data={"target": "y", "exclude": ["b"]}).D_in == 1
+
+
+def test_without_a_table_keywords_change_the_default_config() -> None:
+    assert load_config(epochs=3) == load_config("default", epochs=3)

@@ -340,7 +340,7 @@ def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path, monkeypatch: 
     (tmp_path / "folder.py").mkdir()
     for run, name, code, message in (
         ("run", "m.txt", 2, "m.txt: its name must end in .onnx, .json, .py or .md"),
-        ("run", "there.json", 2, "there.json: already exists; --force overwrites it"),
+        ("run", "there.json", 2, "there.json: already exists; force=True overwrites it"),
         ("run", "folder.py", 2, "folder.py: exists and is not a file; choose another name"),
         ("run", "no/m.py", 1, "no/m.py: cannot be written: No such file or directory"),
         ("there.json", "m.py", 1, "there.json: is not a safetensors file, or is damaged"),

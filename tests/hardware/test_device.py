@@ -17,7 +17,7 @@ def test_the_cpu_is_always_there() -> None:
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_without_a_gpu_cuda_is_refused_with_the_reason(device: str) -> None:
     reason = r"(PyTorch \S+ is a CPU-only build; install one with CUDA|PyTorch cannot use CUDA \(.+\); fix that)"
-    with pytest.raises(DeviceError, match=rf"no device {device}: {reason}, or use --device cpu"):
+    with pytest.raises(DeviceError, match=rf"no device {device}: {reason}, or use device=\"cpu\""):
         resolve_device(device)
 
 
@@ -44,7 +44,7 @@ def test_on_a_build_with_cuda_without_a_driver_the_reason_is_pytorchs(
     else:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         reason = r"PyTorch cannot use CUDA \(No CUDA GPUs are available\); fix that"
-    with pytest.raises(DeviceError, match=f"no device cuda: {reason}, or use --device cpu"):
+    with pytest.raises(DeviceError, match=f'no device cuda: {reason}, or use device="cpu"'):
         resolve_device("cuda")
 
 

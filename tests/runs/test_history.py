@@ -190,3 +190,9 @@ def test_a_file_that_is_not_there_yet_is_read_when_it_is(tmp_path: Path) -> None
     path.mkdir()
     reader.read()
     assert (len(reader), reader.problem) == (1, "cannot be read: Is a directory")
+
+
+def test_a_block_shows_itself_in_one_line_however_many_losses_it_has() -> None:
+    block = Block(11, tuple(1000.0 / i for i in range(1, 10_001)), 0.05)
+    assert repr(block) == "<Block 11 to 10010: loss 1000 to 0.1, 50 ms>"
+    assert repr(Block(5, (), 0.002)) == "<Block 5 to 4: no losses, 2 ms>"

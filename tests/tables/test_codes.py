@@ -60,11 +60,11 @@ def test_digits_that_follow_no_notation_are_text(cells: list[str]) -> None:
 @pytest.mark.parametrize(
     ("cells", "refused", "decide"),
     [
-        (["1.2.10", "1.2.11"], "what may be dates or versions, such as 1.2.10", "data.date_order=dmy"),
+        (["1.2.10", "1.2.11"], "what may be dates or versions, such as 1.2.10", '"date_order": "dmy"'),
         (["1.13.10", "1.14.11"], "what may be dates or versions, such as 1.13.10", "add {it} to data.categories"),
-        (["555 123 456", "555 123 457"], "phone numbers and codes, such as 555 123 456", '"data.thousands= "'),
-        (["001,234", "012,345"], "ways, such as 001,234", "thousands=, (for 1234) or --set data.decimal=, (for 1.234)"),
-        (["001.234", "345"], "ways, such as 001.234", "thousands=. (for 1234) or --set data.decimal=. (for 1.234)"),
+        (["555 123 456", "555 123 457"], "phone numbers and codes, such as 555 123 456", '{"thousands": " "}'),
+        (["001,234", "012,345"], "ways, such as 001,234", '","} (for 1234) or data={"decimal": ","} (for 1.234)'),
+        (["001.234", "345"], "ways, such as 001.234", '"."} (for 1234) or data={"decimal": "."} (for 1.234)'),
     ],
 )  # fmt: skip
 def test_what_may_be_a_code_or_a_value_is_refused_with_the_keys(cells: list[str], refused: str, decide: str) -> None:

@@ -41,9 +41,9 @@ def test_a_column_is_what_its_cells_are(cells: list[Any], kind: str, values: lis
     [
         (["0", "1", "2", "3+"], "1 of 4 values are not numbers; the first is '3+' in row 4", "data.categories"),
         ([*["2020-01-01"] * 3, "later"], "1 of 4 values are not dates; the first is 'later' in row 4", "data.na"),
-        (["1,500", "999"], "two ways, such as 1,500", "thousands=, (for 1500) or --set data.decimal=, (for 1.500)"),
-        (["1.500", "999"], "two ways, such as 1.500", "thousands=. (for 1500) or --set data.decimal=. (for 1.500)"),
-        (["1/2/2020", "3/4/2020"], "can be read in two ways, such as 1/2/2020", "data.date_order=dmy"),
+        (["1,500", "999"], "two ways, such as 1,500", '","} (for 1500) or data={"decimal": ","} (for 1.500)'),
+        (["1.500", "999"], "two ways, such as 1.500", '"."} (for 1500) or data={"decimal": "."} (for 1.500)'),
+        (["1/2/2020", "3/4/2020"], "can be read in two ways, such as 1/2/2020", '"date_order": "dmy"'),
         (["$5", "10", "$7"], "written in several ways, such as $5, 10", "write all of them in one way"),
         (["1,5", "2.5", "3"], "written in several ways", "data.categories"),
         ([f"{i} {'kg' if i % 2 else 'g'}" for i in range(30)], "written in several ways, such as 0 g", "categories"),

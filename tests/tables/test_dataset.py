@@ -339,7 +339,7 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any]
         (["01/02/2020", "03/04/2020"], "column a holds dates that can be read in two ways, such as 01/02/2020"),
         (
             ['"1,500"', "999"],
-            "column a holds numbers that can be read in two ways, such as 1,500; add --set data.th",
+            'column a holds numbers that can be read in two ways, such as 1,500; add data={"th',
         ),
         (
             ["1", "2", "3+"],

@@ -35,7 +35,7 @@ from twolayer.cli.commands import (
 )
 from twolayer.config.key_names import meant_key
 from twolayer.errors import OutputError, TwolayerError
-from twolayer.formatting import nearest
+from twolayer.formatting import nearest, speak_of_options
 from twolayer.version import __version__
 
 # In the order in which somebody new needs them.
@@ -76,6 +76,7 @@ app = typer.Typer(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: `sys.argv`) and print its errors; the exit code."""
     terminal.prepare_streams()
+    speak_of_options()
     if os.environ.get(completion.VARIABLE, "").startswith("complete_"):
         return terminal.flushed(completion.answer(app))
     what: TwolayerError | str = ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 
 from twolayer.cli.resolving import LISTS, NAMED, resolve
-from twolayer.config.bundled import bundled
 from twolayer.config.validation import Resolved
 from twolayer.runs import names, saved_run
+from twolayer.runs.any_source import is_run
 from twolayer.runs.run_files import CONFIG
 from twolayer.runs.saved_run import SavedRun
 
@@ -38,9 +37,3 @@ def as_python(found: Resolved | SavedRun, source: str) -> str:
     if any(key.startswith("data.") for key in given):
         values["data"] = {"source": data.source} | {k: v for k, v in data if v != type(data).model_fields[k].default}
     return f"twolayer.load_config({', '.join([repr(source), *(f'{key}={value!r}' for key, value in values.items())])})"
-
-
-def is_run(source: str) -> bool:
-    """Whether a CONFIG|RUN is a run: a folder, or the name of one in runs/; names of bundled configs come first."""
-    in_runs = names.is_name(source) and (names.RUNS / source).is_dir()
-    return source not in bundled() and not Path(source).is_file() and (in_runs or Path(source).is_dir())

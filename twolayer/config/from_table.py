@@ -15,6 +15,7 @@ from twolayer.config.validation import Resolved, show, validate
 from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem, extra
 from twolayer.files import expand_home
+from twolayer.formatting import setting
 from twolayer.tables.options import COLUMN_LISTS, FileData, split_names
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def which_target(path: str) -> str:
 
     names = sources.open_table(FilePath(path), path, named=()).names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"no target is given; add --target COLUMN, one of: {shown}"
+    return f"no target is given; add {setting('data.target', 'COLUMN')}, one of: {shown}"
 
 
 def with_table(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeAlias
 
 from twolayer.config import yaml12
 from twolayer.config.bundled import bundled
@@ -26,6 +26,7 @@ from twolayer.tables.options import COLUMN_LISTS, FileData, is_table
 MAX_BYTES = 2**20  # a file over 1 MiB is not a config
 ENVIRONMENT = "TWOLAYER_"
 _ALL_KEYS = "`twolayer check` shows all keys"
+_HAS_VALUES = "a Config has its values already; load one with this value, or name its file"
 
 
 # A text that is taken as it is where it would be YAML's own sign, or none: one mark, such as a separator; or \\t.
@@ -51,17 +52,53 @@ class Override:
         return self.path[:1] == ("data",) and self.path[1:] in {(key,) for key in COLUMN_LISTS}
 
 
+# What Python's functions take for a config: itself, its path or name, or the path of a table.
+AnyConfig: TypeAlias = Config | str | os.PathLike[str]
+
+
 def load_config(
-    source: str | os.PathLike[str] = "default", *, environment: Mapping[str, str] | None = None, **values: Any
+    source: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None, **values: Any
 ) -> Config:
-    """Load a config, by path or by the name of a bundled one.
+    """Load a config, by path or by the name of a bundled one, or that of a table.
 
     `TWOLAYER_<KEY>` variables in `environment` (default: `os.environ`) replace values of the file, and keyword
-    arguments replace both: `load_config("default", epochs=10)`. Raises ConfigError with all problems at once, and
-    DataError for a table that cannot be trained on.
+    arguments replace both: `load_config("default", epochs=10)`. A `data` with neither a source nor a path changes
+    single keys of the file's: `load_config("my.csv", data={"target": "price"})`. Without a file a table needs no other
+    key: `load_config(data={"path": "my.csv", "target": "price"})`; without a table the file is "default".
+
+    Raises ConfigError with all problems at once, and DataError for a table that cannot be trained on.
     """
-    given = [(Override((key,), "", f"{key}="), value) for key, value in values.items()]
-    return resolve(source, environment=environment, values=given).config
+    raw = None
+    if source is None:
+        data = values.get("data")
+        is_table = isinstance(data, Mapping) and (data.get("source") == "file" or "path" in data)
+        source, raw = ("load_config", b"{}") if is_table else ("default", None)
+    return resolve(source, environment=environment, values=_as_given(values), raw=raw, saved=False).config
+
+
+def as_config(source: AnyConfig, **values: Any) -> Config:
+    """A config as it is, or loaded with these values (see `load_config`). Raises ConfigError and DataError."""
+    if not isinstance(source, Config):
+        return load_config(source, **values)
+    if values:
+        raise ConfigError([Problem(Origin(f"{next(iter(values))}="), "", _HAS_VALUES)])
+    return source
+
+
+def _as_given(values: Mapping[str, Any]) -> Iterator[tuple[Override, Any]]:
+    """Keyword arguments as overrides; of a `data` without source and path each key is one."""
+    for key, value in values.items():
+        if key == "data" and isinstance(value, Mapping):
+            value = {name: _plain(item) for name, item in value.items()}
+            if value and not value.keys() & {"source", "path"}:
+                yield from ((Override((key, name), "", f"{key}="), item) for name, item in value.items())
+                continue
+        yield Override((key,), "", f"{key}="), _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A path as its text."""
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
 
 def resolve(
@@ -72,14 +109,15 @@ def resolve(
     values: Iterable[tuple[Override, Any]] = (),
     read: bool = True,
     raw: bytes | None = None,
+    saved: bool = True,
     keep_survey: bool = False,
 ) -> Resolved:
     """Like `load_config`, but with YAML texts as overrides (of the command line), and with the origin of every value.
 
     `source` may also be a table: then everything but the target has its default. Unless `read` is false, the table is
     read, for the sizes and the loss, and with `keep_survey` keeps what its folds are made of. `raw` is the content of
-    `source` where that is a run's config, which has been read already: it has all keys that its version of twolayer
-    knew. Raises ConfigError and DataError.
+    `source` where that has been read already. With `saved` it is a run's config: it has all keys that its version of
+    twolayer knew. Raises ConfigError and DataError.
     """
     if isinstance(source, str):
         source = expand_home(source)
@@ -109,7 +147,7 @@ def resolve(
     if isinstance(data, dict) and data.get("source") == "file":
         if is_table(source) and "target" not in data:
             raise ConfigError([Problem(Origin(name), "", which_target(name))])
-        return with_table(document, name, folder, read=read, saved=raw is not None, keep_survey=keep_survey)
+        return with_table(document, name, folder, read=read, saved=saved and raw is not None, keep_survey=keep_survey)
     return validate(document, name)
 
 

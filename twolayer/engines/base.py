@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class Data:
     """The training data: x of shape (N, D_in) and y of shape (N, D_out), one-hot for classes.
 
-    For a table also the validation rows, and the encoding of its `columns`.
+    For a table also the validation rows, the encoding of its `columns`, and `notes`, a sentence each: which columns are
+    left out, how cells are read.
     """
 
     x: Tensor
     y: Tensor
     validation: Data | None = None
     columns: Encoding | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _nothing() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from twolayer.errors import RunError
 from twolayer.evaluation.baselines import Baseline
-from twolayer.runs.model_file import open_model
+from twolayer.runs.model_file import OpenedModel, open_model
 from twolayer.tables.features import Encoding
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -53,8 +53,11 @@ def bundle(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> dict[
     return dict(model.state_dict()) | scaling | linear
 
 
-def predictor_of(model: nn.Sequential, columns: Encoding, baseline: Baseline) -> Predictor:
-    """A network that has just been trained, on the CPU."""
+def predictor_of(model: nn.Sequential, columns: Encoding, baseline: Baseline | None = None) -> Predictor:
+    """A network that has just been trained, on the CPU. For predictions alone it needs no baseline: that is zeros."""
+    if baseline is None:
+        D_out, D_in = len(columns.classes or columns.targets), len(columns.features)
+        baseline = Baseline(torch.zeros(D_out, D_in), torch.zeros(D_out), torch.zeros(D_out))
     tensors = bundle(model, columns, baseline)
     names = ("0.weight", "0.bias", "2.weight", "2.bias", "targets.mean", "targets.deviation")
     w1, b1, w2, b2, mean, deviation = (tensors[name].detach().cpu() for name in names)
@@ -64,9 +67,16 @@ def predictor_of(model: nn.Sequential, columns: Encoding, baseline: Baseline) ->
 def load_model(path: Path) -> Predictor:
     """The model of a run folder, or of a model file. Raises RunError where there is none, or it is damaged."""
     opened = open_model(path)
+    if (found := predictor_in(opened)) is None:
+        raise RunError("was trained on random data, not on a table", path=path, usage=True)
+    return found
+
+
+def predictor_in(opened: OpenedModel) -> Predictor | None:
+    """The model in an opened file; None if it was not trained on a table. Raises RunError where it is damaged."""
     columns = opened.columns
     if columns is None:
-        raise RunError("was trained on random data, not on a table", path=path, usage=True)
+        return None
     try:
         tensors = safetensors.torch.load(opened.data)
         D_in, D_out = len(columns.features), len(columns.classes or columns.targets)

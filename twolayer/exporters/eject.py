@@ -16,6 +16,7 @@ from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.errors import DataError
 from twolayer.exporters import eject_drawn, eject_run
+from twolayer.formatting import setting
 from twolayer.runs.saved_run import SavedRun
 from twolayer.tables.options import FileData
 from twolayer.training import setup
@@ -56,8 +57,10 @@ def engine_of(style: Style) -> Literal["autograd", "manual"]:
     return "manual" if style in ("manual", "scratch") else "autograd"
 
 
-def of_config(config: Config, style: Style, table: Table | None, name: str, arguments: Sequence[str] = ()) -> str:
-    """The script of a config. `arguments` are those of `twolayer train` that give the same config.
+def of_config(
+    config: Config, style: Style, table: Table | None, name: str, arguments: Sequence[str] | None = None
+) -> str:
+    """The script of a config. `arguments` are those of `twolayer train` that give the same config, if any do.
 
     Raises DataError where there is none in this style, or as `training.setup.prepare` does.
     """
@@ -65,10 +68,13 @@ def of_config(config: Config, style: Style, table: Table | None, name: str, argu
     if config.lr == "auto":
         command = shlex.join(["twolayer", "train", *(arguments or [name]), "--engine", engine_of(style)])
         reason = "lr is auto: the learning rates are known when the training has ended"
-        raise DataError(f"{reason}; train it ({command}) and eject the run, or set --lr")
+        how = "train it" if arguments is None else f"train it ({command})"
+        raise DataError(f"{reason}; {how} and eject the run, or add {setting('lr', 1e-4)}")
     config = setup.resolve_auto(config.model_copy(update={"engine": engine_of(style), "form": "auto"}))
     if table is None and isinstance(config.data, FileData):
         table = table_of(config)
+    if arguments is None:
+        return script(config, style, Origin(name), table=table)
     words = [*(arguments or [name]), "--engine", engine_of(style)]
     if not any(word.startswith("--threads") for word in words):
         words += ["--threads", str(config.threads)]

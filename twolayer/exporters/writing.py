@@ -20,6 +20,7 @@ from twolayer.evaluation.predictor import layers, load_model, predict
 from twolayer.exporters import card, json_file, sample, script
 from twolayer.exporters.network import Network, load
 from twolayer.files import named, replacing
+from twolayer.formatting import flag
 from twolayer.tables.encoding import encode
 from twolayer.tables.features import Array
 
@@ -105,7 +106,7 @@ def check_free(path: Path, *, force: bool) -> None:
     if os.path.lexists(path) and not path.is_file():
         raise RunError("exists and is not a file", path=path, hint="choose another name", usage=True)
     if path.exists() and not force:
-        raise RunError("already exists", path=path, hint="--force overwrites it", usage=True)
+        raise RunError("already exists", path=path, hint=f"{flag('force')} overwrites it", usage=True)
 
 
 def known_rows(run: Path, network: Network) -> Known:

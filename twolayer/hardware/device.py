@@ -9,6 +9,7 @@ import torch
 from twolayer import available_memory
 from twolayer.config.schema import Config
 from twolayer.errors import DeviceError
+from twolayer.formatting import setting
 from twolayer.hardware import memory
 
 
@@ -24,7 +25,7 @@ def resolve_device(device: str, dtype: str = "float32") -> str:
     if device == "mps" and not torch.backends.mps.is_available():
         built = torch.backends.mps.is_built()
         reason = "this machine has no Metal GPU" if built else f"PyTorch {torch.__version__} is built without it"
-        raise DeviceError(f"no device mps: {reason}; use --device cpu")
+        raise DeviceError(f"no device mps: {reason}; use {setting('device', 'cpu')}")
     if device.startswith("cuda"):
         _, _, number = device.partition(":")
         if reason := _why_no_cuda(int(number) if number else None):
@@ -36,15 +37,18 @@ def resolve_device(device: str, dtype: str = "float32") -> str:
 def _why_no_cuda(ordinal: int | None) -> str:
     """Why there is no such GPU and what to do about it; empty if there is one."""
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or use --device cpu"
+        return (
+            f"PyTorch {torch.__version__} is a CPU-only build; install one with CUDA, or use {setting('device', 'cpu')}"
+        )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:  # torch names the cause: no driver, one too old, or no GPU
         reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         if visible is not None and "driver" not in reason.lower():
-            return f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU; unset it, or use --device cpu"
-        return f"PyTorch cannot use CUDA ({reason}); fix that, or use --device cpu"
+            hidden = f"CUDA_VISIBLE_DEVICES is {visible!r}, which hides every GPU"
+            return f"{hidden}; unset it, or use {setting('device', 'cpu')}"
+        return f"PyTorch cannot use CUDA ({reason}); fix that, or use {setting('device', 'cpu')}"
     count = torch.cuda.device_count()
     hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
     if ordinal is not None and ordinal >= count:

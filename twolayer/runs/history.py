@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from twolayer.files import Folder, open_regular, unreadable
-from twolayer.formatting import json_number
+from twolayer.formatting import duration, json_number
 
 MAX_LINE = 2**16  # bytes of a row; a longer line is not a row of ours, and may be gigabytes
 
@@ -30,6 +30,10 @@ class Block:
     losses: tuple[float, ...]
     seconds: float
     more: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        losses = f"loss {self.losses[0]:g} to {self.losses[-1]:g}" if self.losses else "no losses"
+        return f"<Block {self.first} to {self.last}: {losses}, {duration(self.seconds)}>"
 
     @property
     def last(self) -> int:

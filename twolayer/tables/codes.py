@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from twolayer.formatting import setting
 from twolayer.tables import dates, notation
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -45,7 +46,7 @@ def find(cells: pl.Series, *, thousands: str = "auto", date_order: str = "auto")
             return Code("phone numbers")
     if _all(cells, _THREES) and thousands != " ":
         why = f"{{holds}} what may be numbers with thousands, or phone numbers and codes, such as {cells[0]}"
-        return Code("", why, 'add --set "data.thousands= " (for numbers) or add {it} to data.categories')
+        return Code("", why, f"add {setting('data.thousands', ' ')} (for numbers) or add {{it}} to data.categories")
     return _version(cells, date_order) if _all(cells, _VERSION) else None
 
 
@@ -60,7 +61,9 @@ def _version(cells: pl.Series, date_order: str) -> Code | None:
     if date_order != "auto":
         return None
     why = f"{{holds}} what may be dates or versions, such as {cells[0]}"
-    return Code("", why, "add --set data.date_order=dmy or mdy (for dates), or add {it} to data.categories")
+    return Code(
+        "", why, f"add {setting('data.date_order', 'dmy')} or mdy (for dates), or add {{it}} to data.categories"
+    )
 
 
 def _all(cells: pl.Series, pattern: str) -> bool:

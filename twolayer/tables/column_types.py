@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import polars as pl
 
+from twolayer.formatting import setting
 from twolayer.tables import codes, dates, notation
 from twolayer.tables.encoding import MARKS, boolean, without_numbers
 from twolayer.tables.features import FLAT, Kind, Notation, Order
@@ -126,7 +127,7 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
         mark = "," if "," in first else "."
         whole, decimal = (re.sub("(?<![0-9])0+(?=[0-9])", "", first.replace(mark, new)) for new in ("", "."))
         why = f"{{holds}} numbers that can be read in two ways, such as {first}"
-        ways = f"add --set data.thousands={mark} (for {whole}) or --set data.decimal={mark} (for {decimal})"
+        ways = f"add {setting('data.thousands', mark)} (for {whole}) or {setting('data.decimal', mark)} (for {decimal})"
         return Column(cells, "number", refused=why, decide=ways)
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
@@ -145,7 +146,7 @@ def _dates(cells: pl.Series, known: pl.Series, data: FileData) -> Column | None:
         return None
     if unclear:
         why = f"{{holds}} dates that can be read in two ways, such as {known[0]}"
-        return Column(cells, "date", refused=why, decide="add --set data.date_order=dmy, mdy or ymd")
+        return Column(cells, "date", refused=why, decide=f"add {setting('data.date_order', 'dmy')}, mdy or ymd")
     values = known.to_frame("cell").select("cell", value=dates.parse(pl.col("cell"), order))
     return Column(_mapped(cells, values), "date", order=order, example=_longest(known))
 

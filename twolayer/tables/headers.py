@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from twolayer.errors import DataError
-from twolayer.formatting import counted
+from twolayer.formatting import counted, setting
 from twolayer.tables.formulas import unquoted_names
 
 _GAPS = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "."})  # in lower case
@@ -65,8 +65,8 @@ def repeats_names(name: str, own: Sequence[str], header: Sequence[str], rows: Se
     if not all(map(str.isdecimal, header)) or any(odd) or (list(own) == list(header) and len(own) > 2):
         return True
     raise UndecidedError(
-        f"{name}: the first row ({', '.join(own[:10])}) may hold the names of the columns, or data; add --set "
-        "data.header=first (for names) or --set data.header=none (for data)"
+        f"{name}: the first row ({', '.join(own[:10])}) may hold the names of the columns, or data; add "
+        f"{setting('data.header', 'first')} (for names) or {setting('data.header', 'none')} (for data)"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twolayer.errors import DataError
+from twolayer.formatting import setting
 from twolayer.tables.encoding import require_columns
 from twolayer.tables.features import Encoding
 from twolayer.tables.formulas import unquoted_names
@@ -134,12 +135,12 @@ def _remarks(own: Reading, source: Source, reading: Reading) -> Iterator[str]:
     if own.separator != "auto" and source.csv is not None and found.separator != own.separator:
         yield (
             f"{source.name}: the separator is {_named(found.separator)}, and was {_named(own.separator)} in training; "
-            f"set it with --set data.separator=..."
+            f"set it with {setting('data.separator', '...')}"
         )
     if reading.decimal != own.decimal:
         yield (
             f"{source.name}: the decimal point is read as {_named(reading.decimal)}, and was {_named(own.decimal)} "
-            "in training; set it with --set data.decimal=..."
+            f"in training; set it with {setting('data.decimal', '...')}"
         )
     if isinstance(reading.header, tuple) and reading.header != own.header:
         yield f"{source.name}: has no header and no target; its columns are {', '.join(reading.header[:10])}, in order"

@@ -19,7 +19,7 @@ from twolayer.hardware.device import resolve_device
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Inspection:
     """A network's numbers on rows x (n, D_in) with targets y (n, D_out).
 
@@ -41,6 +41,9 @@ class Inspection:
     by_hand: dict[str, Tensor]
     signals: dict[str, Tensor]
     lr: float
+
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.config.shape}: loss {self.loss:.4g}, lr {self.lr:.4g}, {len(self.x)} rows>"
 
     @property
     def parameters(self) -> dict[str, Tensor]:

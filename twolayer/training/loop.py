@@ -7,17 +7,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data, RowEngine
 from twolayer.engines.factory import make_engine
 from twolayer.errors import DataError, DivergedError
 from twolayer.hardware import threads
-from twolayer.runs.history import Block
+from twolayer.runs.history import Block, join
 from twolayer.tables.options import FileData
 from twolayer.training.blocks import joined
 from twolayer.training.early_stopping import EarlyStopping
@@ -33,17 +34,17 @@ from twolayer.training.weight_average import WeightAverage
 BLOCK_SECONDS = 0.05
 
 
-def train(config: Config) -> Training:
+def train(config: AnyConfig = "default", **values: Any) -> Training:
     """Train the network that a config describes, from drawing the data to the last update.
 
-    Raises ConfigError (not enough memory), DataError, DeviceError or DivergedError.
+    `config` is a Config, or the name or path of one, or of a table, with keys as keyword arguments: as for
+    `load_config`. Raises ConfigError, DataError, DeviceError or DivergedError.
     """
-    config, data, model = prepare(config)
+    config, data, model = prepare(as_config(config, **values))
     training = fit(model, data, config)
     blocks = list(training)
-    losses = tuple(loss for block in blocks for loss in block.losses)
-    seconds = sum(block.seconds for block in blocks)
-    return Training(config, model, data, losses, training.finish().loss, seconds)
+    whole = join(blocks) if blocks else Block(1, (), 0.0)
+    return Training(config, model, data, whole.losses, training.finish().loss, whole.seconds, whole.more)
 
 
 class Fit(Iterator[Block]):
@@ -288,6 +289,6 @@ class Fit(Iterator[Block]):
             return tuple(values), self.best.consider(values[0], self.done)
 
 
-def fit(model: nn.Sequential, data: Data, config: Config) -> Fit:
+def fit(model: nn.Sequential, data: Data, config: AnyConfig) -> Fit:
     """Train the model in place; yields the losses, a block of consecutive iterations at a time (see `Fit`)."""
-    return Fit(model, data, config)
+    return Fit(model, data, as_config(config))

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.base import Data
@@ -15,9 +16,9 @@ from twolayer.hardware import threads
 from twolayer.training.setup import resolve_auto
 
 
-def final_loss(model: nn.Sequential, data: Data, config: Config) -> float:
+def final_loss(model: nn.Sequential, data: Data, config: AnyConfig) -> float:
     """The loss after the last update. Raises DivergedError if it is not finite."""
-    config = resolve_auto(config)
+    config = resolve_auto(as_config(config))
     with threads.set_up(config):
         loss, *_ = scores(model, data, config)
     if not math.isfinite(loss):

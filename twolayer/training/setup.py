@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from twolayer.config.from_table import table_of
+from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config, LinearData, settled
 from twolayer.engines.base import Data
 from twolayer.engines.selection import choose_engine, choose_form
 from twolayer.errors import DataError, DeviceError
-from twolayer.formatting import size
+from twolayer.formatting import setting, size
 from twolayer.hardware import device, memory, threads
 from twolayer.hardware.device import resolve_device
 from twolayer.tables.options import FileData
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
 
 
-def prepare(config: Config, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
+def prepare(config: AnyConfig, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
     """The config with every `auto` but `lr` resolved, and its data and initial model on the device.
 
-    `table`: the contents of the config's file, if it has been read already. Raises ConfigError (not enough memory),
-    DataError or DeviceError.
+    `table`: the contents of the config's file, if it has been read already. Raises ConfigError, DataError or
+    DeviceError.
     """
+    config = as_config(config)
     memory.check(config)
     config = resolve_auto(config)
     memory.check(config)  # `auto` may have become the CPU
@@ -51,11 +53,14 @@ def resolve_auto(config: Config) -> Config:
     config = config.model_copy(update={"engine": choose_engine(config)})
     if config.engine == "compiled":
         if config.device != "cpu":  # the device may have been auto
-            raise DeviceError(f"the compiled engine is for the CPU, not {config.device}; use --device cpu")
+            raise DeviceError(
+                f"the compiled engine is for the CPU, not {config.device}; use {setting('device', 'cpu')}"
+            )
         if find_spec("numba") is None:
             raise DataError("the compiled engine needs numba: pip install 'twolayer[fast]'")
     if config.device == "mps" and config.engine == "fused":
-        raise DeviceError("the fused engine is not available on MPS; use --engine auto or another device")
+        auto = setting("engine", "auto")
+        raise DeviceError(f"the fused engine is not available on MPS; use {auto} or another device")
     if (form := choose_form(config)) != config.form:
         chosen = config.model_copy(update={"form": form})
         # The dual form needs K in addition to what the primal form needs: the primal form may fit where it does not.
@@ -63,7 +68,7 @@ def resolve_auto(config: Config) -> Config:
     return config.model_copy(update={"threads": threads.choose_threads(config)})
 
 
-def load_data(config: Config, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
+def load_data(config: AnyConfig, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
     """Draw x, then y, from the generator (default: one seeded with `config.seed`), or read a file; on `config.device`.
 
     `table`: the contents of the file, if it has been read already. For every dtype and device the numbers are drawn and
@@ -72,6 +77,7 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
     "Neural network from scratch". Raises DataError if y is not finite in float32, DeviceError if the device is not
     available.
     """
+    config = as_config(config)
     to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
     if isinstance(config.data, FileData):
         table = table or table_of(config)
@@ -80,7 +86,7 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
             for x, y in ((table.x, table.y), (table.x_validation, table.y_validation))
             if x is not None and y is not None
         ]
-        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns)
+        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns, notes=table.notes)
     generator = generator or torch.Generator().manual_seed(config.seed)
     x = torch.randn(config.N, config.D_in, generator=generator)
     y = torch.randn(config.N, config.D_out, generator=generator)  # the target, or its noise
@@ -92,13 +98,14 @@ def load_data(config: Config, generator: torch.Generator | None = None, table: T
     return Data(x.to(**to), y.to(**to))
 
 
-def build_model(config: Config, generator: torch.Generator | None = None) -> nn.Sequential:
+def build_model(config: AnyConfig, generator: torch.Generator | None = None) -> nn.Sequential:
     """`nn.Sequential(Linear(D_in, H), ReLU(), Linear(H, D_out))` with its initial weights, on `config.device`.
 
     The weights come from the generator (default: one seeded with `config.seed`): to get the weights that `train`
     starts from, pass the generator that `load_data` has drawn from. They are drawn in float32 on the CPU, then
     converted and moved; torch's global generator is not changed. Raises DeviceError.
     """
+    config = as_config(config)
     generator = generator or torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: give it our state
         torch.set_rng_state(generator.get_state())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -28,7 +26,7 @@ from twolayer.cli.options import (
 )
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import typed
-from twolayer.errors import RunError
+from twolayer.exporters.script_path import check_path
 from twolayer.files import replacing
 from twolayer.runs.names import safe_name
 from twolayer.runs.saved_run import SavedRun
@@ -89,7 +87,7 @@ def eject(
     path = out or Path(f"{safe_name(config).replace('-', '_')}_{style}.py")
     is_stdout = str(path) == "-"
     if not is_stdout:
-        _check_out(path, force=force)
+        check_path(path, force=force)
     text = _script(found, style, config, context)
     if is_stdout:
         terminal.write(text)
@@ -108,19 +106,6 @@ def _script(found: Resolved | SavedRun, style: Style, name: str, context: typer.
     if isinstance(found, SavedRun):
         return ejecting.of_run(found, style)
     return ejecting.of_config(found.config, style, found.table, safe_name(name), _command(context))
-
-
-def _check_out(path: Path, *, force: bool) -> None:
-    """Raise RunError where the file may not be written."""
-    if path.suffix != ".py":
-        raise RunError("must end in .py: it is a Python program", path=path, usage=True)
-    if path.stem in {*sys.stdlib_module_names, "numpy", "polars", "torch"}:
-        reason = f"would be imported by itself and by others in place of {path.stem}"
-        raise RunError(reason, path=path, hint="choose another name", usage=True)
-    if path.is_dir():
-        raise RunError("is a folder; name a file", path=path, usage=True)
-    if os.path.lexists(path) and not force:
-        raise RunError("already exists", path=path, hint="--force overwrites it", usage=True)
 
 
 def _command(context: typer.Context) -> list[str]:
