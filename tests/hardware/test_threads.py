@@ -24,6 +24,8 @@ def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest
     large = load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
     assert [choose_threads(config) for config in (small, load_config("default", **dual), wide, large)] == [1, 1, 2, 6]
     assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
+    batches = [load_config("default", N=6400, D_in=D_in, H=300, D_out=10, batch_size=64) for D_in in (200, 1000)]
+    assert [choose_threads(config) for config in batches] == [1, 3]
 
 
 def test_threads_are_put_back_also_after_an_error() -> None:

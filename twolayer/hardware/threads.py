@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from twolayer.config.schema import Config
-from twolayer.engines.selection import GROUP_ROWS, operations
+from twolayer.engines.selection import GROUP_ROWS, is_batched, operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
@@ -18,6 +18,7 @@ from twolayer.hardware import memory
 # microseconds for them, and its threads are handed their work by Python.
 THREAD_OPERATIONS = 1_250_000
 THREAD_OPERATIONS_COMPILED = 8_000_000
+THREAD_OPERATIONS_BATCH = 20_000_000  # the products of a batch are too small to share
 
 
 def choose_threads(config: Config) -> int:
@@ -28,7 +29,8 @@ def choose_threads(config: Config) -> int:
     if config.engine == "compiled":
         shared = rows // GROUP_ROWS  # what threads share
         return max(1, min(operations(config, rows) // THREAD_OPERATIONS_COMPILED, shared, cores()))
-    return max(1, min(operations(config, rows) // THREAD_OPERATIONS, cores()))
+    each = THREAD_OPERATIONS_BATCH if is_batched(config) else THREAD_OPERATIONS
+    return max(1, min(operations(config, rows) // each, cores()))
 
 
 def cores() -> int:
