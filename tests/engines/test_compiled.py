@@ -135,6 +135,32 @@ def test_rows_that_are_not_there_are_refused() -> None:
             engine.update(torch.tensor([0, row]))
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_long_update_may_be_abandoned_between_its_groups(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "CALL", 1)
+    config, data, model = prepare(config_of(2000, 3, 8, 1, threads=number))
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    with set_up(config):
+        machine = make_engine(model, data, config)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        whole = machine.advance(1)
+        monkeypatch.setattr(compiled, "CALL", 2**32)
+        assert same(list(whole), list(make_engine(prepare(config)[2], data, config).advance(1)))
+        monkeypatch.setattr(compiled, "CALL", 1)
+        for parameter, start in zip(model.parameters(), before, strict=True):
+            parameter.data.copy_(start)
+        machine.check = check
+        with pytest.raises(KeyboardInterrupt):
+            machine.advance(3)
+    assert same(list(model.parameters()), before)
+
+
 def test_an_iteration_allocates_nothing() -> None:
     config, data, model = prepare(config_of(100, 3, 32, 1))
     engine = make_engine(model, data, config)

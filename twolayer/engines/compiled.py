@@ -7,7 +7,7 @@ every number of threads, which are Python's own.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -115,10 +115,13 @@ class CompiledEngine(TensorState):
             losses=losses.view(len(ends), 1 if self.objective.loss == "mse" else 2).numpy(),
         )
         self._pack()
-        if threads == 1:
-            call.alone(max(1, CALL // (6 * len(self.weights) * max(sizes, default=1))))
+        at_once = CALL // (6 * len(self.weights) * max(sizes, default=1))
+        if threads > 1:
+            call.in_threads(threads, counts, self.check)
+        elif at_once:
+            call.alone(at_once)
         else:
-            call.in_threads(threads, counts)
+            call.by_group(counts, self.check)
         if lr is not None:
             self._unpack()
         return losses
@@ -186,7 +189,15 @@ class _Call:
         for first in range(0, max(1, count), at_once):
             self((first, min(first + at_once, count)), (0, self.groups), 0, finishes=True)
 
-    def in_threads(self, threads: int, counts: Sequence[int]) -> None:
+    def by_group(self, counts: Sequence[int], check: Callable[[], None]) -> None:
+        """Do updates that take long, each a group at a time, of which there are so many."""
+        for u, count in enumerate(counts):
+            for group in range(count):
+                self((u, u + 1), (group, group + 1), 0, finishes=False)
+                check()
+            self((u, u + 1), (0, 0), 0, finishes=True)
+
+    def in_threads(self, threads: int, counts: Sequence[int], check: Callable[[], None]) -> None:
         """Do each update in several threads, which share its groups, of which there are so many."""
         with ThreadPoolExecutor(threads - 1) as pool:
             for u, count in enumerate(counts):
@@ -199,4 +210,5 @@ class _Call:
                 self((u, u + 1), own, 0, finishes=False)
                 for each in waiting:
                     each.result()
+                check()
                 self((u, u + 1), (0, 0), 0, finishes=True)
