@@ -60,7 +60,7 @@ ONLY_USER = {
     "onnx": {"exporters.onnx_file", "exporters.onnx_graph"},
     "onnxruntime": {"exporters.onnx_file"},
     "tensorboard": {"runs.tensorboard"},
-    "numba": {"engines.kernels", "engines.vectors"},
+    "numba": {"engines.kernels", "engines.selection", "engines.vectors"},
     "llvmlite": {"engines.kernels", "engines.vectors"},
     "torch": {
         "engines",
@@ -80,6 +80,7 @@ LAZY = {
     "cli.resume": "polars, only for a table of an older run",
     "config.from_table": "polars, only for a table",
     "engines.factory": "numba, only where its engine is chosen",
+    "engines.selection": "numba, only where auto would choose its engine",
     "training.folds": "polars, only for a table",
     "training.loaded_run": "polars, only for a table",
     "training.outcome": "polars, only for a table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -216,17 +217,18 @@ def test_auto_is_fused_and_on_mps_autograd() -> None:
     assert choose_engine(with_engine(config, "autograd")) == "autograd"
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_auto_is_compiled_for_long_trainings_on_a_cpu_with_numba(
-    missing: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if missing:
+@pytest.mark.parametrize("numba", ["works", "is missing", "cannot be imported"])
+def test_auto_is_compiled_for_long_trainings_on_a_cpu_with_numba(numba: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if numba == "is missing":
         monkeypatch.setattr(selection, "find_spec", lambda _name: None)
+    elif numba == "cannot be imported":  # as with a NumPy that it does not know
+        monkeypatch.setattr(selection, "find_spec", lambda _name: True)
+        monkeypatch.setitem(sys.modules, "numba", None)
 
     def chosen(**values: Any) -> str:
         return choose_engine(load_config("default", **{"N": 100, "D_in": 3, "H": 32, "D_out": 1, **values}))
 
-    long = "fused" if missing else "compiled"
+    long = "compiled" if numba == "works" else "fused"
     assert chosen(epochs=500) == "fused"
     assert chosen(epochs=100_000) == long
     assert chosen(epochs=2000, N=64 * 100, batch_size=64) == long

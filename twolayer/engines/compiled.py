@@ -99,7 +99,7 @@ class CompiledEngine(TensorState):
         sizes = (ends - begins).tolist()
         lengths = [selection.group_rows(n, self.groups) for n in sizes]
         counts = [-(-n // length) for n, length in zip(sizes, lengths, strict=True)]
-        threads = min(torch.get_num_threads(), max(counts, default=1))
+        threads = max(1, min(torch.get_num_threads(), max(counts, default=1)))
         self._make_buffers(threads)
         numerator, denominator = self.objective.gradient_scale(1, self.shape[2])
         divisor = denominator if self.objective.reduction == "mean" else 0
@@ -115,9 +115,10 @@ class CompiledEngine(TensorState):
             losses=losses.view(len(ends), 1 if self.objective.loss == "mse" else 2).numpy(),
         )
         self._pack()
-        at_once = CALL // (6 * len(self.weights) * max(sizes, default=1))
+        of_row = 6 * len(self.weights)  # operations
+        at_once = CALL // (of_row * max([1, *sizes]))
         if threads > 1:
-            call.in_threads(threads, counts, self.check)
+            call.in_threads(threads, counts, max(1, CALL // (of_row * max(lengths))), self.check)
         elif at_once:
             call.alone(at_once)
         else:
@@ -197,18 +198,19 @@ class _Call:
                 check()
             self((u, u + 1), (0, 0), 0, finishes=True)
 
-    def in_threads(self, threads: int, counts: Sequence[int], check: Callable[[], None]) -> None:
-        """Do each update in several threads, which share its groups, of which there are so many."""
+    def in_threads(self, threads: int, counts: Sequence[int], at_once: int, check: Callable[[], None]) -> None:
+        """Do each update in several threads, which share its groups, of which there are so many; each some at once."""
         with ThreadPoolExecutor(threads - 1) as pool:
             for u, count in enumerate(counts):
-                edges = [count * thread // threads for thread in range(threads + 1)]
-                own, *others = pairwise(edges)
-                waiting = [
-                    pool.submit(self, (u, u + 1), groups, thread, finishes=False)
-                    for thread, groups in enumerate(others, 1)
-                ]
-                self((u, u + 1), own, 0, finishes=False)
-                for each in waiting:
-                    each.result()
-                check()
+                for first in range(0, count, threads * at_once):
+                    size = min(threads * at_once, count - first)
+                    own, *others = pairwise(first + size * thread // threads for thread in range(threads + 1))
+                    waiting = [
+                        pool.submit(self, (u, u + 1), groups, thread, finishes=False)
+                        for thread, groups in enumerate(others, 1)
+                    ]
+                    self((u, u + 1), own, 0, finishes=False)
+                    for each in waiting:
+                        each.result()
+                    check()
                 self((u, u + 1), (0, 0), 0, finishes=True)

@@ -43,7 +43,18 @@ def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "com
     if config.device == "mps":
         return "autograd"
     pays = config.device == "cpu" and compiled_saves(config) >= COMPILED_PAYS
-    return "compiled" if pays and find_spec("numba") is not None else "fused"
+    return "compiled" if pays and numba_works() else "fused"
+
+
+def numba_works() -> bool:
+    """Whether numba is installed, can be imported (it refuses a NumPy that it does not know), and compiles."""
+    if find_spec("numba") is None:
+        return False
+    try:
+        import numba
+    except ImportError:
+        return False
+    return not getattr(numba.config, "DISABLE_JIT", 0)
 
 
 def compiled_saves(config: Config) -> float:

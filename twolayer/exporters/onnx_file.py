@@ -220,7 +220,7 @@ def predicted(data: bytes, network: Network, values: dict[str, Array], path: Pat
         found, runner = _run(data, feed)
     except Exception as error:  # noqa: BLE001  # the classes of onnxruntime's errors have no base of their own
         lines = str(error).splitlines() or [type(error).__name__]
-        raise RunError(f"cannot be run by a program of ONNX: {lines[0][:200]}; it was not written", path=path) from None
+        raise RunError(f"an ONNX program cannot run it: {lines[0][:200]}; it was not written", path=path) from None
     if columns is not None and columns.classes is not None:
         found = found[1:]
     return np.concatenate([np.asarray(one, np.float64) for one in found], axis=1), runner

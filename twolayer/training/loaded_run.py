@@ -87,7 +87,7 @@ def _network(opened: OpenedModel) -> nn.Sequential:
         tensors = safetensors.torch.load(opened.data)
         w1, b1, w2, b2 = (tensors[name] for name in TENSORS)
     except (SafetensorError, KeyError):
-        raise RunError("has not the tensors of two layers", path=opened.path) from None
+        raise RunError("does not hold the tensors of two layers", path=opened.path) from None
     if not _are_layers(w1, b1, w2, b2):
         raise RunError("its tensors are not those of two layers", path=opened.path)
     (H, D_in), D_out = w1.shape, len(w2)

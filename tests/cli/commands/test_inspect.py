@@ -132,6 +132,9 @@ def test_the_views_print_tensors_as_pytorch_does(runs: Path) -> None:
     shown = run(["inspect", "modules-1", "--layer", "2"], runs).stdout
     assert str(model["2.bias"]) in shown
     assert "gradient of 2.weight" in shown
+    first = run(["inspect", "modules-1", "--layer", "0"], runs).stdout
+    assert "gradient of 0.weight" in first
+    assert "2.bias" not in first
     assert run(["inspect", "modules-1", "--device", "cpu"], runs).stdout.count("same bits") == 6
 
 
@@ -140,6 +143,7 @@ WRONG = {
     "modules --at 201": "--at 201 is after the last of 200; add --epochs 201",
     "modules --at middle": "--at must be start, end or a number of iterations or epochs, not 'middle'",
     "modules --layer 3": "--layer must be 0, 1 or 2, not 3",
+    "modules --layer 0 --step": "--layer and --step are two views; ask for one",
     "modules --forward --step": "--forward and --step are two views; ask for one",
     "modules-1 --lr 1": "a run is taken as it was trained; remove --lr",
     "modules --device cud": "--device must be cpu, cuda, cuda:<n>, mps or auto, not 'cud'",

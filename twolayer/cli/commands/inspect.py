@@ -123,7 +123,7 @@ def _place(found: Resolved | SavedRun, name: str, at: str) -> Place:
 
 def _view(context: typer.Context) -> str:
     """The only view that is asked for; empty for the page. Raises BadParameter."""
-    given = [name for name in _VIEWS if context.params[name] not in (None, False)]
+    given = [name for name in _VIEWS if context.params[name] is not None and context.params[name] is not False]
     if len(given) > 1:
         first, second = (f"--{name}".replace("--on", "--device") for name in given[:2])
         raise typer.BadParameter(f"{first} and {second} are two views; ask for one")

@@ -44,7 +44,7 @@ def lr_command(
     """Measure the largest stable learning rate at the initial weights.
 
     lambda is the largest eigenvalue of the Hessian of the loss; with a learning rate above 2 / lambda, gradient descent
-    moves away from any minimum. `lr: auto` starts with 1 / lambda.
+    moves away from any minimum. Without batches `lr: auto` starts with 1 / lambda.
     """
     resolved = resolve(config, set_ or [], context)
     with computing():
@@ -53,10 +53,12 @@ def lr_command(
     process.start_computing()
     full, data, model = setup.prepare(resolved.config, resolved.table)
     found = learning_rate.curvature(model, data, full)
+    batched = full.batch_size is not None and full.batch_size < full.N
+    start = "lr auto starts with it" if not batched else "lr auto also counts what a row does to a batch"
     rows = [
         ("lambda", found.largest, f"by {found.products} products with the Hessian"),
         ("2 / lambda", found.limit, "the largest stable learning rate"),
-        ("1 / lambda", found.limit / 2, "to try; lr auto starts with it"),
+        ("1 / lambda", found.limit / 2, f"to try; {start}"),
     ]
     if full.lr != "auto":
         rows.append(("lr", full.lr, f"given: {full.lr / found.limit:.3g} times the limit"))
