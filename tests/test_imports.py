@@ -80,7 +80,6 @@ LAZY = {
     "cli.resume": "polars, only for a table of an older run",
     "config.from_table": "polars, only for a table",
     "engines.factory": "numba, only where its engine is chosen",
-    "engines.selection": "numba, only where auto would choose its engine",
     "training.folds": "polars, only for a table",
     "training.loaded_run": "polars, only for a table",
     "training.outcome": "polars, only for a table",
