@@ -26,6 +26,8 @@ with pytest.MonkeyPatch.context() as _patch:  # numpy's always spin; it reads th
     _patch.setenv("OPENBLAS_NUM_THREADS", "1")
     import numpy as np  # noqa: F401
 
+from twolayer import formatting
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -49,6 +51,8 @@ def _heed_signals() -> None:
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in [key for key in os.environ if key.startswith("TWOLAYER_")]:
         monkeypatch.delenv(key)
+    # A command that ran in this process has made all messages speak of options.
+    monkeypatch.setitem(formatting._speech, "options", False)
 
 
 @pytest.fixture(autouse=True)

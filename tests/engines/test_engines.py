@@ -56,7 +56,7 @@ def test_at_one_row_and_one_hidden_unit_manual_equals_autograd_to_rounding(confi
     manual_losses, manual_weights = run(with_engine(config, "manual"))
     assert manual_losses == pytest.approx(losses, rel=1e-6)
     for one, other in zip(manual_weights, weights, strict=True):
-        assert float((one - other).abs().max()) <= 1e-6 * float(other.abs().max())
+        assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max())  # its terms may nearly cancel
 
 
 @given(configs())
