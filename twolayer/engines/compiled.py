@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 EVERY_ROW = np.empty(0, dtype=np.int64)  # in the order of x
 CALL = 2**32  # floating point operations in one call, at most: a signal waits for its end
 
-# What a cache of compiled functions that cannot be written or read raises.
+# What a cache of compiled functions that cannot be written or read raises; numba pickles it, we pickle nothing.
 CACHE_ERRORS = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, ImportError, pickle.PickleError)
 
 

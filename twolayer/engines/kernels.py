@@ -213,6 +213,6 @@ def compiled(name, cached):
     function = FunctionType(descend.__code__, globals(), f"descend_{name}_{stamp[:16]}")
     function.__qualname__ = function.__name__
     kernel = njit(cache=cached, **COMPILED)(function)
-    if kernel is function:  # numba is told to compile nothing
+    if kernel is function:  # NUMBA_DISABLE_JIT is set
         raise DataError("the compiled engine needs numba's compiler; unset NUMBA_DISABLE_JIT")
     return kernel

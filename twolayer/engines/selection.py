@@ -145,7 +145,7 @@ def batches(N: int, batch_size: int) -> int:
 
 
 def groups(N: int, weights: int) -> int:
-    """How many groups the compiled engine cuts at most N rows into; each keeps a gradient of so many weights."""
+    """How many groups the compiled engine cuts at most N rows into; each keeps a gradient of all `weights`."""
     return max(1, min(GROUPS, -(-N // GROUP_ROWS), PART // weights))
 
 

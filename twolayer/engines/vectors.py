@@ -23,7 +23,7 @@ INT = ir.IntType(64)
 
 
 def lanes(itemsize: int) -> int:
-    """How many numbers of so many bytes a vector holds."""
+    """How many numbers of `itemsize` bytes a vector holds."""
     return BYTES // itemsize
 
 

@@ -98,7 +98,7 @@ def test_a_divergence_ends_the_table_at_its_row_and_exits_3(twolayer: Run) -> No
     assert re.fullmatch(
         r"run runs/default-1\n"
         r"error: the loss is \w+ at iteration \d, after \d updates?: "
-        r"lr 1 is above 0\.001[34]\d*, the largest stable learning rate at the start; try 0\.0007, or auto\n"
+        r"lr 1 is above 0\.00139, the largest stable learning rate at the start; try 0\.0007, or auto\n"
         r"run runs/default-1 keeps the last weights that gave a finite loss, in model\.safetensors\n",
         done.stderr,
     )
