@@ -135,12 +135,30 @@ class _Recorder:
             cache.set("twolayer/durations", _durations(self.config) | self.config.stash[DURATIONS])
 
 
+@pytest.hookimpl(tryfirst=True)  # before the cases that are deep are deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _sample(items)
     most, took = config.getoption("--fast"), _durations(config)
     if most is not None:
         slow = [item for item in items if took.get(item.nodeid, 0) >= most]
         items[:] = [item for item in items if took.get(item.nodeid, 0) < most]
         config.hook.pytest_deselected(items=slow)
+
+
+def _sample(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that is marked `sample(n)`, leave n to `make test`, evenly spaced; the others are deep."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("deep"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for some in cases.values():
+        mark = some[0].get_closest_marker("sample")
+        assert mark is not None
+        count = mark.args[0]
+        kept = {i * len(some) // count for i in range(count)}
+        for i, item in enumerate(some):
+            if i not in kept:
+                item.add_marker(pytest.mark.deep)
 
 
 @pytest.fixture(scope="session")

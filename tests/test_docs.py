@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html import unescape
@@ -122,9 +123,13 @@ def test_the_walk_through_a_table_is_what_happens(tmp_path: Path) -> None:
     assert len(steps) > 6
     environment = clean_environment(PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
     for command, shown in steps:
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        )
+        if command.startswith("twolayer ") and not set(command) & set("|<>;&$*"):
+            done = forked(shlex.split(command)[1:], tmp_path)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+        assert done.returncode == 0, done.stderr
         # What stands on stderr comes first here, but for the last line of a training. Digits are the machine's own.
         found, wanted = sorted(numberless(done.stderr + done.stdout)), sorted(numberless(shown))
         assert found == wanted, command

@@ -76,6 +76,7 @@ def test_paths_columns_and_values_are_text_from_python(tmp_path: Path) -> None:
     assert problem.text.startswith("data.target: there is no column z")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("evil", ["a\x1b[31mb", "a\nb", "a\u202eb", "a\udcffb", "a\\nb"])
 def test_paths_columns_and_values_are_text_from_a_process(tmp_path: Path, twolayer: Run, evil: str) -> None:
     name = f"{evil}.csv"

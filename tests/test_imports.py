@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,7 @@ EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session"}
 UNMOVED: dict[str, str] = {"available_memory": ("")}
 
 
+@cache
 def visited(module: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
     """The import statements of a module, and whether each is inside a function."""
     found: list[tuple[ast.Import | ast.ImportFrom, bool]] = []

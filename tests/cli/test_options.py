@@ -29,6 +29,7 @@ def values(folder: Path, line: str) -> dict[str, str]:
     return {row["key"]: row["value"] for row in csv.DictReader(io.StringIO(done.stdout))}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

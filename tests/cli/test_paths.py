@@ -59,6 +59,7 @@ def test_every_path_of_a_command_line_may_start_with_the_home_folder(home: Path,
     assert {"runs", "p.csv", "r.html", "p.svg", "new.yaml"} < {path.name for path in home.iterdir()}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "run"),
     [

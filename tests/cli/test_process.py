@@ -40,6 +40,7 @@ def test_on_a_terminal_the_bar_stands_on_stderr_alone(tmp_path: Path) -> None:
     assert not TERMINAL_CODES.search(rows)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C"}, {"COLUMNS": "40"}])
 def test_on_a_plain_terminal_all_is_legible(environment: dict[str, str], tmp_path: Path) -> None:
     arguments = ["train", "--set", "N=500", "--epochs", "30"]
@@ -74,6 +75,7 @@ def test_a_reader_that_has_enough_is_no_error(arguments: str, tmp_path: Path) ->
         assert process.wait() == 0
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("arguments", ["train", "check", "schema"])
 def test_a_reader_that_has_enough_ends_it_quietly(arguments: str, tmp_path: Path) -> None:
     script = f"'{COMMAND}' {arguments} --set H=3 | head -1; echo ${{PIPESTATUS[0]}}".replace(
@@ -88,6 +90,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(arguments: str, tmp_path: Path
     assert "error" not in done.stderr
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("arguments", "forked"),
     [
@@ -114,6 +117,7 @@ def test_a_full_disk_is_one_line_and_exit_1(arguments: str, forked: bool, tmp_pa
     assert "Traceback" not in errors
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
 def test_closed_streams_do_no_harm(redirection: str, tmp_path: Path) -> None:
     for arguments, code in (("train scratch", 0), ("check --lr x", 2)):
@@ -142,6 +146,7 @@ def test_a_signal_closes_the_table_and_takes_the_bar_away(number: int, code: int
     assert lines[-1] == "resume with: twolayer train --resume default-1"
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("delay", [0.05, 0.15, 0.3, 0.5, 0.7, 0.9, 1.1])
 def test_ctrl_c_at_any_moment_of_the_start_exits_130_without_a_traceback(delay: float, tmp_path: Path) -> None:
     command = [str(COMMAND), "train", "--set", "N=2000", "--epochs", "100000"]

@@ -61,6 +61,7 @@ def is_rounded(token: str, cells: list[list[str]]) -> bool:
     return any(form.format(round(number, -zeros) if zeros else number) == token for number in numbers)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_every_number_on_the_screen_is_whole_and_every_column_is_named(

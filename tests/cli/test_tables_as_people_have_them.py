@@ -57,6 +57,7 @@ def value(dress: str, n: int) -> float:
     return n // 10 if dress == "share" else n
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("dress", DRESSES)
 def test_a_number_or_a_date_in_any_dress_is_used_as_what_it_is(dress: str, tmp_path: Path, twolayer: Run) -> None:
     choose = random.Random(5)
@@ -97,6 +98,7 @@ def test_a_target_in_dollars_is_a_number_and_one_with_a_few_words_is_refused(tmp
     assert (done.returncode, "target, 5 classes" in done.stdout) == (0, True)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "id"])
 def test_a_row_number_is_no_input(name: str, tmp_path: Path, twolayer: Run) -> None:
     choose = random.Random(2)
@@ -165,6 +167,7 @@ TABLES: dict[str, tuple[str, Callable[[int], str], str]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", TABLES)
 def test_a_raw_public_table_goes_all_the_way_without_an_option(name: str, tmp_path: Path, twolayer: Run) -> None:
     header, row, target = TABLES[name]

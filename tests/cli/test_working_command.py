@@ -31,6 +31,7 @@ def offered(folder: Path, line: str) -> str:
     return command.removeprefix("this works: twolayer ")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("line", "more"),
     [

@@ -73,6 +73,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_file_is_refused(config_file: Write, what: str) -> None:
     content, place = WRONG[what]

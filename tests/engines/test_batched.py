@@ -68,6 +68,7 @@ def close(found: list[Tensor], expected: list[Tensor], rel: float) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=rel * float(other.abs().max()))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("engine", KINDS)
 @given(
     loss=st.sampled_from(["mse", "cross_entropy"]),
@@ -113,6 +114,7 @@ def test_autograd_is_torchs_sgd_on_batches_bit_for_bit(loss: str) -> None:
     assert same(trained, weights(model))
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("part", [1, 90, 9 * 17, 9 * 49, 9 * 50])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])

@@ -93,6 +93,7 @@ def test_many_rows_in_groups_and_parts_are_all_rows_at_once(N: int, most: int, m
         np.testing.assert_allclose(one.numpy(), other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("config", "iterations"),
     [

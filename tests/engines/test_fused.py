@@ -28,6 +28,7 @@ from twolayer.training.metrics import final_loss
 from twolayer.training.setup import prepare
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("form", ["primal", "dual"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_in_float32_fused_is_as_near_the_truth_as_autograd(form: str, threads: int) -> None:

@@ -151,6 +151,7 @@ def test_columns_that_give_a_number_together_are_suspected(tmp_path: Path) -> No
     assert "enough" not in told
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["categories", "ranges", "gaps"])
 def test_a_column_that_tells_the_class_is_named(kind: str, tmp_path: Path) -> None:
     draw = random.Random(3)

@@ -80,6 +80,7 @@ def tried(read: Callable[[str, str], object], cell: str) -> object:
         return None
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("form", FORMS)
 def test_numbers_are_read_as_in_tables(form: Notation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script_parts, "NOTATIONS", {"c": script.patterns(form)})

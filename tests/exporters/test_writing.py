@@ -188,6 +188,7 @@ def test_a_script_needs_numpy_alone(tmp_path: Path, numpy_alone: list[str]) -> N
     assert (done.returncode, done.stderr) == (1, "usage: python p.py FILE (- is stdin)\n")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_onnx_takes_any_number_of_rows(rows: int, tmp_path: Path) -> None:
     table = made(KINDS[:10], 2, missing=True)

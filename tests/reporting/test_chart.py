@@ -136,6 +136,7 @@ def test_auto_takes_log_where_losses_span_a_factor_of_a_hundred(
     assert chart.chosen(runs, "linear") == "linear"
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("scale", ["log", "linear"])
 @pytest.mark.parametrize(
     "losses",

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twolayer.reporting.downsampling import spans_decades
@@ -42,6 +42,7 @@ def heights(lines: list[str]) -> list[float]:
     st.booleans(),
     st.booleans(),
 )
+@example(a=[], b=[1.7976931348623157e308, -2.0230686713768455e307], width=40, height=5, log=False, ascii_only=False)
 def test_whatever_the_numbers_the_curve_has_its_size(
     a: list[float], b: list[float], width: int, height: int, log: bool, ascii_only: bool
 ) -> None:

@@ -253,6 +253,7 @@ def test_a_folder_whose_files_are_of_two_runs_is_not_believed(name: str, twolaye
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed", "completed"])
 def test_no_command_shows_the_weights_of_another_run(status: str, twolayer: Run, place: Path) -> None:
     run = place / "runs/table"
@@ -392,6 +393,7 @@ def test_nothing_waits_at_a_pipe_or_reads_a_device_without_end(thirds: int, plac
         assert "memory" not in done.stderr
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", [1, 2])
 def test_a_sparse_file_of_gigabytes_is_not_read_into_memory(name: str, form: int, place: Path) -> None:

@@ -206,6 +206,7 @@ def follow(recorder: Recording) -> None:
         raise
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("lastingly", [False, True])
 def test_wherever_a_write_fails_the_run_goes_on_and_every_scalar_is_there(lastingly: bool, tmp_path: Path) -> None:
     record(tmp_path / "whole")  # Python, too, opens files, the first time

@@ -86,6 +86,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "t.npz") == "t.npz: cannot be read: x.npy is encrypted"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["panic-open.parquet", "panic-collect.parquet", "panic-collect.arrow"])
 def test_a_failure_inside_of_polars_is_one_line_in_a_process(tmp_path: Path, name: str, twolayer: Run) -> None:
     shutil.copy(REFERENCE / name, tmp_path)
@@ -232,6 +233,7 @@ def test_text_that_is_compressed_under_a_plain_name_is_read(tmp_path: Path) -> N
         assert read(tmp_path / name).to_dict(as_series=False) == {"a": [1, 2]}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
 @pytest.mark.parametrize("name", ["t.npz", "t.csv.gz", "t.parquet"])
 def test_a_process_with_little_memory_refuses_a_table_of_more_and_takes_none(
@@ -309,6 +311,7 @@ def bomb(name: str, path: Path) -> None:
                 member.write(b" " * 2**24)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "name", ["first.csv.gz", "second.csv.gz", "sparse.csv", "sparse.ndjson", "header.npy", "header.npz"]
 )
@@ -365,6 +368,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", SECRETS)
 def test_no_command_tells_what_is_in_a_file_that_a_link_leads_to_and_that_is_no_table(
     kind: str, tmp_path: Path, twolayer: Run

@@ -48,6 +48,7 @@ def stopped_after(updates: int, values: Config) -> tuple[Fit, State, list[tuple[
     return fit, {name: tensor.clone() for name, tensor in fit.state().items()}, rows
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 @pytest.mark.parametrize(
     "values",

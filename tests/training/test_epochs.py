@@ -71,6 +71,7 @@ def by_sgd(config: Config, data: Data, model: nn.Sequential) -> list[tuple[float
     return rows
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("batch_size", [64, 7, None, 10_000])
 @pytest.mark.parametrize("engine", ENGINES)
@@ -100,6 +101,7 @@ def test_epochs_are_those_of_torch_optim_sgd(
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("of_classes", [False, True])
 @pytest.mark.parametrize("options", [{}, {"batch_size": None}, {"validation": None}, {"lr": 0.01}, {"average": None}])

@@ -89,6 +89,7 @@ def test_the_mean_of_the_folds_has_the_standard_error_of_a_mean() -> None:
     assert mean_scores(tables, 1)[0].figures["R2"] == Figure(None, None)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [OPTIONS, CLASSES], ids=["numbers", "classes"])
 def test_folds_are_scored_as_trainings_and_evaluations_by_hand_would(options: list[str], place: Path) -> None:
     name = f"run-{options[2]}"

@@ -65,6 +65,7 @@ def in_order(product: HessianProduct, flat: Tensor, x: Tensor) -> Tensor:
     return torch.cat([w1.flatten(), b1.flatten(), vector.w2.flatten(), vector.b[:, -1]])
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize("is_dual", [False, True])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
@@ -111,6 +112,7 @@ def test_a_row_counts_as_often_as_its_weight_says(loss: str) -> None:
     torch.testing.assert_close(outs[0], outs[1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("form", ["primal", "dual"])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

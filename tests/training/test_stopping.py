@@ -46,6 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_stop_amid_an_update_leaves_the_state_before_it(name: str, engine: str) -> None:

@@ -128,6 +128,7 @@ def assert_averaged(engine: str, path: Path | None, **options: Any) -> None:
     assert outcome.loss == pytest.approx(scores(averages[25], data, config.loss)[0], rel=1e-9)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("options", [{}, {"batch_size": None, "average": 0.9}, {"validation": None}])
 @pytest.mark.parametrize("of_classes", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)

@@ -88,6 +88,8 @@ def _ticks(low: float, high: float, limit: int, *, log: bool) -> list[tuple[floa
     if not power or not math.isfinite(high / power):
         return [(high, f"{high:.6g}")]
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span * (1 - 1e-9))
+    if step == math.inf:
+        return [(high, f"{high:.6g}")]
     digits = min(17, max(6, math.ceil(math.log10(max(abs(low), abs(high)) / step)) + 2))
     near = 1e-6  # the ends may have been rounded
     rounds = [k * step for k in range(math.ceil(low / step - near), math.floor(high / step + near) + 1)]

@@ -98,6 +98,7 @@ def test_a_run_that_another_process_holds_is_shown(runs: Path) -> None:
         os.close(holder)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("words", ["modules-1", "modules --at 20", "modules-1 --at 50 --backward", "diabetes-1 --step"])
 def test_the_lines_of_python_run_and_give_the_same_loss(words: str, runs: Path) -> None:
     done = run(["inspect", *words.split(), "--as-python"], runs)

@@ -180,6 +180,7 @@ def test_a_page_draws_tells_moves_and_zooms_offline(place: Path, chromium: Brows
         page.wait_for_function(f"before => {LINE} == before", arg=before[0])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_is_light_or_dark_and_fits_a_phone(place: Path, chromium: Browser, scheme: Any) -> None:
     if not (place / "three.html").exists():

@@ -193,6 +193,7 @@ def test_a_cell_or_a_column_that_may_be_a_formula_is_led_by_a_quote_and_no_other
     assert names == ["'" * is_formula(cell) + cell for cell in cells]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ndjson", ".jsonl"])
 def test_a_file_of_any_format_holds_the_same(suffix: str, run: Path, twolayer: Run) -> None:
     table = pl.read_csv(io.StringIO(NEW)).with_columns(id=pl.Series(["a", None, "=é"]))

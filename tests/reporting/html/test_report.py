@@ -231,6 +231,7 @@ def test_pictures_show_the_weights(place: Path, chromium: Browser) -> None:
         assert page.locator(".names").all_inner_texts() == ["length\nwidth", "no\nyes"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_has_no_sideways_scrolling(place: Path, chromium: Browser, scheme: Any) -> None:
     for names in (["flowers-1"], ["default-1", "default-2", "flowers-1", "diverged-1"]):
@@ -242,6 +243,7 @@ def test_a_phone_has_no_sideways_scrolling(place: Path, chromium: Browser, schem
             assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("width", [375, 1200])
 def test_the_legend_has_every_run_within_the_chart(place: Path, chromium: Browser, width: int) -> None:
     with opened(chromium, report(place, *FOUR)[0], viewport={"width": width, "height": 700}) as page:
@@ -266,6 +268,7 @@ def test_a_link_to_a_run_unfolds_it(place: Path, chromium: Browser) -> None:
         assert page.locator("details[open]").count() == 1
 
 
+@pytest.mark.deep
 def test_of_several_runs_print_has_every_figure(place: Path, chromium: Browser) -> None:
     if shutil.which("pdftotext") is None:
         pytest.skip("there is no pdftotext here")
@@ -438,6 +441,7 @@ def test_a_run_without_a_model_shows_the_layers_alone(place: Path, chromium: Bro
         assert f"twolayer train --resume {run}" in page.inner_text(".remark")
 
 
+@pytest.mark.deep
 def test_a_hundred_thousand_iterations_are_all_there_in_six_megabytes(place: Path, chromium: Browser) -> None:
     draw, run = random.Random(0), place / "runs/long-1"
     run.mkdir()
