@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import datetime
 import random
-import re
-import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -32,7 +31,11 @@ CASES = {
     "parquet": f"shop.parquet --target price {FIXED} --set validation=null",
     "no header": f"bare.csv --target 1 {FIXED} --set data.header=none --set data.scale=false --lr 1e-4",
     "ndjson": f"shop.ndjson --target class {FIXED} --exclude when",
+    # Runs are ejected with the learning rates that they took.
+    "run of numbers": "diabetes --style optim",
+    "run of classes": "shop.csv --target class --style optim",
 }
+SHORT = ["numbers, dates, gaps", "classes, by class", "two targets, all rows", "run of numbers"]
 
 
 def shop() -> str:
@@ -66,56 +69,49 @@ def write_tables(folder: Path) -> None:
     (folder / "bare.csv").write_text("".join(f"{i % 7},{i},{i * i % 5}\n" for i in range(40)))
 
 
-@pytest.fixture(scope="module")
-def ejected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A folder with tables, runs, and the script of each case; what each script prints."""
+@dataclass(frozen=True)
+class Ejected:
+    """A folder with tables and, by the numbers of the cases, the runs and the scripts; what each script prints."""
+
+    folder: Path
+    names: list[str]
+    printed: list[str]
+
+
+@pytest.fixture(scope="module", params=["short", pytest.param("long", marks=pytest.mark.deep)])
+def ejected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ejected:
+    names = SHORT if request.param == "short" else [name for name in CASES if name not in SHORT]
     folder = tmp_path_factory.mktemp("tables")
     write_tables(folder)
-    paths = []
-    for number, (name, words) in enumerate(CASES.items()):
-        trained = run(
-            [
-                "train",
-                *re.sub(r"--style \w+", "", words).split(),
-                "--engine",
-                "autograd",
-                "-q",
-                "--out",
-                f"runs/{number}",
-            ],
-            folder,
-        )
-        assert trained.returncode == 0, trained.stderr
-        paths.append(folder / f"case{number}.py")
-        done = run(["eject", *words.split(), "-o", paths[-1]], folder)
+    for number, name in enumerate(names):
+        config, style, more = CASES[name].partition(" --style optim")
+        words = f"{config}{more}".split()
+        done = run(["train", *words, "--engine", "autograd", "-q", "--out", f"runs/{number}"], folder)
+        assert done.returncode == 0, done.stderr
+        source = [f"runs/{number}"] if name.startswith("run of") else words
+        done = run(["eject", *source, *style.split(), "-o", f"case{number}.py"], folder)
         assert (done.returncode, done.stdout) == (0, ""), (name, done.stderr)
-    run(["train", "diabetes", "--engine", "autograd", "-q", "--out", "runs/auto"], folder)
-    run(["train", "shop.csv", "--target", "class", "--engine", "autograd", "-q", "--out", "runs/auto2"], folder)
-    for name in ("auto", "auto2"):
-        done = run(["eject", name, "--style", "optim", "-o", f"{name}.py"], folder)
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    printed = run_scripts([*paths, folder / "auto.py", folder / "auto2.py"], folder)
-    return folder, dict(zip([*CASES, "auto", "auto2"], printed, strict=True))
+    printed = run_scripts([folder / f"case{number}.py" for number in range(len(names))], folder)
+    return Ejected(folder, names, printed)
 
 
-@pytest.mark.parametrize("name", [*CASES, "auto", "auto2"])
-def test_a_script_has_the_history_and_the_weights_of_the_run(name: str, ejected: tuple[Path, dict[str, str]]) -> None:
-    folder, printed = ejected
-    number = name if name.startswith("auto") else str(list(CASES).index(name))
-    assert printed[name] == (folder / "runs" / number / "history.csv").read_text()
-    script = folder / f"{number if name.startswith('auto') else f'case{number}'}.py.safetensors"
-    ours = safetensors.torch.load_file(script)
-    theirs = safetensors.torch.load_file(folder / "runs" / number / "model.safetensors")
-    assert all(torch.equal(ours[key], theirs[key]) for key in ("0.weight", "0.bias", "2.weight", "2.bias"))
+def test_scripts_have_the_history_and_the_weights_of_the_runs(ejected: Ejected) -> None:
+    for number, name in enumerate(ejected.names):
+        run_folder = ejected.folder / "runs" / str(number)
+        assert ejected.printed[number] == (run_folder / "history.csv").read_text(), name
+        ours = safetensors.torch.load_file(ejected.folder / f"case{number}.py.safetensors")
+        theirs = safetensors.torch.load_file(run_folder / "model.safetensors")
+        assert all(torch.equal(ours[key], theirs[key]) for key in ("0.weight", "0.bias", "2.weight", "2.bias")), name
 
 
-def test_the_scripts_are_formatted_and_short(ejected: tuple[Path, dict[str, str]]) -> None:
-    folder, _ = ejected
+def test_the_scripts_are_formatted_and_short(ejected: Ejected) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     for command in (["format", "--check"], ["check"]):
-        done = subprocess.run([ruff, *command, "--isolated", folder], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [ruff, *command, "--isolated", ejected.folder], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout
-    for path in folder.glob("*.py"):
+    for path in ejected.folder.glob("*.py"):
         text = path.read_text()
         named = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
         constants = [node for node in named if ast.unparse(node.targets[0]).isupper()]
@@ -124,19 +120,14 @@ def test_the_scripts_are_formatted_and_short(ejected: tuple[Path, dict[str, str]
         assert "import twolayer" not in text
 
 
-def test_a_run_whose_table_has_changed_is_not_ejected(ejected: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    shutil.copytree(ejected[0] / "runs" / "2", tmp_path / "run")
-    shutil.copy(ejected[0] / "shop.csv", tmp_path)
-    config = tmp_path / "run" / "config.yaml"
-    text = (ejected[0] / "shop.csv").read_text().replace("100;$4", "100;$5", 1)
-    before = (ejected[0] / "shop.csv").read_text()
-    (ejected[0] / "shop.csv").write_text(text)
-    try:
-        done = run(["eject", config.parent], tmp_path)
-    finally:
-        (ejected[0] / "shop.csv").write_text(before)
+def test_a_run_whose_table_has_changed_is_not_ejected(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,y\n" + "".join(f"{i},{i * i % 7}\n" for i in range(40)))
+    run(["train", "table.csv", "--target", "y", "--lr", "0.1", "--epochs", "1", "-q", "--out", "run"], tmp_path)
+    table.write_text(table.read_text().replace("39,", "38,", 1))
+    done = run(["eject", "run"], tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {config.parent}: the data are other ones now than when it was started\n"
+    assert done.stderr == "error: run: the data are other ones now than when it was started\n"
 
 
 WRONG = {
