@@ -13,6 +13,7 @@ import io
 import json
 import os
 import resource
+import runpy
 import select
 import signal
 import socket
@@ -52,6 +53,7 @@ TORCH = [
     "exporters.eject",
 ]
 LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma", "numpy.random"]}
+LATER["torch"] += ["torch._dynamo"]  # which the first optimizer imports, in seconds
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
@@ -81,7 +83,8 @@ class Forked:
     """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
 
     A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits the
-    bytes that its address space may grow by; 0: no limit.
+    bytes that its address space may grow by; 0: no limit. With `python` the arguments are a program and its own, run as
+    if nothing of twolayer had been imported.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Forked:
         bare: bool = False,
         new_session: bool = False,
         memory: int = 0,
+        python: bool = False,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
@@ -123,6 +127,7 @@ class Forked:
             "environment": dict(clean_environment() if environment is None else environment),
             "new_session": new_session,
             "memory": memory,
+            "python": python,
         }
         _send(_server("bare" if bare else "torch"), request, [*theirs, end])
         for number in (*closed, end):
@@ -279,7 +284,7 @@ def _child(server: socket.socket) -> list[str]:
     for number in (woken, wakes, status, *running.values()):
         os.close(number)
     _become(request, streams)
-    return ["twolayer", *request["arguments"]]
+    return request["arguments"] if request["python"] else ["twolayer", *request["arguments"]]
 
 
 def _report_ends(running: dict[int, int]) -> None:
@@ -353,6 +358,18 @@ def _shared(function: Callable[..., str]) -> Callable[..., str]:
     return shared
 
 
+def _run(arguments: list[str]) -> int:
+    """Run the command line, or a program without twolayer's modules; the exit code."""
+    if arguments[0] == "twolayer":
+        from twolayer import __main__
+
+        return __main__.main()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "twolayer"]:
+        del sys.modules[name]
+    runpy.run_path(arguments[0], run_name="__main__")
+    return 0
+
+
 def main(server: socket.socket, kind: str) -> NoReturn:
     """Import everything, and run command lines until the socket is closed."""
     names = [f"twolayer.{name}" for name in (TORCH if kind == "torch" else BARE)]
@@ -363,10 +380,8 @@ def main(server: socket.socket, kind: str) -> NoReturn:
     gc.collect()
     gc.freeze()
     sys.argv = _child(server)
-    from twolayer import __main__
-
     try:
-        code = __main__.main()
+        code = _run(sys.argv)
     except SystemExit as end:
         code = int(end.code or 0)
     if kind == "bare" and "torch" in sys.modules:

@@ -7,7 +7,8 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -17,6 +18,7 @@ from twolayer.engines import selection
 from twolayer.errors import DataError
 from twolayer.exporters import eject_drawn, eject_run
 from twolayer.formatting import setting
+from twolayer.runs import table_paths
 from twolayer.runs.saved_run import SavedRun
 from twolayer.tables.options import FileData
 from twolayer.training import setup
@@ -86,9 +88,21 @@ def of_run(run: SavedRun, style: Style) -> str:
     if run.config is not None:
         check(run.config, style)
     config, data, model = begun_again(run)
+    config = _seen_from_here(config)
     rates = eject_run.rates_of(run, config, data, model) if config.lr == "auto" else None
     table = table_of(config) if isinstance(config.data, FileData) else None
     return script(config, style, Origin(run.name, engine=config.engine_name), rates=rates, table=table)
+
+
+def _seen_from_here(config: Config) -> Config:
+    """The config with its tables' paths relative where they lie below the current folder: a run has absolute ones."""
+    changed: dict[str, Any] = {}
+    for key, path in table_paths.tables(config).items():
+        if (place := Path(path)).is_relative_to(Path.cwd()):
+            relative = str(place.relative_to(Path.cwd()))
+            is_data = key == "data.path"
+            changed |= {"data": config.data.model_copy(update={"path": relative})} if is_data else {key: relative}
+    return config.model_copy(update=changed)
 
 
 def check(config: Config, style: Style) -> None:

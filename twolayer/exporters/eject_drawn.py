@@ -10,16 +10,14 @@ from twolayer.exporters.eject_source import constant, fill, learning_rates, lite
 
 # `conditions|text`: see `eject_source.fill`.
 _START = """
-copy         |import copy
-batches      |import hashlib
-standard     |
+             |$standard
+             |
              |import torch
 nn           |from torch import nn
              |
              |torch.set_num_threads($threads)  # with another number, sums are rounded otherwise
 tf32         |torch.backends.cuda.matmul.fp32_precision = "tf32"
              |torch.manual_seed($seed)
-             |
 """
 
 _SIZES = """
@@ -54,6 +52,8 @@ _LOOP = """
              |loss_fn = nn.MSELoss(reduction="$reduction")
 optim        |optimizer = torch.optim.SGD(model.parameters(), lr=$first_lr)
              |
+             |if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
+             |    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
              |print("iteration,loss")
              |for t in range(1, epochs + 1):
              |    # Forward pass, and the loss before this update.
@@ -78,6 +78,8 @@ optim        |    optimizer.step()
 _MANUAL = """
              |w1, b1, w2, b2 = (p.detach() for p in model.parameters())
              |
+             |if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
+             |    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
              |print("iteration,loss")
              |for t in range(1, epochs + 1):
              |    # Forward pass, and the loss before this update.
@@ -112,6 +114,8 @@ _DUAL = """
              |z0 = torch.addmm(b1, x, w1.t())  # (N, H): z before the first update
              |z, s = z0, torch.zeros_like(z0)
              |
+             |if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
+             |    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
              |print("iteration,loss")
              |for t in range(1, epochs + 1):
              |    h = z.clamp(min=0)
@@ -155,6 +159,8 @@ not-normal moved|w1, b1, w2, b2 = (p.to($to) for p in (w1, b1, w2, b2))
 _SCRATCH = """
 not-auto     |learning_rate = $lr
              |
+             |if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
+             |    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
              |print("iteration,loss")
              |for t in range(1, $epochs + 1):
              |    # Forward pass. (x.mm(w1.t()) + b1, in one operation, which rounds once.)
@@ -221,6 +227,7 @@ def _given(config: Config, style: str) -> tuple[set[str], dict[str, object]]:
     keys = ("N", "D_in", "H", "D_out", "epochs", "seed", "threads", "reduction")
     return flags, {
         **{key: getattr(config, key) for key in keys},
+        "standard": eject_epochs.imports(flags),
         "lr": literal(config.lr),
         "first_lr": "LEARNING_RATES[0]" if config.lr == "auto" else "lr",
         "factor": "noise" if noise == 1 else f"{literal(noise)} noise",

@@ -44,11 +44,13 @@ auto         |lr = LEARNING_RATES[0]
 optim        |optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 average      |average, decay = copy.deepcopy(model), $decay  # of the weights over epochs
 patience     |patience, best_loss, best_epoch = $patience, float("inf"), 0
-batches      |count = $count  # batches in an epoch, whose sizes differ by 1 at most
-batches      |sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
+parts        |count = $count  # batches in an epoch, whose sizes differ by 1 at most
+parts        |sizes = [(i + 1) * N // count - i * N // count for i in range(count)]
 """
 
 _LOOP = """
+             |if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
+             |    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
              |print("$columns")
 not-patience |for epoch in range(epochs):
 patience     |for epoch in range(epochs + 1):  # the weights of the last are validated, too
@@ -62,20 +64,21 @@ patience     |        best_weights = copy.deepcopy($kept.state_dict())
 patience     |    if epoch == epochs or epoch - best_epoch >= patience:
 patience     |        break
 validation   |
-batches      |    batches = torch.split(epoch_order(epoch), sizes)
-batches not-auto|    scores = [update(x[rows], y[rows], lr) for rows in batches]
-batches auto |    scores = []
-batches auto |    for i, rows in enumerate(batches):
-batches auto |        lr = LEARNING_RATES.get(epoch * count + i, lr)
-batches auto |        scores.append(update(x[rows], y[rows], lr))
-batches sum not-classes|    loss = sum(scores)
-batches mean not-classes|    loss = sum(loss * (size / N) for loss, size in zip(scores, sizes))
-batches sum classes|    loss = sum(loss for loss, _ in scores)
-batches mean classes|    loss = sum(loss * (size / N) for (loss, _), size in zip(scores, sizes))
-batches classes|    share = sum(right * (size / N) for (_, right), size in zip(scores, sizes))
-not-batches auto|    lr = LEARNING_RATES.get(epoch, lr)
-not-batches not-classes|    loss = update(x, y, lr)
-not-batches classes|    loss, share = update(x, y, lr)
+parts        |    batches = torch.split(epoch_order(epoch), sizes)
+parts not-auto|    scores = [update(x[rows], y[rows], lr) for rows in batches]
+parts auto   |    scores = []
+parts auto   |    for i, rows in enumerate(batches):
+parts auto   |        lr = LEARNING_RATES.get(epoch * count + i, lr)
+parts auto   |        scores.append(update(x[rows], y[rows], lr))
+parts sum not-classes|    loss = sum(scores)
+parts mean not-classes|    loss = sum(loss * (size / N) for loss, size in zip(scores, sizes))
+parts sum classes|    loss = sum(loss for loss, _ in scores)
+parts mean classes|    loss = sum(loss * (size / N) for (loss, _), size in zip(scores, sizes))
+parts classes|    share = sum(right * (size / N) for (_, right), size in zip(scores, sizes))
+batches not-parts|    rows = epoch_order(epoch)
+not-parts auto|    lr = LEARNING_RATES.get(epoch, lr)
+not-parts not-classes|    loss = update($rows, lr)
+not-parts classes|    loss, share = update($rows, lr)
 average      |    with torch.no_grad():
 average      |        for mean, p in zip(average.parameters(), model.parameters()):
 average      |            mean.lerp_(p, (1 - decay) / (1 - decay ** (epoch + 1)))
@@ -89,9 +92,11 @@ average not-patience|model.load_state_dict(average.state_dict())  # what twolaye
 
 
 def flags_of(config: Config, style: str) -> set[str]:
-    """The flags of the loop, and of the imports that it needs."""
+    """The flags of the loop, and of the imports that it needs; `parts` are batches of which an epoch has several."""
+    has_batches = config.batch_size is not None and config.batch_size < config.N
     given = {
-        "batches": config.batch_size is not None and config.batch_size < config.N,
+        "batches": has_batches,
+        "parts": has_batches and _count(config) > 1,
         "validation": config.validation is not None,
         "patience": config.patience is not None,
         "average": config.average is not None,
@@ -100,7 +105,13 @@ def flags_of(config: Config, style: str) -> set[str]:
         "copy": config.average is not None or config.patience is not None,
     }
     flags = {name for name, is_set in given.items() if is_set}
-    return {style, config.reduction, *flags, *({"standard"} if flags & {"copy", "batches"} else ())}
+    return {style, config.reduction, *flags}
+
+
+def imports(flags: set[str], *more: str) -> str:
+    """The imports from the standard library."""
+    names = {"signal", *more} | ({"copy"} & flags) | ({"hashlib"} if "batches" in flags else set())
+    return "\n".join(f"import {name}" for name in sorted(names))
 
 
 def functions(config: Config, style: str) -> str:
@@ -126,7 +137,13 @@ def _values(config: Config) -> Mapping[str, object]:
         "kept": "average" if config.average is not None else "model",
         "patience": config.patience,
         "decay": literal(config.average),
-        "count": selection.batches(config.N, config.batch_size or config.N),
+        "count": _count(config),
+        "rows": "x[rows], y[rows]" if "batches" in flags_of(config, "") else "x, y",
         "columns": ",".join(config.columns),
         "row": f'f"{",".join(row)}"',
     }
+
+
+def _count(config: Config) -> int:
+    """The number of batches in an epoch."""
+    return selection.batches(config.N, config.batch_size or config.N)

@@ -48,6 +48,25 @@ def literal(value: Any, indent: int = 0, before: int = 0, after: int = 0) -> str
     return "\n".join([start, *(f"{inner}{item}," for item in _items(value, indent + 4)), " " * indent + end])
 
 
+def call(function: str, arguments: Sequence[str], indent: int) -> str:
+    """A call: in one line where it fits behind the indent, else with its arguments in one line, else in one each."""
+    flat = ", ".join(arguments)
+    if indent + _width(f"{function}({flat})") <= WIDTH:
+        return f"{function}({flat})"
+    inner, end = " " * (indent + 4), "\n" + " " * indent + ")"
+    if _width(inner + flat) <= WIDTH:
+        return f"{function}(\n{inner}{flat}{end}"
+    return f"{function}(" + "".join(f"\n{inner}{argument}," for argument in arguments) + end
+
+
+def chain(start: str, calls: Sequence[str], indent: int, after: int = 0) -> str:
+    """A chain of calls of methods: in one line where it fits beside the indent and what comes after, else in many."""
+    flat = start + "".join(calls)
+    if indent + _width(flat) + after <= WIDTH or len(calls) < 2:
+        return flat
+    return start + "".join(f"\n{' ' * indent}{part}" for part in calls)
+
+
 def paragraphs(*parts: str) -> str:
     """The parts with an empty line between two; a part with a line break at its ends has two there."""
     return "\n\n".join(part for part in parts if part).rstrip("\n") + "\n"

@@ -11,38 +11,31 @@ from twolayer.config.schema import Config
 from twolayer.errors import DataError
 from twolayer.exporters import eject_epochs
 from twolayer.exporters.eject_reading import FUNCTIONS, facts
-from twolayer.exporters.eject_source import fill, learning_rates, literal, paragraphs, place
+from twolayer.exporters.eject_source import constant, fill, learning_rates, literal, paragraphs, place
 from twolayer.tables.dataset import Table
 from twolayer.tables.options import FileData
 
 # `conditions|text`: see `eject_source.fill`.
 _IMPORTS = """
-copy         |import copy
-batches      |import hashlib
-standard     |
+             |$standard
+             |
              |import numpy as np
              |import polars as pl
              |import torch
+load         |from safetensors.numpy import load_file
              |from torch import nn
 """
 
 _ROWS = """
-             |x, y = tensors(read(TABLE))
-other        |x_val, y_val = tensors(read(VALIDATION))
+             |x, y = read(TABLE)
+other        |x_val, y_val = read(VALIDATION)
 held         |# The rows that are held out for validation, drawn with the seed.
-by-class     |# Each class gives its share, rounded by the largest remainders, but not its only row.
 held         |held = torch.zeros(len(x), dtype=torch.bool)
-held         |random = np.random.default_rng([$seed, 1])
-held not-by-class|held[random.choice(len(x), $count, replace=False, shuffle=False)] = True
-by-class     |sizes = np.bincount(y)
-by-class     |shares = $count * sizes / len(y)
-by-class     |counts = np.minimum(np.floor(shares).astype(int), sizes - 1)
-by-class     |order = np.lexsort((random.random(len(sizes)), counts - shares))
-by-class     |for k in order[(counts < sizes - 1)[order]][: $count - counts.sum()]:
-by-class     |    counts[k] += 1
-by-class     |for k in np.flatnonzero(counts):
-by-class     |    of_class = np.flatnonzero(y == k)
-by-class     |    held[random.choice(of_class, counts[k], replace=False, shuffle=False)] = True
+held         |rng = np.random.default_rng([$seed, 1])
+held not-by-class|held[rng.choice(len(x), $count, replace=False, shuffle=False)] = True
+by-class     |rng.random(len(CLASSES))  # which decided how shares were rounded
+by-class     |for k, count in enumerate(HELD):
+by-class     |    held[rng.choice(np.flatnonzero(y == k), count, replace=False, shuffle=False)] = True
 held         |x, y, x_val, y_val = x[~held], y[~held], x[held], y[held]
 """
 
@@ -78,10 +71,13 @@ def script(config: Config, style: str, rates: Mapping[int, float] | None, table:
     known = facts(config, data, table)
     flags, values = _given(config, style, data, table)
     flags, values = flags | known.flags, values | known.values
-    reading = "\n\n\n".join(
-        (fill(FUNCTIONS, flags, values), fill(_ROWS, flags, values)),
-    )
+    values["standard"] = eject_epochs.imports(flags, *known.standard)
+    flags |= {"load"} if known.others else set()
+    reading = "\n\n\n".join((fill(FUNCTIONS, flags, values), fill(_ROWS, flags, values)))
     imports = fill(_IMPORTS, flags, values)
+    if "by-class" in flags and table.y_validation is not None:
+        counts = table.y_validation.sum(0).astype(int).tolist()
+        known.constants.append(constant("HELD", counts, "rows of each class for validation: its share, rounded"))
     _check(f"{imports}\n" + "\n".join([*known.constants, reading]), data.path, table)
     constants = "\n".join(known.constants)
     rest = [
