@@ -35,7 +35,7 @@ def known_answers(device: str) -> Iterator[Finding]:
     yield from drawn()
     the_book = Problem.of(book.book(device=device))
     yield from products(device)
-    yield precision(the_book)
+    yield from precision(the_book)
     for dtype in dtypes(device):
         yield from gradients(Problem.of(book.book(device=device, dtype=dtype)))
     yield from losses(the_book)
@@ -96,7 +96,7 @@ def products(device: str) -> Iterator[Finding]:
             yield Finding("answers", name, "wrong", expected=wrong.expected, got=wrong.got, note=wrong.place)
 
 
-def precision(problem: Problem) -> Finding:
+def precision(problem: Problem) -> Iterator[Finding]:
     """Whether products of float32 have the precision of float32, and not that of TF32 or bfloat16."""
     x, (w1, *_) = problem.data.x, problem.model.parameters()
     with cpu_threads.set_up(problem.config), torch.no_grad():
@@ -104,7 +104,7 @@ def precision(problem: Problem) -> Finding:
     right = x.cpu().double() @ w1.detach().cpu().double().t()
     error = float((found - right).abs().max() / right.abs().max())
     status = judged(error <= PRECISION_BOUND)
-    return Finding("answers", "precision of float32 products", status, error=error, bound=PRECISION_BOUND)
+    yield Finding("answers", "precision of float32 products", status, error=error, bound=PRECISION_BOUND)
 
 
 def gradients(problem: Problem) -> Iterator[Finding]:

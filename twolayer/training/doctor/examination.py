@@ -10,8 +10,7 @@ from twolayer.errors import DeviceError
 from twolayer.formatting import setting
 from twolayer.hardware.device import device_name, resolve_device
 from twolayer.hardware.environment import environment
-from twolayer.training.doctor import problems, speed
-from twolayer.training.doctor.answers import known_answers
+from twolayer.training.doctor import answers, problems, speed
 from twolayer.training.doctor.determinism import determinism
 from twolayer.training.doctor.endurance import Endurance
 from twolayer.training.doctor.finding import Finding, Section, attempted
@@ -27,7 +26,7 @@ class Examination:
         self.wanted, self.device = device, ""
         self.load = speed.load()
         self.sections: dict[Section, Callable[[], Iterable[Finding]]] = {
-            "answers": lambda: known_answers(self.device),
+            "answers": lambda: answers.known_answers(self.device),
             "determinism": lambda: determinism(self.device),
             "speed": lambda: speed.speed(self.device, self.load),
         }
