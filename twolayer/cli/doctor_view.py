@@ -101,7 +101,7 @@ def _environment(facts: Mapping[str, Any]) -> Iterator[Text]:
     cpu = [fact.get("cpu", "unknown"), counted(facts["cpus"] or 0, "core"), threads, fact["capability"]]
     yield _line("CPU", ", ".join([*cpu, *([fact["blas"]] if "blas" in fact else [])]))
     driver = [f"driver {fact['driver']}"] if "driver" in fact else []
-    cuda = f"CUDA {fact['cuda']}" if "cuda" in fact else "PyTorch is a CPU-only build"
+    cuda = f"CUDA {fact['cuda']}" if "cuda" in fact else "CPU-only build of PyTorch"
     yield _line("GPU", ", ".join([fact.get("gpu", "none"), *driver, cuda]))
     extras = [name.removeprefix("extra ") for name in facts if name.startswith("extra ")]
     missing = [name for name in extras if facts[f"extra {name}"] is None]
@@ -146,7 +146,7 @@ def _what(name: Section, own: Sequence[Finding]) -> str:
         return f"the book's 500 losses by {engines}; draws, gradients, numpy"
     if name == "determinism":
         return f"same bits by {engines}, also cut, resumed and moved"
-    return "; ".join(f"{one.note}, {one.name}" for one in own)
+    return "; ".join(f"{one.note}, every bit as it must be" for one in own)
 
 
 def _told(one: Finding) -> str:
@@ -167,11 +167,11 @@ def _speed(figures: Mapping[str, Finding]) -> Iterator[Text]:
         return f"{name} {figures[f'{name}, share'].got:.0f} %"
 
     products, copies = (figures[name].got for name in ("products", "copies"))
-    rates = f"{products:.3g} GFLOP/s ({share('book')}, {share('large')}), {copies:.3g} GB/s ({share('rows')})"
+    rates = f"{products:.3g} GFLOP/s ({share('book')}, {share('large')}), memory {copies:.3g} GB/s ({share('rows')})"
     yield _line("speed", rates)
     if (had := figures.get("cores had")) is not None and had.note:
         load = f", load {figures['load'].got:.3g}" if "load" in figures else ""
-        yield _line("", (f"the machine is busy: {had.got:.2g} {had.unit} cores were free{load}", "yellow"))
+        yield _line("", f"the machine is busy: doctor had {had.got:.2g} {had.unit} cores{load}")
 
 
 def published_table(losses: OwnLosses, form: Format) -> int:

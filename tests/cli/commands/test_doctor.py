@@ -30,7 +30,8 @@ from twolayer.training import benchmark, inspection
 from twolayer.training.doctor import answers, book, determinism, endurance, examination, known_product, speed
 from twolayer.training.doctor.finding import COLUMNS
 
-SCHEMA = Path(__file__).parents[3] / "docs" / "doctor.schema.json"
+PAGE = Path(__file__).parents[3] / "docs" / "doctor.md"
+SCHEMA = PAGE.with_name("doctor.schema.json")
 
 Doctor = Callable[..., tuple[int, str]]
 
@@ -99,6 +100,12 @@ def test_when_all_is_well_it_is_short_and_says_so_last(doctor: Doctor, tmp_path:
     for section in ("answers      passed: ", "determinism  passed: ", "speed        "):
         assert sum(line.startswith(section) for line in lines) == 1
     assert "by 7 engines" in text
+    shown = re.search(r"\$ twolayer doctor\n(.*?)```", PAGE.read_text(), flags=re.S)
+    assert shown is not None
+    labels = [
+        [line[:13] for line in each if line.strip() and line[0] != " "] for each in (shown[1].splitlines(), lines)
+    ]
+    assert [label.rstrip("0123456789 ") for label in labels[0]] == [label.rstrip("0123456789 ") for label in labels[1]]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,7 +28,9 @@ def doctor(
     device: DeviceOption = None,
     long: Annotated[
         float | None,
-        typer.Option("--long", metavar="MINUTES", min=0, help="Then repeat a product of which every bit is known."),
+        typer.Option(
+            "--long", metavar="MINUTES", min=0, max=10_000, help="Then repeat a product of which every bit is known."
+        ),
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Only print the 500 losses of the rTorch book beside your own.")
@@ -39,8 +41,7 @@ def doctor(
 
     Every engine trains the network of the rTorch book, whose losses are published, and one that numpy trains as well;
     then again in ways that must give the same bits. The exit code is 1 if a number is wrong or the device cannot be
-    used, and never because of the speed. No user, no path and no name of the machine is printed: paste it into an
-    issue.
+    used, and never because of the speed. The output names no user, no path and no machine: paste it into an issue.
     """
     if published and long is not None:
         raise typer.BadParameter("--published prints the losses alone; leave out --long")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from twolayer.formatting import counted
 from twolayer.hardware import threads as cpu_threads
 from twolayer.training.benchmark import clock
 from twolayer.training.doctor import book
@@ -56,7 +57,7 @@ class Endurance:
     def finding(self) -> Finding:
         """What has been found so far."""
         size = self.product.size
-        note, name = f"{self.done:,} products", f"product of whole numbers, {size} x {size}"
+        note, name = f"{counted(self.done, 'product')} of {size} x {size}", "product of whole numbers"
         if self.wrong is None:
             return Finding("long", name, "right", got=self.seconds, unit="s", note=note)
         note = f"{self.wrong.place} of product {self.done:,}"
