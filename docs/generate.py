@@ -37,7 +37,7 @@ EXIT_CODES = """## Exit codes
 |---|---|
 | 0 | success |
 | 1 | failure: no such device, unusable data, a file or an output that cannot be written; \
-`bench` found an engine that computes other numbers, or `compare --expect-equal` histories that differ |
+`bench` or `doctor` found an engine that computes other numbers, or `compare --expect-equal` histories that differ |
 | 2 | wrong usage: the command line or the config is wrong, or the run cannot be resumed |
 | 3 | the loss diverged |
 | 130, 143 | stopped by Ctrl-C, by SIGTERM or SIGHUP |

@@ -91,6 +91,7 @@ LAZY = {
     "cli.inspect_view": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.commands.bench": "torch",
+    "cli.commands.doctor": "torch",
     "cli.commands.lr": "torch",
     "exporters.writing": "onnx, only for an .onnx",
     "cli.commands.evaluate": "torch",

@@ -45,6 +45,8 @@ TORCH = [
     "evaluation.table_scores",
     "training.recorder",
     "training.folds",
+    "training.doctor.examination",
+    "training.doctor.own_losses",
     "cli.training_session",
     "cli.folds_session",
     "training.learning_rate",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
 from twolayer.hardware.threads import set_up
+from twolayer.training.doctor import book
 from twolayer.training.setup import prepare
 
 ENGINES = ["autograd", "manual", "fused primal", "fused dual", "compiled"]
@@ -81,21 +81,9 @@ def sgd_on(
 
 def numpy64(model: nn.Sequential, data: Data, config: Config, iterations: int) -> tuple[list[float], list[Any]]:
     """Gradient descent in numpy, float64, with column-vector biases: another program for the same mathematics."""
-    x, y = (array.numpy().astype(np.float64).T for array in (data.x, data.y))  # (D_in, N), (D_out, N)
-    w1, b1, w2, b2 = (parameter.detach().numpy().astype(np.float64) for parameter in model.parameters())
-    b1, b2 = b1[:, None], b2[:, None]
-    lr, scale = float(config.lr), 1.0 if config.reduction == "sum" else 1.0 / y.size
-    losses = []
-    for _ in range(iterations):
-        z = w1 @ x + b1
-        h = np.where(z > 0, z, 0.0)
-        residual = w2 @ h + b2 - y
-        losses.append(scale * float(np.sum(residual**2)))
-        g = 2 * scale * residual
-        gz = (w2.T @ g) * (z > 0)
-        w2, b2 = w2 - lr * g @ h.T, b2 - lr * g.sum(axis=1, keepdims=True)
-        w1, b1 = w1 - lr * gz @ x.T, b1 - lr * gz.sum(axis=1, keepdims=True)
-    return losses, [w1, b1[:, 0], w2, b2[:, 0]]
+    parameters = [parameter.detach().numpy() for parameter in model.parameters()]
+    x, y, is_mean = data.x.numpy(), data.y.numpy(), config.reduction == "mean"
+    return book.descend(x, y, parameters, float(config.lr), iterations, mean=is_mean)
 
 
 def configs(most: int = 70) -> st.SearchStrategy[Config]:

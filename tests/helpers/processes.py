@@ -23,7 +23,8 @@ BASE = "N: 8\nD_in: 3\nH: 4\nD_out: 2\nlr: 1e-3\nepochs: 5\n"
 Write = Callable[[str | bytes], Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMPUTE = {"train", "bench", "lr", "predict", "evaluate", "export", "eject", "inspect"}  # the commands that need torch
+# The commands that need torch.
+COMPUTE = {"train", "bench", "doctor", "lr", "predict", "evaluate", "export", "eject", "inspect"}
 TERMINAL_CODES = re.compile(r"\x1b|[\x80-\x9f]")
 
 

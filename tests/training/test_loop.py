@@ -15,6 +15,7 @@ from twolayer.errors import ConfigError, DivergedError
 from twolayer.hardware.threads import set_up
 from twolayer.runs.history import Block
 from twolayer.training import loop
+from twolayer.training.doctor.book import published_losses
 from twolayer.training.loop import fit, train
 from twolayer.training.metrics import final_loss
 from twolayer.training.setup import prepare
@@ -22,7 +23,7 @@ from twolayer.training.setup import prepare
 
 def test_train_gives_the_books_losses_and_the_model_they_lead_to() -> None:
     result = train(load_config("default"))
-    assert agree_to_three_digits(result.losses, published("rtorch_losses.csv", "loss"))
+    assert agree_to_three_digits(result.losses, published_losses())
     with torch.no_grad(), set_up(result.config):
         loss = nn.MSELoss(reduction="sum")(result.model(result.data.x), result.data.y)
     assert result.final_loss == float(loss) < result.losses[-1]

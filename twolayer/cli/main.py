@@ -19,6 +19,7 @@ from twolayer.cli.commands import (
     check,
     compare,
     data,
+    doctor,
     eject,
     evaluate,
     export,
@@ -44,7 +45,7 @@ GROUPS = {
     "Your own table": (data, evaluate, predict),
     "Saved runs": (runs, show, compare, plot, report, export),
     "Take apart": (inspect, eject),
-    "Measure": (lr, bench),
+    "Measure": (lr, bench, doctor),
 }
 
 

@@ -133,8 +133,15 @@ def say(text: str) -> None:
     out().print(Text("\n".join(map(safe, text.split("\n")))))
 
 
-def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *, drop: Sequence[str] = ()) -> None:
-    """A small table on stdout: aligned columns, or csv, or JSON lines.
+def rows(
+    names: Sequence[str],
+    values: Iterable[Sequence[Any]],
+    form: Format,
+    *,
+    drop: Sequence[str] = (),
+    header: bool = True,
+) -> None:
+    """A small table on stdout: aligned columns, or csv (without `header` only its rows), or JSON lines.
 
     Where the aligned columns are wider than the screen, those of `drop` are left out, the first one first, and a line
     below the table names them. On a terminal long text is then wrapped, and what is still too wide is left out from the
@@ -143,7 +150,8 @@ def rows(names: Sequence[str], values: Iterable[Sequence[Any]], form: Format, *,
     if form == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(names)
+        if header:
+            writer.writerow(names)
         writer.writerows(map(_csv_cell, row) for row in values)
         write(buffer.getvalue())
     elif form == "jsonl":

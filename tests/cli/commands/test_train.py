@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.processes import Run, without_torch
-from tests.helpers.published import agree_to_three_digits, published
+from tests.helpers.published import agree_to_three_digits
+from twolayer.training.doctor.book import published_losses
 
 
 @pytest.mark.parametrize("engine", ["autograd", "manual", "fused primal", "fused dual", "compiled"])
@@ -24,7 +25,7 @@ def test_the_books_500_losses_come_out_to_three_digits(twolayer: Run, engine: st
     header, *rows = csv.reader(io.StringIO(done.stdout))
     assert header == ["iteration", "loss"]
     assert [int(row[0]) for row in rows] == list(range(1, 501))
-    losses, book = [float(row[1]) for row in rows], published("rtorch_losses.csv", "loss")
+    losses, book = [float(row[1]) for row in rows], published_losses()
     assert agree_to_three_digits(losses, book)
     # And rounded alike, too, where no loss lies on the edge between two roundings.
     if engine in ("autograd", "manual") and threads == "1":
@@ -123,7 +124,7 @@ def test_on_cuda_the_books_losses_come_out_to_three_digits(twolayer: Run) -> Non
         pytest.skip("torch sees no CUDA GPU here")
     done = twolayer("train", "--device", "cuda", "--format", "csv")
     losses = [float(row.split(",")[1]) for row in done.stdout.splitlines()[1:]]
-    assert agree_to_three_digits(losses, published("rtorch_losses.csv", "loss"))
+    assert agree_to_three_digits(losses, published_losses())
 
 
 @pytest.mark.cuda

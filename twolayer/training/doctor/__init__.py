@@ -1,0 +1,1 @@
+"""`twolayer doctor`: whether PyTorch computes the right numbers on this machine, and how fast."""
