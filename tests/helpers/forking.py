@@ -46,6 +46,7 @@ TORCH = [
     "training.folds",
     "cli.training_session",
     "cli.folds_session",
+    "cli.sweep_session",
     "training.learning_rate",
     "runs.tensorboard",
     *TABLES,
