@@ -25,12 +25,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"tables"},
     "engines": {"tables", "config"},
     "runs": {"tables", "config"},
+    "sweeps": {"tables", "config", "runs"},
     "hardware": {"config", "engines"},
     "evaluation": {"tables", "runs"},
-    "reporting": {"config", "runs"},
-    "training": {"tables", "config", "engines", "runs", "hardware", "evaluation", "reporting"},
+    "reporting": {"config", "runs", "sweeps"},
+    "training": {"tables", "config", "engines", "runs", "sweeps", "hardware", "evaluation", "reporting"},
     "exporters": {"tables", "config", "engines", "runs", "evaluation", "training"},
-    "cli": {"tables", "config", "runs", "hardware", "evaluation", "reporting", "training", "exporters"},
+    "cli": {"tables", "config", "runs", "sweeps", "hardware", "evaluation", "reporting", "training", "exporters"},
 }
 ROOT: dict[str, set[str]] = {
     "version": set(),
@@ -54,7 +55,10 @@ ONLY_USER = {
     "polars": {
         "evaluation.encoded_rows",
         "evaluation.frames",
+        "exporters.eject_file",
         "exporters.eject_reading",
+        "exporters.eject_table",
+        "exporters.eject_types",
         "exporters.writing",
         "tables",
     },
@@ -90,6 +94,8 @@ LAZY = {
     "cli.commands.inspect": "torch",
     "cli.inspect_view": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
+    "cli.sweeping": "torch, after the points are known to be right",
+    "training.sweep_points": "tensorboard, which may be missing",
     "cli.commands.bench": "torch",
     "cli.commands.doctor": "torch",
     "cli.commands.lr": "torch",
@@ -103,8 +109,18 @@ LAZY = {
     "cli.commands.report": "altair",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
-WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
-EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session"}
+WITHOUT_TORCH = {
+    "tables",
+    "config",
+    "runs",
+    "sweeps",
+    "reporting",
+    "cli",
+    "engines.selection",
+    "hardware.memory",
+    *ROOT,
+}
+EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session", "cli.sweep_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
 UNMOVED: dict[str, str] = {"available_memory": ("")}
 

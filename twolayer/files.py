@@ -267,6 +267,18 @@ def remove_folders(made: list[Path]) -> None:
             folder.rmdir()  # which never follows a link
 
 
+def move_to_free(path: Path, place: Path) -> bool:
+    """Move a folder to a place, unless something is there; whether it was moved. Raises OSError."""
+    try:
+        if not os.path.lexists(place):
+            path.rename(place)
+            return True
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    return False
+
+
 def remove_folder(folder: Folder, path: Path) -> None:
     """Remove a folder and everything in it, if it is still the one at the path; errors are ignored.
 

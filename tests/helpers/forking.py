@@ -49,6 +49,7 @@ TORCH = [
     "training.doctor.own_losses",
     "cli.training_session",
     "cli.folds_session",
+    "cli.sweep_session",
     "training.learning_rate",
     "runs.tensorboard",
     *TABLES,

@@ -19,8 +19,7 @@ from twolayer.config import loading
 from twolayer.config.bundled import bundled
 from twolayer.config.from_table import column_names
 from twolayer.config.schema import KEYS, SOURCES, Config
-from twolayer.runs.names import RUNS
-from twolayer.runs.run_files import INFO
+from twolayer.runs.names import RUNS, is_saved
 from twolayer.tables.options import FileData, is_table
 
 VARIABLE = "_TWOLAYER_COMPLETE"  # set by a shell's completion script
@@ -71,9 +70,9 @@ def runs(incomplete: str) -> list[str]:
     names = list[str]()
     if "/" not in incomplete:
         with suppress(OSError):
-            names = [entry.name for entry in RUNS.iterdir() if (entry / INFO).is_file()]
+            names = [entry.name for entry in RUNS.iterdir() if is_saved(entry)]
     plain = sorted(name for name in names if _PLAIN.fullmatch(name))
-    return plain or _paths(incomplete, lambda entry: (Path(entry) / INFO).is_file())
+    return plain or _paths(incomplete, lambda entry: is_saved(Path(entry)))
 
 
 def models(incomplete: str) -> list[str]:
@@ -134,14 +133,31 @@ def settings(incomplete: str) -> list[str]:
     """For `--set`: the keys, or, when only one is left, its allowed values."""
     if _key:
         return _values(_key)
-    names = [*KEYS, *dict.fromkeys(f"data.{name}" for model in SOURCES.values() for name in model.model_fields)]
-    names.remove("data")  # set by its parts
+    names = _settable()
     key, is_whole, _ = incomplete.partition("=")
     found = [name for name in names if (name == key if is_whole else name.startswith(key))]
     if len(found) != 1:
         return [f"{name}=" for name in found]
     # Never a single candidate that ends with `=`: the shell would add a space to it.
     return [f"{found[0]}={value}" for value in ("", *(_values(found[0]) or ["..."]))]
+
+
+def swept(incomplete: str) -> list[str]:
+    """For `--sweep`: the keys, or, when only one is left, its allowed values, after a comma one more."""
+    if not _key and "," not in incomplete:
+        return settings(incomplete)
+    key, is_set, given = (_key, "", incomplete) if _key else incomplete.partition("=")
+    before, comma, start = given.rpartition(",")
+    others = before.split(",")
+    rest = [value for value in _values(key) if value.startswith(start) and value not in others]
+    return [f"{'' if _key else key + is_set}{before}{comma}{value}" for value in rest]
+
+
+def _settable() -> list[str]:
+    """The keys that `--set` takes."""
+    names = [*KEYS, *dict.fromkeys(f"data.{name}" for model in SOURCES.values() for name in model.model_fields)]
+    names.remove("data")  # set by its parts
+    return names
 
 
 def _is_yaml(name: str) -> bool:

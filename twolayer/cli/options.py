@@ -21,6 +21,15 @@ def home(value: Any) -> Any:
     return type(value)(expand_home(str(value))) if isinstance(value, (str, Path)) else value
 
 
+def checked_jobs(text: str | None) -> int | None:
+    """The number of `--jobs`; None for auto. Raises BadParameter."""
+    if text == "auto":
+        return None
+    if text is not None and not (text.isdecimal() and text.isascii() and 0 < int(text[:9]) <= 1024):
+        raise typer.BadParameter(f"--jobs must be a number from 1 to 1024, or auto, not {text!r}")
+    return int(text or 1)
+
+
 TargetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -197,6 +206,37 @@ ResumeOption = Annotated[
         autocompletion=completion.runs,
         callback=home,
     ),
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option("--folds", metavar="INT", help="First score the table in as many folds, each as new rows."),
+]
+RepeatsOption = Annotated[
+    int | None, typer.Option("--repeats", metavar="INT", help="Draw the folds as often.  [default: 1]")
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        metavar="INT|LIST",
+        help="Train with many seeds: as many from the config's on, or a list, such as 3,7,11.",
+    ),
+]
+SweepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="KEY=VALUES",
+        help="Train with each value of a key: lr=1e-4,1e-3, lr=1e-5..1e-2*7 or H=16..256+16; repeatable.",
+        autocompletion=completion.swept,
+    ),
+]
+JobsOption = Annotated[
+    str | None,
+    typer.Option("--jobs", metavar="INT|auto", help="Processes for --seeds and --sweep.  [default: 1]"),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the trainings of --seeds and --sweep, and train none.")
 ]
 
 ScaleOption = Annotated[

@@ -72,11 +72,7 @@ def resolve(
     source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False, keep_survey: bool = False
 ) -> validation.Resolved:
     """The config with options and variables applied, known to fit into memory."""
-    malformed = [
-        Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
-        for text in sets
-        if text.find("=") < 1
-    ]
+    malformed = malformed_sets(sets)
     overrides = overrides_of(sets, context)
     try:
         with without_panics():
@@ -91,6 +87,15 @@ def resolve(
         raise ConfigError(malformed)
     memory.check(resolved.config, resolved.name, saved=saved)
     return resolved
+
+
+def malformed_sets(sets: Sequence[str]) -> list[Problem]:
+    """What is wrong with the form of `--set` options."""
+    return [
+        Problem(Origin(f"--set {text}"), "", "must be KEY=VALUE, such as --set lr=1e-3")
+        for text in sets
+        if text.find("=") < 1
+    ]
 
 
 def training_that_works(

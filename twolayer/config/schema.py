@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from twolayer.config import yaml12
@@ -242,6 +242,14 @@ def settled(config: Config) -> Config:
     if isinstance(config.validation, str):
         changed["validation"] = str(Path(config.validation).absolute())
     return config.model_copy(update=changed)
+
+
+def variant(values: Mapping[str, Any]) -> Config | None:
+    """The config with these values, as `model_dump` gives them; None where they are not valid."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError:
+        return None
 
 
 def document(config: Config) -> str:

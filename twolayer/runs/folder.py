@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from twolayer.errors import RunError
 from twolayer.files import (
     Folder,
     make_folders,
+    move_to_free,
     named,
     remove_folder,
     remove_folders,
@@ -151,15 +151,17 @@ class Run:
 
 
 @contextmanager
-def create(out: Path | None, name: str) -> Iterator[Run]:
+def create(out: Path | None, name: str, *, clean: bool = True) -> Iterator[Run]:
     """A new run folder, to be filled inside the context: `out`, or `runs/<name>-<n>` with the first free number.
 
     It is filled under a temporary name and renamed when the context ends without an error; it stays locked then. After
-    an error nothing is left. Raises RunError where the place is taken, or the folder cannot be created.
+    an error nothing is left. Raises RunError where the place is taken, or the folder cannot be created. With `clean`,
+    what killed processes have left beside it is removed, for which all names there are read.
     """
     place = free_place(out, name)
     made = make_folders(place.parent)
-    remove_leftovers(place.parent)
+    if clean:
+        remove_leftovers(place.parent)
     unfinished = place.parent / temporary_name()
     run = None
     try:
@@ -197,16 +199,12 @@ def create(out: Path | None, name: str) -> Iterator[Run]:
 def _moved(run: Run, place: Path) -> bool:
     """Move a folder to its place, unless something is there; whether it was moved."""
     with named(place):
-        try:
-            if not os.path.lexists(place):
-                run.path = run.folder.path = run.path.rename(place)
-                if run.checkpoints is not None:
-                    run.checkpoints.path = place / CHECKPOINTS
-                return True
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-    return False
+        if not move_to_free(run.path, place):
+            return False
+    run.path = run.folder.path = place
+    if run.checkpoints is not None:
+        run.checkpoints.path = place / CHECKPOINTS
+    return True
 
 
 def open_for_resume(path: Path) -> Run:

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from twolayer.files import LEFTOVER, Folder
 from twolayer.runs.lock import lock
-from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, SWEEP, SWEEP_TABLE
 
 MARKER = ".twolayer"  # holds the name of an unfinished folder: only a folder with it may be removed as a leftover
 _AGE = 60  # seconds; younger ones may still be in use
 
 
-def remove_leftovers(place: Path) -> None:
-    """Remove unfinished run folders from a folder: our own, locked by nobody, and not just created."""
+def remove_leftovers(place: Path, age: float = _AGE) -> None:
+    """Remove unfinished folders of runs and sweeps: our own, locked by nobody, older than `age` seconds."""
     with suppress(OSError), Folder(place) as parent:
         for name in filter(LEFTOVER.fullmatch, parent.names()):
             with suppress(OSError), Folder(Path(name), inside=parent) as left:
                 status = os.fstat(left.descriptor)
-                is_old = time.time() - status.st_mtime > _AGE
+                is_old = time.time() - status.st_mtime > age
                 if is_old and status.st_uid == os.getuid() and lock(left.descriptor) and _is_unfinished(left, name):
                     with suppress(FileNotFoundError):  # first: where it is not empty, all stays
                         os.rmdir(CHECKPOINTS, dir_fd=left.descriptor)
@@ -31,7 +31,7 @@ def remove_leftovers(place: Path) -> None:
 
 
 def _is_unfinished(folder: Folder, name: str) -> bool:
-    """Whether the folder is what a killed process leaves: our marker, and files that a new run begins with.
+    """Whether the folder is what a killed process leaves: our marker, and files that a new run or sweep begins with.
 
     Before the marker is written the folder is empty, or holds an empty marker.
     """
@@ -41,7 +41,7 @@ def _is_unfinished(folder: Folder, name: str) -> bool:
     marker = folder.read(MARKER, limit=len(name))
     if marker != name.encode():
         return found.keys() == {MARKER} and not marker
-    ours = (MARKER, CONFIG, HISTORY, INFO, CHECKPOINTS)
+    ours = (MARKER, CONFIG, HISTORY, INFO, CHECKPOINTS, SWEEP, SWEEP_TABLE)
     return all(
         (entry in ours or LEFTOVER.fullmatch(entry))
         and status is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from twolayer.errors import RunError
 from twolayer.files import reason
 from twolayer.formatting import nearest
-from twolayer.runs.run_files import INFO, check_inside
+from twolayer.runs.run_files import INFO, SWEEP, check_inside
 from twolayer.tables.options import TABLES
 
 RUNS = Path("runs")
@@ -60,15 +60,26 @@ def check_free(out: Path) -> None:
         return
     except (OSError, ValueError) as error:  # a name too long, a NUL
         raise RunError(f"{str(out)!r}: {reason(error)}", usage=True) from None
-    resume = f"resume it with --resume {out}, or " if (out / INFO).exists() else ""
+    is_ours = (out / INFO).exists() or (out / SWEEP).exists()
+    resume = f"resume it with --resume {out}, or " if is_ours else ""
     raise RunError("already exists", path=out, hint=f"{resume}choose another folder", usage=True)
 
 
+def is_saved(path: Path) -> bool:
+    """Whether a folder is that of a run or a sweep."""
+    return (path / INFO).is_file() or (path / SWEEP).is_file()
+
+
 def find(text: str) -> Path:
-    """The run folder that a user names: by its path, or by the name of a folder in `runs`. Raises RunError."""
+    """The folder of a run or sweep that a user names: by its path, or by its name in `runs`. Raises RunError.
+
+    The runs of a sweep there are `sweep/run`.
+    """
     try:
         in_runs = RUNS / text
-        if is_name(text) and not Path(text).is_dir() and in_runs.is_dir():
+        sweep, _, inside = text.partition("/")
+        is_inside = is_name(sweep) and inside not in ("", ".", "..") and "/" not in inside
+        if (is_name(text) or is_inside) and not Path(text).is_dir() and in_runs.is_dir():
             check_inside(in_runs, RUNS)
             return in_runs
         given = Path(text)
@@ -94,5 +105,5 @@ def find_model(text: str) -> Path:
 def _in_runs() -> list[str]:
     """The names of the runs in `runs`."""
     with suppress(OSError):
-        return sorted(entry.name for entry in RUNS.iterdir() if (entry / INFO).is_file())
+        return sorted(entry.name for entry in RUNS.iterdir() if is_saved(entry))
     return []

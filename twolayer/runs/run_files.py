@@ -21,6 +21,7 @@ CONFIG = "config.yaml"
 HISTORY = "history.csv"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
+SWEEP, SWEEP_TABLE = "sweep.json", "sweep.csv"  # of a folder of runs that one command has trained
 MAX_INFO, MAX_CONFIG = 64 * 2**20, 2**20  # bytes of run.json and config.yaml; larger files are refused
 
 

@@ -155,13 +155,14 @@ def start_recording(
     note: str,
     tensorboard: bool = False,
     more: Mapping[str, Any] | None = None,
+    clean: bool = True,
 ) -> Run:
     """Create a run folder with its files before the first iteration. Raises RunError, and leaves no folder then.
 
-    `more` is kept in run.json as well.
+    `more` is kept in run.json as well; `clean` is as for `folder.create`.
     """
     config = fit.config
-    with folder.create(out, names.safe_name(source)) as run:
+    with folder.create(out, names.safe_name(source), clean=clean) as run:
         check_space(run.path, fit, "take another --out, or --no-save", config.epochs if tensorboard else 0)
         run.write(CONFIG, document(config).encode())
         run.start_history(config.columns)

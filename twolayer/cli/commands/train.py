@@ -8,26 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twolayer.cli import process, terminal
+from twolayer.cli import process, sweeping, terminal
 from twolayer.cli.options import (
     CheckpointOption,
     ClassesOption,
     ConfigArgument,
     DeviceOption,
+    DryRunOption,
     EngineOption,
     EpochsOption,
     ExcludeOption,
+    FoldsOption,
     FormatOption,
     InputsOption,
+    JobsOption,
     LogEveryOption,
     LrOption,
     MissingOption,
     NoSaveOption,
     NoteOption,
     OutOption,
+    RepeatsOption,
     ResumeOption,
     SeedOption,
+    SeedsOption,
     SetOption,
+    SweepOption,
     TargetOption,
     TensorBoardOption,
     ThreadsOption,
@@ -38,6 +44,7 @@ from twolayer.cli.resume import resolve_again
 from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder, names
 from twolayer.runs.run_files import INFO
+from twolayer.sweeps.folder import is_sweep
 
 if TYPE_CHECKING:
     from twolayer.cli.training_session import Session
@@ -69,13 +76,12 @@ def train(
     note: NoteOption = None,
     checkpoint_every: CheckpointOption = None,
     resume: ResumeOption = None,
-    folds: Annotated[
-        int | None,
-        typer.Option("--folds", metavar="INT", help="First score the table in as many folds, each as new rows."),
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option("--repeats", metavar="INT", help="Draw the folds as often.  [default: 1]")
-    ] = None,
+    folds: FoldsOption = None,
+    repeats: RepeatsOption = None,
+    seeds: SeedsOption = None,
+    sweep: SweepOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
     quiet: Annotated[
@@ -90,9 +96,16 @@ def train(
     With --folds 5 the rows of a table are parted into five folds, drawn with the seed, of classes by class. Five
     networks are trained, each without one fold, and scored on that fold beside a linear model and a constant. The means
     are what to expect on other rows. Then the one network is trained on the whole table, as without --folds.
+
+    With --seeds 10, or --sweep lr=1e-4,1e-3 --sweep H=32,64, each combination is trained as it would be alone, and a
+    table compares them. They are saved together, and --resume continues what was stopped.
     """
     _check_options(context)
     sets = set_ or []
+    if sweeping.is_sweep(context):
+        raise typer.Exit(sweeping.start(config, sets, context))
+    if resume is not None and is_sweep(found := names.find(resume)):
+        raise typer.Exit(sweeping.resume(found, context))
     if resume is not None:
         session = _resumed(resume, sets, context, checkpoint_every, tensorboard=tensorboard)
     elif no_save:

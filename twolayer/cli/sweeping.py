@@ -1,0 +1,95 @@
+"""`train` with --seeds or --sweep: from the options to the points, and a sweep that is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from twolayer.cli import process, terminal
+from twolayer.cli.options import checked_jobs
+from twolayer.cli.process import computing
+from twolayer.cli.resolving import LISTS, NAMED, malformed_sets, overrides_of
+from twolayer.errors import ConfigError
+from twolayer.hardware import memory
+from twolayer.runs import checkpoint_interval
+from twolayer.sweeps import folder, points
+from twolayer.sweeps.points import Base, Plan
+from twolayer.tables.panics import without_panics
+
+_FIXED = ("set_", "missing", "classes", *LISTS, *NAMED)  # what a sweep that is resumed keeps
+
+
+def is_sweep(context: typer.Context) -> bool:
+    """Whether a command line of `train` asks for many trainings. Raises BadParameter for options without them."""
+    given = context.params
+    if given["seeds"] is not None or given["sweep"]:
+        for name in ("folds", "repeats"):
+            if given[name] is not None:
+                raise typer.BadParameter(f"--{name} is for a single training; remove it, or --seeds and --sweep")
+        if given["resume"] is not None:
+            raise typer.BadParameter("--resume continues what is there; remove it, or --seeds and --sweep")
+        return True
+    if given["dry_run"]:
+        raise typer.BadParameter("--dry-run prints the trainings of --seeds and --sweep; add one of them")
+    if given["jobs"] is not None and given["resume"] is None:
+        raise typer.BadParameter("--jobs is for many trainings; add --seeds or --sweep")
+    return False
+
+
+def start(config: str, sets: Sequence[str], context: typer.Context) -> int:
+    """Train the points of --seeds and --sweep; the exit code."""
+    given = context.params
+    jobs, every = checked_jobs(given["jobs"]), checkpoint_interval.parse(given["checkpoint_every"] or "30s")
+    plan = _plan(config, sets, context)
+    if given["dry_run"]:
+        terminal.rows(["point", *plan.keys], [[point.number, *point.values.values()] for point in plan.points],
+                      given["format_"])  # fmt: skip
+        if given["format_"] == "table":
+            terminal.note(f"{len(plan.points):,} trainings")
+        return 0
+    for line in plan.notes:
+        terminal.note(line)
+    with computing():
+        from twolayer.cli import sweep_session
+    process.start_computing()
+    sweep_session.check(plan)  # before there is a folder
+    options = {"note": given["note"] or "", "checkpoint_every": every.text, "tensorboard": given["tensorboard"]}
+    if given["no_save"]:
+        return sweep_session.unsaved(plan, jobs, given["format_"], quiet=given["quiet"])
+    terminal.outlive_reader()
+    with folder.create(given["out"], plan, **options) as opened:
+        return sweep_session.saved(opened, [], {}, jobs, given["format_"], quiet=given["quiet"])
+
+
+def _plan(config: str, sets: Sequence[str], context: typer.Context) -> Plan:
+    """The points, known to fit into memory. Raises TwolayerError."""
+    given, malformed = context.params, malformed_sets(sets)
+    try:
+        with without_panics():
+            plan = points.plan(Base(config, overrides_of(sets, context)), given["sweep"] or [], given["seeds"])
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *malformed]) from None
+    if malformed:
+        raise ConfigError(malformed)
+    largest = max(plan.points, key=lambda point: memory.needed_by_host(point.config))
+    memory.check(largest.config, largest.name, saved=not given["no_save"])
+    return plan
+
+
+def resume(path: Path, context: typer.Context) -> int:
+    """Train what is left of a sweep; the exit code."""
+    given = context.params
+    if wrong := [name for name in _FIXED if given.get(name)]:
+        option = f"--{wrong[0].strip('_').replace('_', '-')}"
+        raise typer.BadParameter(f"a sweep is resumed as it was started; remove {option}")
+    jobs = checked_jobs(given["jobs"])
+    with folder.open_for_resume(path) as opened:
+        memory.check(max((point.config for point in opened.plan.points), key=memory.needed_by_host), saved=True)
+        with computing():
+            from twolayer.cli import sweep_session
+        process.start_computing()
+        terminal.outlive_reader()
+        done, existing = folder.results_of(opened)
+        return sweep_session.saved(opened, done, existing, jobs, given["format_"], quiet=given["quiet"])
