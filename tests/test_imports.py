@@ -57,7 +57,6 @@ ONLY_USER = {
         "evaluation.frames",
         "exporters.eject_file",
         "exporters.eject_reading",
-        "exporters.eject_table",
         "exporters.eject_types",
         "exporters.writing",
         "tables",
