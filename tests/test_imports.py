@@ -53,7 +53,9 @@ ONLY_USER = {
     "polars": {
         "evaluation.encoded_rows",
         "evaluation.frames",
+        "exporters.eject_file",
         "exporters.eject_reading",
+        "exporters.eject_types",
         "exporters.writing",
         "tables",
     },
