@@ -25,6 +25,7 @@ def made(text: str) -> list[TwolayerError]:
         TwolayerError(text),
         RunError(text, path=Path(text), hint=text),
         errors.NotARunError(text),
+        errors.NoRowsError(text, path=Path(text), hint=text),
         errors.TableError(text, [text, text]),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
         errors.StateError(text),

@@ -4,6 +4,7 @@ TwolayerError           1
     ConfigError         2
     RunError            1, or 2 for a wrong command line
         NotARunError
+        NoRowsError
     DataError           1
         TableError
         StateError
@@ -106,6 +107,10 @@ class RunError(TwolayerError):
 
 class NotARunError(RunError):
     """A folder has no run.json: it is not a run folder, or its run.json is missing."""
+
+
+class NoRowsError(RunError):
+    """The rows that a run was trained on are not there any more, or there are others now."""
 
 
 class DataError(TwolayerError):

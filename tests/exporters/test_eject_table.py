@@ -139,7 +139,11 @@ def test_a_run_whose_table_has_changed_is_not_ejected(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("39,", "38,", 1))
     done = run(["eject", "run"], tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: run: the data are other ones now than when it was started\n"
+    path = tmp_path / "table.csv"
+    assert done.stderr == (
+        f"error: run: {path} has changed since the run was trained on it; put back the old one, or train again: "
+        "twolayer train run/config.yaml\n"
+    )
 
 
 DAYS = [f"2024-01-{i + 1:02}" if i % 2 else f"{i + 1} Jan 2024" for i in range(28)]

@@ -39,9 +39,7 @@ def page(found: Inspection, importances: Importances | None) -> None:
     """The page: the network, its parameters, its hidden units, and the gradients twice."""
     terminal.say(str(found.model))
     terminal.say(f"loss {found.loss:.6g} ({_loss_in_words(found)})")
-    title("Parameters")
-    rows = [(name, shape(p), f"{p.numel():,}", *figures(p)) for name, p in found.parameters.items()]
-    _table(("tensor", "shape", "count", "norm", "min", "max"), rows, left=(0, 1))
+    parameter_table(found.parameters)
     title("Hidden units")
     for line in units(found):
         terminal.say(line)
@@ -49,6 +47,13 @@ def page(found: Inspection, importances: Importances | None) -> None:
     gradient_table(found)
     if importances is not None:
         importance_table(importances)
+
+
+def parameter_table(named: dict[str, Tensor]) -> None:
+    """The parameters: shape, count, norm, min and max."""
+    title("Parameters")
+    rows = [(name, shape(p), f"{p.numel():,}", *figures(p)) for name, p in named.items()]
+    _table(("tensor", "shape", "count", "norm", "min", "max"), rows, left=(0, 1))
 
 
 def gradient_table(found: Inspection) -> None:
@@ -190,9 +195,9 @@ def step_table(found: Inspection, rows: int) -> None:
     cells = []
     for name, before in found.parameters.items():
         triple = zip(before.flatten(), found.gradients[name].flatten(), found.after[name].flatten(), strict=True)
-        for index, numbers in zip(range(rows), triple, strict=False):
+        for index, three in zip(range(rows), triple, strict=False):
             place = ", ".join(map(str, _index(index, before.shape)))
-            cells.append((f"{name}[{place}]", *(f"{float(number):.8g}" for number in numbers)))
+            cells.append((f"{name}[{place}]", *(f"{float(number):.8g}" for number in three)))
     _table(("number", "before", "gradient", "after"), cells)
     terminal.say(f"loss before {found.loss:.8g}, after {found.loss_after():.8g}")
 
@@ -242,13 +247,13 @@ def write_json(
     elif view == "step":
         after = found.after
         lines = [
-            {"name": name, "before": _values(p.tolist()), "gradient": _values(found.gradients[name].tolist()),
-             "after": _values(after[name].tolist())}
+            {"name": name, "before": numbers(p.tolist()), "gradient": numbers(found.gradients[name].tolist()),
+             "after": numbers(after[name].tolist())}
             for name, p in found.parameters.items()
         ]  # fmt: skip
     elif view:
         named = parts(found, view, rows, layer)
-        lines = [{"name": name, "shape": list(t.shape), "values": _values(t.tolist())} for name, t in named.items()]
+        lines = [{"name": name, "shape": list(t.shape), "values": numbers(t.tolist())} for name, t in named.items()]
     else:
         lines = list(_page_rows(found, columns))
     terminal.write("".join(json.dumps(line) + "\n" for line in lines))
@@ -273,8 +278,9 @@ def _page_rows(found: Inspection, columns: Importances | None) -> Iterator[dict[
         yield {"column": item.column, "loss_rise": item.loss, "spread": item.spread, columns.measure: item.change}  # type: ignore[union-attr]
 
 
-def _values(values: Any) -> Any:
-    return [_values(value) for value in values] if isinstance(values, list) else json_number(values)
+def numbers(values: Any) -> Any:
+    """Lists of numbers as JSON can hold them."""
+    return [numbers(value) for value in values] if isinstance(values, list) else json_number(values)
 
 
 def python_lines(place: Place, loading: str, view: str, rows: int, layer: int | None) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,12 @@ from torch import nn
 
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
-from twolayer.errors import RunError
+from twolayer.errors import DataError, NoRowsError, RunError
 from twolayer.files import Folder
 from twolayer.formatting import counted
 from twolayer.runs import checkpoint, model_file, table_paths
 from twolayer.runs.checkpoint import Checkpoint
-from twolayer.runs.run_files import CHECKPOINTS
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG
 from twolayer.runs.saved_run import SavedRun
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 def begun_again(run: SavedRun) -> tuple[Config, Data, nn.Sequential]:
     """The run's config, data and initial weights; the table is read where it is now.
 
-    Raises RunError where the config cannot be read, or where the data or the weights are not those of the run's start;
-    else as `prepare` does.
+    Raises NoRowsError where the table cannot be read, or where the data or the initial weights are not those of the
+    run's start, and RunError where the config cannot be read; else as `prepare` does.
     """
     config = run.config
     if config is None:
@@ -40,12 +41,30 @@ def begun_again(run: SavedRun) -> tuple[Config, Data, nn.Sequential]:
     changed: dict[str, Any] = {}
     for key, path in table_paths.moved(run.path, run.info, config).items():
         changed |= {key: path} if key == "validation" else {"data": config.data.model_copy(update={"path": path})}
-    config, data, model = prepare(config.model_copy(update=changed))
+    config = config.model_copy(update=changed)
+    try:
+        config, data, model = prepare(config)
+    except DataError as error:
+        if not table_paths.tables(config):
+            raise
+        raise NoRowsError(str(error), path=run.path, hint="put back the table that the run was trained on") from None
     for key, digest in fingerprints(data, model).items():
         if key in run.info and digest != run.info[key]:
-            what = "initial weights" if key == "initial_sha256" else "data"
-            raise RunError(f"the {what} are other ones now than when it was started", path=run.path)
+            raise _changed(run, config, key)
     return config, data, model
+
+
+def _changed(run: SavedRun, config: Config, key: str) -> NoRowsError:
+    """What to say where the data or the initial weights are not those that the run began with."""
+    if key != "initial_sha256" and (tables := table_paths.tables(config)):
+        named = " or ".join(dict.fromkeys(tables.values()))
+        hint = f"put back the old one, or train again: twolayer train {quote(str(run.path / CONFIG))}"
+        return NoRowsError(f"{named} has changed since the run was trained on it", path=run.path, hint=hint)
+    what = "initial weights" if key == "initial_sha256" else "data"
+    used = run.text("torch") or "another version"
+    reason = f"PyTorch {torch.__version__} draws other {what} here than the run had; it was trained with PyTorch {used}"
+    hint = f"pip install torch=={used.partition('+')[0]}" if used[0].isdigit() else "install that"
+    return NoRowsError(reason, path=run.path, hint=hint)
 
 
 def load_kept(run: SavedRun, model: nn.Sequential) -> int | None:

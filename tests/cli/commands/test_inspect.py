@@ -139,6 +139,50 @@ def test_the_views_print_tensors_as_pytorch_does(runs: Path) -> None:
     assert run(["inspect", "modules-1", "--device", "cpu"], runs).stdout.count("same bits") == 6
 
 
+@pytest.fixture(scope="module")
+def gone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run whose table is gone."""
+    folder = tmp_path_factory.mktemp("gone")
+    table = folder / "table.csv"
+    table.write_text("a,b,y\n" + "".join(f"{i * i},{i % 3},{i * i % 7}\n" for i in range(40)))
+    train(folder, "table.csv --target y -q --epochs 2 --lr 0.1 --set H=5")
+    table.rename(folder / "elsewhere")
+    return folder
+
+
+def test_of_a_run_whose_table_is_gone_all_is_shown_that_needs_no_rows(gone: Path) -> None:
+    model = safetensors.torch.load_file(gone / "runs" / "table-1" / "model.safetensors")
+    found = weights(gone, "table-1")
+    assert list(found) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert all(torch.equal(found[name], model[name].float()) for name in found)
+    done = run(["inspect", "table-1"], gone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "y from 2 columns (a, b); 34 rows trained on" in done.stdout
+    assert f"0.weight  5 x 2  10  {float(model['0.weight'].norm()):.4g}" in re.sub(" {3,}", "  ", done.stdout)
+    lacking = "not available: hidden units, gradients and the importance of columns: "
+    reason = f"{gone / 'table.csv'}: no such file; put back the table that the run was trained on"
+    assert done.stdout.splitlines()[-1] == lacking + reason
+    as_lines = run(["inspect", "table-1", "--format", "jsonl"], gone)
+    assert [json.loads(line)["tensor"] for line in as_lines.stdout.splitlines()] == list(found)
+    assert as_lines.stderr == f"{lacking}{reason}\n"
+
+
+@pytest.mark.parametrize(
+    "view", ["--forward", "--backward", "--step", "--layer 0", "--device cpu", "--forward --as-python"]
+)
+def test_of_a_run_whose_table_is_gone_views_of_rows_are_refused(view: str, gone: Path) -> None:
+    done = run(["inspect", "table-1", *view.split()], gone)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    needs = f"error: {view.split()[0]} needs the rows of the training: {gone / 'table.csv'}: no such file; without them"
+    assert done.stderr.startswith(needs)
+
+
+def test_a_run_whose_table_is_gone_is_shown_at_its_end_alone(gone: Path) -> None:
+    done = run(["inspect", "table-1", "--at", "1"], gone)
+    reason = f"{gone / 'table.csv'}: no such file; put back the table that the run was trained on"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: runs/table-1: {reason}\n")
+
+
 WRONG = {
     "modules-1 --at 101": "has 100 iterations, so there is no 101",
     "modules --at 201": "--at 201 is after the last of 200; add --epochs 201",

@@ -22,6 +22,7 @@ from twolayer.cli.options import (
     ThreadsOption,
 )
 from twolayer.cli.process import computing
+from twolayer.errors import NoRowsError
 from twolayer.runs.names import safe_name
 from twolayer.runs.saved_run import SavedRun
 
@@ -80,7 +81,12 @@ def inspect_command(
     """
     view = _view(context)
     found = source.find(config, set_ or [], context)
-    place = _place(found, config, at)
+    try:
+        place = _place(found, config, at)
+    except NoRowsError as error:
+        if not isinstance(found, SavedRun) or not _show_alone(found, at, view, error, context):
+            raise
+        return
     if as_python:
         for line in inspect_view.python_lines(place, source.as_python(found, config), view, rows, layer):
             terminal.say(line)
@@ -103,6 +109,24 @@ def _print(place: Place, view: str, context: typer.Context) -> None:
         return
     terminal.say(place.text)
     inspect_view.show(found, columns, other, view, rows, layer)
+
+
+def _show_alone(run: SavedRun, at: str, view: str, error: NoRowsError, context: typer.Context) -> bool:
+    """Print what can be shown of the weights that a run keeps without its rows; False if these are not asked for."""
+    from twolayer.cli import inspect_alone
+    from twolayer.runs import model_file
+    from twolayer.training import loaded_run
+
+    kept = model_file.read(run) if at in ("", "end") else None
+    if kept is None:
+        return False
+    found = loaded_run.load(run.path)
+    if context.params["as_python"] and view in ("", "parameters"):
+        terminal.say("\n".join(inspect_alone.python_lines(found, view)))
+        return True
+    as_json = context.params["format_"] == "jsonl"
+    inspect_alone.show(found, kept.iterations, view, error, as_json=as_json)
+    return True
 
 
 def _place(found: Resolved | SavedRun, name: str, at: str) -> Place:
