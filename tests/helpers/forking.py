@@ -81,7 +81,7 @@ class Forked:
     """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
 
     A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits the
-    bytes that its address space may grow by; 0: no limit.
+    bytes that its address space may grow by, `file_size` those of each file that it writes; 0: no limit.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Forked:
         bare: bool = False,
         new_session: bool = False,
         memory: int = 0,
+        file_size: int = 0,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
@@ -123,6 +124,7 @@ class Forked:
             "environment": dict(clean_environment() if environment is None else environment),
             "new_session": new_session,
             "memory": memory,
+            "file_size": file_size,
         }
         _send(_server("bare" if bare else "torch"), request, [*theirs, end])
         for number in (*closed, end):
@@ -299,6 +301,8 @@ def _become(request: Mapping[str, Any], streams: list[int]) -> None:
     if request["memory"]:
         pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
+    if request["file_size"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
