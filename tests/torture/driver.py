@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -113,10 +114,12 @@ def main(name: str, make_round: Callable[[Path], Round], arguments: Sequence[str
 
 
 def _trials(one_round: Round, seed: str, folder: Path) -> Iterator[Trial]:
-    """The trials of a round; its folder is removed."""
+    """The trials of a round; its folder is removed. A round that fails itself has lost."""
     folder.mkdir()
     try:
         yield from one_round(random.Random(seed), folder)
+    except Exception:  # noqa: BLE001 (the others go on)
+        yield Trial("the driver itself", "lost", traceback.format_exc())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,8 +108,8 @@ def path(run: Path, chosen: random.Random) -> None:
     outside = chosen.choice(
         [str(run.parents[1] / "secret.csv"), "secret.csv", "../../secret.csv", "/proc/self/environ"]
     )
-    keep = [f"  path: {outside}" if line.strip().startswith("path:") else line for line in lines]
-    seal_config(run, "\n".join(keep) + "\n")
+    kept = [re.sub('"path": "[^"]*"', f'"path": "{outside}"', line) for line in lines]
+    seal_config(run, "\n".join(kept) + "\n")
     change_info(run, tables_beside={"data.path": outside})
 
 
@@ -146,7 +147,7 @@ def forge_tensors(file: Path, chosen: random.Random) -> None:
     if kind == 1:
         name = chosen.choice(list(tensors))
         tensor = tensors[name]
-        others = [tensor.double(), tensor.T.contiguous(), tensor[:0], torch.full_like(tensor, math.nan)]
+        others = [tensor.double(), tensor.reshape(-1), tensor[:0], torch.full_like(tensor, math.nan)]
         others += [torch.full_like(tensor, 3e38), tensor.to(torch.bfloat16), tensor.to(torch.int64), torch.zeros(())]
         tensors[name] = chosen.choice(others)
     else:
