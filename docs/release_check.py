@@ -73,7 +73,7 @@ def install(distribution: Path, place: Path, *, cuda: bool) -> Path:
     """Install into an empty environment, with what it requires alone; the folder of its commands."""
     venv.create(place, with_pip=True)
     python = place / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", *PIP]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", *PIP]
     plan = json.loads(run(*pip, "--dry-run", "--report", "-", distribution))
     names = [item["metadata"]["name"] for item in plan["install"]]
     if not cuda and (found := [name for name in names if GPU.match(name)]):
@@ -90,11 +90,12 @@ def use(commands: Path, place: Path) -> None:
     """Run the installed commands in an empty folder."""
     place.mkdir()
     said = f"twolayer {version()}\n"
-    for command in ([commands / "twolayer"], [commands / "python", "-m", "twolayer"]):
+    ways: list[list[str | Path]] = [[commands / "twolayer"], [commands / "python", "-m", "twolayer"]]
+    for command in ways:
         if (shown := run(*command, "--version", cwd=place)) != said:
             raise FailedError(f"--version says {shown!r}, not {said!r}")
-    for command in ([commands / "twolayer", "train"], [commands / "python", "-m", "twolayer", "train", "--no-save"]):
-        if EPOCHS_500 not in run(*command, cwd=place):
+    for command, option in zip(ways, ([], ["--no-save"]), strict=True):
+        if EPOCHS_500 not in run(*command, "train", *option, cwd=place):
             raise FailedError("`twolayer train` does not print the book's last loss")
     run(commands / "twolayer", "compare", "default-1", "default-1", "--expect-equal", cwd=place)
     if (names := [path.name for path in place.iterdir()]) != ["runs"]:

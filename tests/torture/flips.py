@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -78,18 +79,14 @@ def make_round(shared: Path) -> Round:
     names = runs.make_runs(shared)
 
     @cache
-    def truth(name: str) -> dict[tuple[str, ...], dict[str, str | bytes]]:
-        """What the commands give for the run as it is."""
-        folder = shared.parent / f"whole-{name}"
-        shutil.copytree(shared, folder)
-        return {
-            tuple(command): runs.result(runs.ran(command, folder), folder, name)
-            for command in runs.commands(name, names[name])
-        }
+    def truth(name: str, *command: str) -> dict[str, str | bytes]:
+        """What a command gives for the run as it is."""
+        folder = Path(tempfile.mkdtemp(dir=shared.parent))
+        shutil.copytree(shared, folder, dirs_exist_ok=True)
+        return runs.result(runs.ran(list(command), folder), folder, name)
 
     def one(chosen: random.Random, folder: Path) -> Iterator[Trial]:
         name = chosen.choice(list(names))
-        wanted = truth(name)
         shutil.copytree(shared, folder, dirs_exist_ok=True)
         path = folder / "runs" / name
         files = sorted(contents(path))
@@ -108,12 +105,12 @@ def make_round(shared: Path) -> Round:
             elif done.returncode:
                 changed = contents(path) != before
                 yield Trial(what, "lost", told + "it failed, and changed files") if changed else Trial(what, "refused")
-            elif got == wanted[tuple(command)]:
+            elif got == truth(name, *command):
                 yield Trial(what, "survived")
             elif is_said(damaged, done.stderr, got):
                 yield Trial(what, "refused")
             else:
-                other = [part for part in got if got[part] != wanted[tuple(command)].get(part)]
+                other = [part for part in got if got[part] != truth(name, *command).get(part)]
                 yield Trial(
                     what, "lost", f"{told}another {' and '.join(other)} without a word: {done.stderr}\n{got}"[:3000]
                 )

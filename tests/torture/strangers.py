@@ -23,6 +23,7 @@ from twolayer.runs import checkpoint
 from twolayer.runs.checksum import digest
 
 SECRET = "SECRET"  # what is in a file outside of the run
+READING = ("train", "inspect", "eject")  # they read the table that the config names, and name it in their messages
 
 # Values that nobody expects; also in place of a number, a text, a list.
 ODD: list[Any] = [
@@ -187,7 +188,8 @@ def make_round(shared: Path) -> Round:
         for command in runs.some_commands(name, names[name], chosen):
             done = runs.ran(command, folder)
             page = "".join(str(part) for part in runs.result(done, folder, name).values())
-            wrong = f"it tells what is in another file: {done.stderr}" if SECRET in page + done.stderr else ""
+            tells = SECRET in page + done.stderr and not (command[0] in READING and "secret.csv" in page + done.stderr)
+            wrong = f"it tells what is in another file: {done.stderr}" if tells else ""
             if outside(folder, name) != others:
                 wrong = "it changed a file outside of the run"
             trial = judged(f"{forge.__name__} forged", done, wrong)
