@@ -5,7 +5,7 @@ INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constr
 PARALLEL = --numprocesses auto --dist worksteal
 ARGS ?=
 
-.PHONY: train test test-fast test-deep check format docs bench clean
+.PHONY: train test test-fast test-deep torture fuzz release-check check format docs bench clean
 
 train: .venv/.train
 	.venv/bin/twolayer train $(ARGS)
@@ -21,6 +21,26 @@ test-fast: .venv/.test
 # What `make test` leaves out: the long forms, and ten times the examples from hypothesis.
 test-deep: .venv/.test
 	.venv/bin/python -m pytest $(PARALLEL) -m 'deep or hypothesis' --hypothesis-profile deep $(ARGS)
+
+# Kills, damage, forged runs, full disks, any input, many at once: the figures of docs/reliability.md.
+DRIVERS ?= kills flips strangers disks inputs crowds
+MINUTES ?= 2
+SEED ?= 0
+torture: .venv/.test
+	@failed=; for driver in $(DRIVERS); do \
+	  .venv/bin/python -m tests.torture.$$driver --minutes $(MINUTES) --seed $(SEED) || failed="$$failed $$driver"; \
+	done; test -z "$$failed" || { echo "lost something:$$failed"; exit 1; }
+
+# Guided by coverage, each target for SECONDS. New inputs are kept in .fuzz; tests/fuzz/corpus is what `make test` runs.
+TARGETS ?= yaml rows history safetensors run_json
+SECONDS ?= 60
+fuzz: .venv-fuzz/.fuzz
+	@for target in $(TARGETS); do \
+	  .venv-fuzz/bin/python -m tests.fuzz.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
+
+# Build, twine check, install into empty environments, run; see docs/releasing.md.
+release-check: .venv-release/.release
+	.venv-release/bin/python docs/release_check.py $(ARGS)
 
 check: .venv/.test
 	.venv/bin/ruff check .
@@ -69,5 +89,13 @@ bench: .venv-bench/.bench
 	.venv-bench/bin/python $(INSTALL) '.[bench]'
 	@touch $@
 
+.venv-fuzz/.fuzz: .venv-fuzz/bin/python
+	.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris pyyaml
+	@touch $@
+
+.venv-release/.release: .venv-release/bin/python
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-fuzz .venv-release .fuzz dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import venv
@@ -16,6 +17,36 @@ from packaging.requirements import Requirement
 from tests.helpers.forking import clean_environment
 
 ROOT = Path(__file__).parent.parent
+check_changelog = runpy.run_path(str(ROOT / "docs" / "release_check.py"))["check_changelog"]
+
+
+CHANGELOG = "# Changelog\n\nSome words.\n\n## {}\n\n### Added\n\n- A thing.\n\n## 0.1.0 (2025-01-31)\n\n- All.\n"
+
+
+@pytest.mark.parametrize(
+    ("heading", "unreleased", "says"),
+    [
+        ("1.2.0 (2026-01-31)", False, ""),
+        ("[1.2.0] - 2026-01-31", False, ""),
+        ("1.2.0", False, "the first heading of CHANGELOG.md is '1.2.0', not 1.2.0 with a date (2026-01-31)"),
+        ("Unreleased", False, "the first heading of CHANGELOG.md is 'Unreleased', not 1.2.0 with a date (2026-01-31)"),
+        ("Unreleased", True, ""),
+        (
+            "1.2.1 (2026-01-31)",
+            True,
+            "the first heading of CHANGELOG.md is '1.2.1 (2026-01-31)', not 1.2.0 with a date",
+        ),
+        ("1x2.0 (2026-01-31)", False, "the first heading of CHANGELOG.md is '1x2.0 (2026-01-31)', not 1.2.0 with"),
+        (
+            "1.2.0 (2026-01-31)\n\n## 0.9.0 (2025-02-01)",
+            False,
+            "the section 1.2.0 (2026-01-31) of CHANGELOG.md is empty",
+        ),
+    ],
+)
+def test_a_release_is_what_the_changelog_begins_with(heading: str, unreleased: bool, says: str) -> None:
+    found = check_changelog(CHANGELOG.format(heading), "1.2.0", unreleased=unreleased)
+    assert found.startswith(says) if says else not found
 
 
 @pytest.fixture(scope="module")

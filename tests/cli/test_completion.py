@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import without_torch
+from tests.helpers.forking import clean_environment
+from tests.helpers.processes import COMMAND, without_torch
 
 
 @pytest.fixture
@@ -106,3 +111,41 @@ def test_the_columns_of_the_named_table_are_completed(tmp_path: Path) -> None:
     ):
         found = completed(tmp_path, f"twolayer {line}", failing="none" in line)
         assert found == candidates, line
+
+
+# --- The scripts of the shells
+
+# In each shell: load the script, ask it for `twolayer train --engine f`, and print what it offers.
+SHELLS = {
+    "bash": 'eval "$(_TWOLAYER_COMPLETE=source_bash twolayer)"\n'
+    "COMP_WORDS=(twolayer train --engine f) COMP_CWORD=3\n"
+    '_twolayer_completion twolayer\nprintf "%s\\n" "${COMPREPLY[@]}"\n',
+    "zsh": 'compdef() { }; _arguments() { print -r -- "$@" }; _describe() { print -r -- "$@" }\n'
+    'eval "$(_TWOLAYER_COMPLETE=source_zsh twolayer)"\n'
+    "words=(twolayer train --engine f) CURRENT=4\n_twolayer_completion\n",
+    "fish": "_TWOLAYER_COMPLETE=source_fish twolayer | source\ncomplete -C 'twolayer train --engine f'\n",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_there_is_a_script_for_each_shell(shell: str, tmp_path: Path) -> None:
+    done = without_torch(cwd=tmp_path, _TWOLAYER_COMPLETE=f"source_{shell}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_TWOLAYER_COMPLETE=complete_{shell}" in done.stdout
+    assert re.search(r"^(complete|compdef) .*twolayer", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_completes_in_the_shell_itself(shell: str, tmp_path: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell} here")
+    environment = clean_environment(PATH=f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}", HOME=str(tmp_path))
+    start = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    done = subprocess.run(
+        [program, *start, "-c", SHELLS[shell]],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fused" in done.stdout
+    assert "manual" not in done.stdout

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from tests.helpers.forking import HANGS, Forked, clean_environment, run
+from tests.helpers.killing import KILLED
 from tests.helpers.oracles import needs_cuda
 from tests.helpers.processes import Run
 from tests.helpers.trained import train
@@ -276,44 +277,6 @@ def test_an_output_that_cannot_be_written_leaves_a_run_that_goes_on(twolayer: Ru
     assert twolayer("train", "--resume", "run").returncode == 0
     assert twolayer("train", "scratch", "--out", "whole").returncode == 0
     assert same(tmp_path / "run", tmp_path / "whole")
-
-
-KILLED = {
-    "autograd": ["scratch", "--engine", "autograd", "--epochs", "1000", "--lr", "1e-6", "--checkpoint-every", "120"],
-    "manual": ["scratch", "--engine", "manual", "--epochs", "4000", "--lr", "1e-6", "--checkpoint-every", "500"],
-    "primal": [
-        "scratch",
-        "--engine",
-        "fused",
-        "--set",
-        "form=primal",
-        "--epochs",
-        "4000",
-        "--lr",
-        "1e-6",
-        "--checkpoint-every",
-        "500",
-    ],
-    "dual": [
-        "--engine",
-        "fused",
-        "--set",
-        "form=dual",
-        "--epochs",
-        "2500",
-        "--checkpoint-every",
-        "300",
-    ],  # beyond two folds
-    "compiled": [
-        *("scratch", "--engine", "compiled", "--epochs", "20000", "--lr", "1e-6", "--checkpoint-every", "2500"),
-    ],
-    "compiled table": [
-        *("diabetes", "--engine", "compiled", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"),
-    ],
-    "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
-    "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
-    "within epochs": ["diabetes", "--epochs", "12", "--set", "batch_size=1", "--checkpoint-every", "0.001s"],
-}
 
 
 @pytest.mark.sample(2)

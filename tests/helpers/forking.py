@@ -86,8 +86,8 @@ class Forked:
     """A process that runs a command line, with the part of `subprocess.Popen` that the tests need, in text or bytes.
 
     A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits the
-    bytes that its address space may grow by; 0: no limit. With `python` the arguments are a program and its own, run as
-    if nothing of twolayer had been imported.
+    bytes that its address space may grow by, `file_size` those of each file that it writes; 0: no limit. With `python`
+    the arguments are a program and its own, run as if nothing of twolayer had been imported.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Forked:
         new_session: bool = False,
         memory: int = 0,
         python: bool = False,
+        file_size: int = 0,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
@@ -131,6 +132,7 @@ class Forked:
             "new_session": new_session,
             "memory": memory,
             "python": python,
+            "file_size": file_size,
         }
         _send(_server("bare" if bare else "torch"), request, [*theirs, end])
         for number in (*closed, end):
@@ -307,6 +309,8 @@ def _become(request: Mapping[str, Any], streams: list[int]) -> None:
     if request["memory"]:
         pages = int(Path("/proc/self/statm").read_text().split()[0])  # those that the imports have mapped
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + request["memory"],) * 2)
+    if request["file_size"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

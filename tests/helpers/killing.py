@@ -23,6 +23,44 @@ from twolayer.training import loop, recorder
 
 PARTS = ["history.csv", "model.safetensors", "config.yaml"]
 
+# What is killed: every engine and form, with checkpoints often enough for a kill to meet one.
+KILLED = {
+    "autograd": ["scratch", "--engine", "autograd", "--epochs", "1000", "--lr", "1e-6", "--checkpoint-every", "120"],
+    "manual": ["scratch", "--engine", "manual", "--epochs", "4000", "--lr", "1e-6", "--checkpoint-every", "500"],
+    "primal": [
+        "scratch",
+        "--engine",
+        "fused",
+        "--set",
+        "form=primal",
+        "--epochs",
+        "4000",
+        "--lr",
+        "1e-6",
+        "--checkpoint-every",
+        "500",
+    ],
+    "dual": [
+        "--engine",
+        "fused",
+        "--set",
+        "form=dual",
+        "--epochs",
+        "2500",
+        "--checkpoint-every",
+        "300",
+    ],  # beyond two folds
+    "compiled": [
+        *("scratch", "--engine", "compiled", "--epochs", "20000", "--lr", "1e-6", "--checkpoint-every", "2500"),
+    ],
+    "compiled table": [
+        *("diabetes", "--engine", "compiled", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"),
+    ],
+    "table": ["diabetes", "--epochs", "60", "--set", "patience=50", "--checkpoint-every", "8"],
+    "auto": ["scratch", "--lr", "auto", "--epochs", "300", "--checkpoint-every", "40"],
+    "within epochs": ["diabetes", "--epochs", "12", "--set", "batch_size=1", "--checkpoint-every", "0.001s"],
+}
+
 
 def child(arguments: list[str]) -> int:
     """The pid of a child that runs the command line."""

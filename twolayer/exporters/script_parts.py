@@ -275,7 +275,14 @@ def main_of_table(path: str) -> None:
     for column, count in (+UNKNOWN).items():
         what = f"column {column}: a category that is not known, rows: {count}"
         sys.stderr.write(f"{path}: {what}\n")
-    out = csv.writer(sys.stdout, lineterminator="\n")
+
+    class Rows:
+        """Rows that end with LF; csv quotes a cell with a CR only where rows end with CR and LF."""
+
+        def write(self, row: str) -> int:
+            return sys.stdout.write(row.removesuffix("\r\n") + "\n")
+
+    out = csv.writer(Rows())
     out.writerow([*header, *found])
     for line, *values in zip(lines, *found.values(), strict=True):
         out.writerow([*line, *values])

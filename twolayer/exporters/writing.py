@@ -180,4 +180,7 @@ def _run_script(path: Path, data: bytes, network: Network, values: dict[str, Arr
     if columns is None:
         return np.array(lines, np.float64)
     D_out = network.shape[2]
-    return np.array([line[-D_out:] for line in lines[1:]], np.float64)
+    try:
+        return np.array([line[-D_out:] for line in lines[1:]], np.float64)
+    except ValueError:  # also where a row has fewer cells
+        raise RunError("gives something else than numbers, and was not written", path=path) from None

@@ -15,6 +15,7 @@ from twolayer.files import Folder
 PLACE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?\.safetensors")
 BLANK = "0" * 64  # in place of the checksum while it is computed
 MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
+MAX_VALUES = 5_000_000  # in a JSON document; a model of the most columns has half as many
 _NO_TENSORS = "is not a safetensors file, or is damaged"
 _OTHER = "is damaged: its checksum does not match"
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -36,6 +37,16 @@ def blanked(data: bytes, digest: str) -> str:
     return found.hexdigest()
 
 
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON document. Raises ValueError where it has too many values, and RecursionError.
+
+    A value takes two bytes in the file, and a hundred in memory.
+    """
+    if sum(map(data.count, (b"[", b"{", b","))) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    return json.loads(data)
+
+
 # --- safetensors
 
 
@@ -49,7 +60,7 @@ def header(file: BinaryIO) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, MAX_HEADER):
             raise ValueError
-        found = json.loads(file.read(length))
+        found = parse_json(file.read(length))
         metadata = json.loads(found["__metadata__"]["twolayer"])
         metadata["sha256"]  # raises KeyError, or TypeError where this is not a mapping
         ends = [int(one["data_offsets"][1]) for name, one in found.items() if name != "__metadata__"]
@@ -71,7 +82,7 @@ def unseal(data: bytes) -> dict[str, Any]:
     """The metadata of a safetensors file that `checkpoint.pack` made. Raises ValueError where it was changed."""
     try:
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["twolayer"])
+        metadata = json.loads(parse_json(data[8 : 8 + length])["__metadata__"]["twolayer"])
         digest = metadata["sha256"]
         # The first occurrence: the tensors after the header may contain any bytes.
         start = data.index(digest.encode()) if len(digest) == len(BLANK) else -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
@@ -34,7 +33,7 @@ def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
     try:
         with open_regular(file, MAX_INFO) if folder is None else folder.open(INFO, MAX_INFO) as opened:
             data = opened.read()
-        info = json.loads(data)
+        info = checksum.parse_json(data)
     except FileNotFoundError:
         raise NotARunError(f"is not a run folder: it has no {INFO}", path=path, usage=True) from None
     except OSError as error:
