@@ -37,7 +37,7 @@ def doctor(
     ] = False,
     format_: FormatOption = "table",
 ) -> None:
-    """Check that PyTorch computes the right numbers on this machine, and how fast.
+    """Check that this machine computes the right numbers, and how fast.
 
     Every engine trains the network of the rTorch book, whose losses are published, and one that numpy trains as well;
     then again in ways that must give the same bits. The exit code is 1 if a number is wrong or the device cannot be
