@@ -86,7 +86,7 @@ def try_config(chosen: random.Random, folder: Path) -> Iterator[Trial]:
     (folder / "my.yaml").write_bytes(config(chosen))
     (folder / "t.csv").write_text("a,b,y\n" + "".join(f"{i},{i * 7 % 5},{i * 3 % 4}\n" for i in range(12)))
     checked = run(["check", "my.yaml", "--format", "jsonl"], folder)
-    yield judged("configs, check", checked)
+    yield judged("configs", checked)
     options = ["train", "my.yaml", "--epochs", "2", "--log-every", "1", "--no-save", "--format", "csv"]
     losses = []
     for engine in ("auto", "autograd"):
@@ -95,11 +95,11 @@ def try_config(chosen: random.Random, folder: Path) -> Iterator[Trial]:
         wrong = "" if len(rows) == 3 or done.returncode else f"it printed {len(rows)} lines: {done.stdout[:500]}"
         if checked.returncode == 2 and done.returncode == 0:
             wrong = f"`check` refuses what `train` trains: {checked.stderr}"
-        yield judged("configs, train", done, wrong)
+        yield judged("configs", done, wrong)
         if done.returncode == 0 and not wrong:
             losses.append(float(rows[1].split(",")[1]))
     if len(losses) == 2 and not math.isclose(*losses, rel_tol=1e-3):
-        yield Trial("configs, train", "lost", f"the engines begin with {losses}")
+        yield Trial("configs", "lost", f"the engines begin with {losses}")
 
 
 # --- tables
