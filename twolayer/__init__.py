@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from twolayer.training.metrics import final_loss
     from twolayer.training.outcome import Training
     from twolayer.training.setup import build_model, load_data, prepare
+    from twolayer.training.sweeping import sweep
 
 __all__ = [
     "Block",
@@ -62,6 +63,7 @@ __all__ = [
     "load_config",
     "load_data",
     "prepare",
+    "sweep",
     "train",
 ]
 
@@ -89,6 +91,7 @@ _HOME = {
     "training.metrics": ["final_loss"],
     "training.outcome": ["Training"],
     "training.setup": ["build_model", "load_data", "prepare"],
+    "training.sweeping": ["sweep"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

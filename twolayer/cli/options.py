@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from twolayer.cli import completion, terminal
 from twolayer.files import expand_home
 from twolayer.reporting.downsampling import Scale
+from twolayer.sweeps import saved_sweep
+from twolayer.sweeps.folder import is_sweep
 
 # The keys that have an option of their own.
 
@@ -19,6 +22,14 @@ def home(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [home(one) for one in value]
     return type(value)(expand_home(str(value))) if isinstance(value, (str, Path)) else value
+
+
+def sweep_alone(paths: Sequence[Path]) -> saved_sweep.SavedSweep | None:
+    """The sweep in the only one of these folders; None where they are runs. Raises BadParameter for a mix."""
+    sweeps = [path for path in paths if is_sweep(path)]
+    if sweeps and len(paths) > 1:
+        raise typer.BadParameter(f"{sweeps[0]} is a sweep, and is shown alone; its runs are the folders in it")
+    return saved_sweep.read(sweeps[0]) if sweeps else None
 
 
 def checked_jobs(text: str | None) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from twolayer.cli import process, progress, sweep_tables, terminal
 from twolayer.cli.terminal import Format
 from twolayer.formatting import counted, duration, microseconds_unit
+from twolayer.reporting import sweep_summary
 from twolayer.runs import checkpoint_interval
 from twolayer.sweeps import results
 from twolayer.sweeps.folder import SweepFolder
@@ -150,7 +151,7 @@ def _finish(view: View) -> int:
     if view.form == "table":
         sweep_tables.print_tables(plan, ended)
     losses = view.curves if view.folder is None else None
-    for line in sweep_tables.remarks(plan, ended, view.folder.path if view.folder is not None else None, losses):
+    for line in sweep_summary.remarks(plan, ended, view.folder.path if view.folder is not None else None, losses):
         terminal.note(line)
     failed = [result for result in ended if result.status == "failed"]
     for result in failed:

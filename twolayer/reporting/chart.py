@@ -17,6 +17,7 @@ with extra("altair", "report"):
 
 ROLES = {"training": "loss", "validation": "val_loss"}  # the curves of a run, and their columns in the history
 DATA = "losses"
+SCHEMA = alt.SCHEMA_URL  # of Vega-Lite
 
 # Labels of ticks, as Vega expressions; on a log scale most of Vega's own labels are empty.
 NUMBER = (
@@ -124,13 +125,13 @@ def spec(
         "run:N",
         sort=None,
         scale=alt.Scale(domain=shown, range=range_),
-        legend=_legend(shown, space) if colours or len(shown) > 1 else None,
+        legend=legend(shown, space) if colours or len(shown) > 1 else None,
     )
     dash = alt.StrokeDash(
         "kind:N",
         sort=None,
         scale=alt.Scale(domain=kinds, range=[[5, 3] if kind == "validation" else [1, 0] for kind in kinds]),
-        legend=_legend(kinds, space) if len(kinds) > 1 else None,
+        legend=legend(kinds, space) if len(kinds) > 1 else None,
     )
     base = alt.Chart(alt.NamedData(DATA)).encode(x=_x(runs, space), y=_y(runs, rows, how), color=color)
     line = base.mark_line(strokeWidth=1.75, strokeJoin="round", clip=interactive)
@@ -220,12 +221,12 @@ def _x(runs: Sequence[SavedRun], space: str) -> Any:
 
 def _y(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal["log", "linear"]) -> Any:
     losses = [row["loss"] for row in rows]
-    domain = _domain(min(losses), max(losses), scale)
+    ends = domain(min(losses), max(losses), scale)
     look: dict[str, Any] = {"tickCount": 6}
     kind = runs[0].loss_kind
     name = f"loss ({kind})" if kind and all(run.loss_kind == kind for run in runs) else "loss"
     if scale == "log":
-        decades = int(math.log10(domain[1]) - math.log10(domain[0]))
+        decades = int(math.log10(ends[1]) - math.log10(ends[0]))
         look = {
             "tickCount": 6 if decades < 3 else min(6, decades),  # one for each decade, at most
             "format": ",~g",
@@ -236,12 +237,12 @@ def _y(runs: Sequence[SavedRun], rows: Sequence[dict[str, Any]], scale: Literal[
     return alt.Y(
         "loss:Q",
         title=name,
-        scale=alt.Scale(type=scale, domain=domain, nice=False),
+        scale=alt.Scale(type=scale, domain=ends, nice=False),
         axis=alt.Axis(labelExpr=NUMBER, **look),
     )
 
 
-def _domain(low: float, high: float, scale: Literal["log", "linear"]) -> list[float]:
+def domain(low: float, high: float, scale: Literal["log", "linear"]) -> list[float]:
     """The range of the axis: a little more than the losses, from zero where that is near.
 
     Never so narrow, so near to zero or so wide that float64 has no ticks in it.
@@ -256,9 +257,11 @@ def _domain(low: float, high: float, scale: Literal["log", "linear"]) -> list[fl
     return [floor, top if high else max(top, 1)]
 
 
-def _legend(entries: Sequence[str], space: str) -> Any:
+def legend(entries: Sequence[str], space: str) -> Any:
+    """The legend with these entries, in as many columns as there is space for, a Vega expression in pixels."""
     longest = 6 * max(map(len, entries)) + 54  # pixels, approximately
-    return alt.Legend(title=None, columns=alt.expr(f"max(1, floor({space} / {longest}))"), symbolType="stroke")
+    columns = {"expr": f"max(1, floor({space} / {longest}))"}
+    return {"title": None, "columns": columns, "symbolType": "stroke"}
 
 
 def _nearest(base: Any, runs: Sequence[SavedRun]) -> Any:

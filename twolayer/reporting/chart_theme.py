@@ -80,7 +80,9 @@ def palette(count: int) -> list[str]:
 
 
 def of_a_page(value: Any) -> Any:
-    """A `config`, or a part of it, with the page's colours and font in place of the chart's."""
+    """A `config`, or a part of it or of a chart, with the page's colours and font in place of the chart's."""
     if isinstance(value, dict):
         return {key: of_a_page(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(of_a_page, value))
     return OF_A_PAGE.get(value, value) if isinstance(value, str) else value

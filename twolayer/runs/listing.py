@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from twolayer.errors import RunError
 from twolayer.files import unreadable
 from twolayer.runs.history import Reader
 from twolayer.runs.names import RUNS
-from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, check_history, check_inside
+from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, SWEEP, check_history, check_inside
 from twolayer.runs.saved_run import load_config, read_status
 from twolayer.tables.options import FileData
 
@@ -56,10 +57,14 @@ class RunRow:
         return tuple(vars(self).values())
 
 
-def list_runs(folder: Path) -> tuple[list[RunRow], list[str]]:
-    """The runs in a folder, newest first; and what is wrong with them, a line for each problem. Raises RunError."""
+def list_runs(folder: Path, more: Iterable[tuple[str, RunRow]] = ()) -> tuple[list[RunRow], list[str]]:
+    """The runs in a folder, newest first; and what is wrong with them, a line for each problem. Raises RunError.
+
+    `more` are rows of sweeps, each with its time of start, that stand among them.
+    """
     try:
-        paths = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        entries = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        paths = [path for path in entries if not (path / SWEEP).is_file()]
         if (folder / INFO).is_file():  # the folder is a run itself
             paths = [folder]
     except FileNotFoundError:
@@ -68,7 +73,7 @@ def list_runs(folder: Path) -> tuple[list[RunRow], list[str]]:
         raise RunError("no such folder", path=folder, usage=True) from None
     except OSError as error:
         raise RunError(unreadable(error), path=folder) from None
-    found: list[tuple[str, RunRow]] = []
+    found: list[tuple[str, RunRow]] = [*more]
     problems: set[str] = set()
     for path in sorted(paths, key=_natural, reverse=True):
         try:
@@ -84,7 +89,12 @@ def list_runs(folder: Path) -> tuple[list[RunRow], list[str]]:
             problems.add(str(error))
         except OSError as error:
             problems.add(f"{path / HISTORY}: {unreadable(error)}")
-    return [row for _, row in sorted(found, key=lambda item: item[0], reverse=True)], sorted(problems)
+    return newest_first(found), sorted(problems)
+
+
+def newest_first(rows: Iterable[tuple[str, RunRow]]) -> list[RunRow]:
+    """Rows, each with its time of start, by that time."""
+    return [row for _, row in sorted(rows, key=lambda item: item[0], reverse=True)]
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

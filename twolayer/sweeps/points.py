@@ -98,8 +98,8 @@ def plan_axes(base: Base, axes: Sequence[Axis], problems: Sequence[Problem] = ()
     if (count := math.prod(len(axis.choices) for axis in axes)) > MAX_POINTS:
         found.append(Problem(Origin("--sweep"), "", f"{count:,} points are too many; at most {MAX_POINTS:,}"))
     configs = list[Config]()
-    if not found:  # first each value beside the first values of all others: a wrong one is found but once
-        _, found = _configs(base, axes, _star(axes))
+    # First each value beside the first values of all others: what is wrong with it is found, and but once.
+    found += _configs(base, axes, _star(axes))[1]
     if not found:
         configs, found = _configs(base, axes, itertools.product(*(axis.choices for axis in axes)))
     if found:

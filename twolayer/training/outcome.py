@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,6 +55,11 @@ class Training:
     final_loss: float
     seconds: float
     more: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss was not finite: then `final_loss` is nan. (`train` raises, and `sweep` goes on.)"""
+        return not math.isfinite(self.final_loss)
 
     @property
     def history(self) -> dict[str, tuple[float, ...]]:

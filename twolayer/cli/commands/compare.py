@@ -11,8 +11,8 @@ import typer
 from rich.cells import cell_len
 from typer.core import TyperCommand
 
-from twolayer.cli import completion, terminal
-from twolayer.cli.options import FormatOption, home
+from twolayer.cli import completion, sweep_tables, terminal
+from twolayer.cli.options import FormatOption, home, sweep_alone
 from twolayer.cli.terminal import out
 from twolayer.formatting import duration, microseconds_unit, shown
 from twolayer.reporting import comparison
@@ -41,7 +41,7 @@ def compare_command(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Two or more runs: their folders, or their names in runs/.",
+            help="Two or more runs, or one sweep: their folders, or their names in runs/.",
             autocompletion=completion.runs,
             callback=home,
         ),
@@ -56,15 +56,24 @@ def compare_command(
     ] = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Compare runs with the first one.
+    """Compare runs with the first one, or the values that a sweep varies.
 
     Shows what differs in their configs and environments, their iterations, losses and times, and where and by how much
-    their histories differ. csv and jsonl print a row for each item and each run after the first.
+    their histories differ. csv and jsonl print a row for each item and each run after the first. Of a sweep it shows
+    the losses with each value of each key, over all values of the other keys.
     """
+    paths = list(map(find, run))
+    if (sweep := sweep_alone(paths)) is not None:
+        if expect_equal is not None:
+            raise typer.BadParameter("--expect-equal compares runs; remove it, or name two runs")
+        sweep_tables.print_values(sweep, format_)
+        for problem in sweep.problems:
+            terminal.note(problem)
+        return
     if len(run) < 2:
-        raise typer.BadParameter("compare needs two or more runs")
+        raise typer.BadParameter("compare needs two or more runs, or a sweep")
     tolerance = _tolerance(expect_equal) if expect_equal is not None else None
-    found = [saved_run.read(path) for path in map(find, run)]
+    found = list(map(saved_run.read, paths))
     names, rows = comparison.names(found), comparison.compare(found)
     if format_ == "table":
         _print(rows, names)

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from twolayer.cli import terminal
+from twolayer.cli import sweep_tables, terminal
 from twolayer.cli.options import FormatOption, home
+from twolayer.cli.terminal import Format
 from twolayer.formatting import duration, microseconds_unit
 from twolayer.runs import listing
 from twolayer.runs.listing import RunRow
 from twolayer.runs.names import RUNS
+from twolayer.sweeps import saved_sweep
+from twolayer.sweeps.folder import is_sweep
 
 commands = typer.Typer()
 
@@ -28,14 +31,28 @@ def runs_command(
     ] = RUNS,
     format_: FormatOption = "table",
 ) -> None:
-    """List the runs, newest first."""
-    rows, problems = listing.list_runs(folder)
+    """List the runs, newest first.
+
+    A sweep is one row, with the smallest losses of its points; `twolayer runs runs/NAME` lists these.
+    """
+    if is_sweep(folder):
+        _print_sweep(folder, format_)
+        return
+    sweeps, wrong = saved_sweep.list_sweeps(folder)
+    rows, problems = listing.list_runs(folder, sweeps)
     if format_ == "table":
         if rows:
             _print(rows)
     else:
         terminal.rows(listing.COLUMNS, [row.values() for row in rows], format_)
-    for problem in problems:
+    for problem in [*problems, *wrong]:
+        terminal.note(problem)
+
+
+def _print_sweep(folder: Path, form: Format) -> None:
+    sweep = saved_sweep.read(folder)
+    sweep_tables.print_rows(sweep.plan, sweep.results, form)
+    for problem in sweep.problems:
         terminal.note(problem)
 
 

@@ -10,8 +10,8 @@ import typer
 from rich.control import Control
 from rich.segment import ControlType
 
-from twolayer.cli import process, terminal
-from twolayer.cli.options import FormatOption, SavedArgument, ScaleOption
+from twolayer.cli import process, sweep_tables, terminal
+from twolayer.cli.options import FormatOption, SavedArgument, ScaleOption, sweep_alone
 from twolayer.cli.progress import LossView
 from twolayer.cli.terminal import Format, note, out
 from twolayer.reporting.downsampling import Scale
@@ -20,6 +20,7 @@ from twolayer.runs import saved_run
 from twolayer.runs.history import Block, Reader
 from twolayer.runs.names import find
 from twolayer.runs.saved_run import SavedRun
+from twolayer.sweeps.saved_sweep import SavedSweep
 
 commands = typer.Typer()
 
@@ -34,7 +35,7 @@ def show(
     scale: ScaleOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
-    """Show a run: a summary, its loss curve and its rows.
+    """Show a run: a summary, its loss curve and its rows; or a sweep: its points, the best first.
 
     csv and jsonl print all rows with every digit, and nothing else. --follow redraws a terminal; into a pipe it prints
     all rows as they are computed.
@@ -43,7 +44,11 @@ def show(
         raise typer.BadParameter(
             "--follow cannot be used with --all: it redraws the screen, and prints all rows into a pipe"
         )
-    found = saved_run.read(find(run))
+    path = find(run)
+    if (sweep := sweep_alone([path])) is not None:
+        _show_sweep(sweep, format_, follow=follow, everything=everything)
+        return
+    found = saved_run.read(path)
     if follow and (found.status == "running" or not can_redraw(format_)):
         raise typer.Exit(_follow(found, format_, scale))
     is_there = not found.history.problem or len(found.history) or (format_ == "table" and (found.info or found.config))
@@ -53,6 +58,18 @@ def show(
         terminal.note(problem)
     if not is_there or (format_ != "table" and found.is_history_damaged):  # a script must not take the rows for good
         raise typer.Exit(1)
+
+
+def _show_sweep(sweep: SavedSweep, form: Format, *, follow: bool, everything: bool) -> None:
+    """Print a sweep, or as csv and jsonl only its rows."""
+    if follow:
+        raise typer.BadParameter("--follow is for a run; a sweep has one a point, in its folder")
+    if form == "table" and not everything:
+        sweep_tables.print_sweep(sweep)
+    else:
+        sweep_tables.print_rows(sweep.plan, sweep.results, form)
+    for problem in sweep.problems:
+        terminal.note(problem)
 
 
 def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = False) -> None:

@@ -104,7 +104,7 @@ def html(report: Report) -> str:
     return page.render(
         "report.html",
         data={"charts": report.charts, "tables": report.tables},
-        scripts=[*_libraries(), page.read("report.js")],
+        scripts=[*libraries(), page.read("report.js")],
         styles=[page.read("page.css"), page.read("report.css")],
         title=report.title,
         report=report,
@@ -112,7 +112,7 @@ def html(report: Report) -> str:
 
 
 @cache
-def _libraries() -> tuple[str, str]:
+def libraries() -> tuple[str, str]:
     """Third-party scripts: vegaEmbed, which takes a second to bundle, and DataTable."""
     with extra("itables", "report"):
         tables = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
