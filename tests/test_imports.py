@@ -89,6 +89,8 @@ LAZY = {
     "cli.commands.inspect": "torch",
     "cli.inspect_view": "torch",
     "cli.commands.train": "torch, after the config is known to be right",
+    "cli.rank_process": "torch",
+    "cli.ranks": "torch, and what the other processes do, only with ranks",
     "cli.commands.bench": "torch",
     "cli.commands.lr": "torch",
     "exporters.writing": "onnx, only for an .onnx",
@@ -101,7 +103,17 @@ LAZY = {
     "cli.commands.report": "altair",
 }
 # Imported without torch: what `twolayer check` and all that only looks at runs need.
-WITHOUT_TORCH = {"tables", "config", "runs", "reporting", "cli", "engines.selection", "hardware.memory", *ROOT}
+WITHOUT_TORCH = {
+    "tables",
+    "config",
+    "runs",
+    "reporting",
+    "cli",
+    "engines.selection",
+    "hardware.memory",
+    "hardware.launchers",
+    *ROOT,
+}
 EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session"}
 # Modules that have not moved into a package yet, and what each may import: at its top | inside a function.
 UNMOVED: dict[str, str] = {"available_memory": ("")}

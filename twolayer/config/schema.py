@@ -232,16 +232,14 @@ class Config(Frozen):
             yield "engine", f"compiled is for the CPU, but the device is {self.device}; use auto or another device"
         if self.precision == "tf32" and self.dtype == "float64":
             yield "precision", "tf32 requires dtype float32, but the dtype is float64"
-        yield from self._conflicts_of_parts()
+        yield from self.conflicts_of_parts()
         smallest, largest = _RANGE[self.dtype]
         if self.lr != "auto" and not smallest <= self.lr <= largest:
             yield "lr", f"{self.lr:g} is outside the range of {self.dtype}"
 
-    def _conflicts_of_parts(self) -> Iterator[tuple[str, str]]:
-        """The same, for what is computed in parts."""
-        if self.parts is None:
-            if self.split != "auto":
-                yield "split", f"{self.split} requires parts, such as parts: 12"
+    def conflicts_of_parts(self) -> Iterator[tuple[str, str]]:
+        """Keys whose values are not valid together with `parts`, and what is wrong."""
+        if self.parts is None:  # the split is then for `--ranks`
             return
         if self.engine not in ("auto", "fused"):
             yield "parts", f"requires the fused engine, but the engine is {self.engine}"

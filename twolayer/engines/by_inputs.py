@@ -107,11 +107,18 @@ class InputsEngine(FoldedEngine):
         """All that a resumed training needs to be the same bit for bit, by name; the weights of all inputs."""
         return {"base_w1_t": self._whole(self.base_w1_t), **super().state()}
 
+    def exchanged(self) -> Sum | None:
+        """An update exchanges nothing."""
+        return None
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state, one of them without any contents."""
+        return {"base_w1_t": self.x.new_empty(self.D_in, len(self.w1), device="meta"), **super().state()}
+
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        described = {"base_w1_t": self.x.new_empty(self.D_in, len(self.w1), device="meta"), **super().state()}
-        check_state(described, state)
+        check_state(self.described(), state)
         for name, own in super().state().items():
             own.copy_(state[name])
         for some, own in zip(self.pieces, self.base_w1_t, strict=True):

@@ -51,14 +51,27 @@ class RowsEngine(BatchedEngine):
             chunks = [torch.split(rows[some], self.part) for some in self._pieces(n)]
             self._add_up([map(self._gather, some) for some in chunks], n, slot)
 
+    def exchanged(self) -> Sum | None:
+        """The sum that an update on all rows exchanges."""
+        return self._sum(len(self.x))
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state."""
+        return self.state()
+
+    def _sum(self, rows: int) -> Sum:
+        """Sums of gradients and of scores over the parts of so many rows."""
+        count = len(edges(rows, self.count)) - 1
+        if count not in self.all_sums:
+            self.all_sums[count] = Sum(len(self.weights) + max(1, self.sums.numel()), count, self.x, self.group)
+        return self.all_sums[count]
+
     def _pieces(self, rows: int) -> list[slice]:
         return pieces(rows, self.count, self.group)
 
     def _add_up(self, parts: Sequence[Iterable[Chunk]], rows: int, out: Tensor) -> None:
         """One update from this process's parts of `rows` rows in all; writes their loss before it into `out`."""
-        count, numbers, scores = len(edges(rows, self.count)) - 1, len(self.weights), max(1, self.sums.numel())
-        if count not in self.all_sums:
-            self.all_sums[count] = Sum(numbers + scores, count, self.x, self.group)
+        numbers = len(self.weights)
 
         def compute(index: int, slot: Tensor) -> None:
             slot.zero_()
@@ -68,7 +81,7 @@ class RowsEngine(BatchedEngine):
                 slot[:numbers].add_(self.gradient)
                 slot[numbers:].add_(self.sums)
 
-        total = self.all_sums[count](compute)
+        total = self._sum(rows)(compute)
         grad_factor, divisor = self._scales(rows)
         self.weights.add_(total[:numbers], alpha=-min(grad_factor * self.lr, self.largest_rate))
         torch.div(total[numbers:].view(self.sums.shape), divisor, out=out)

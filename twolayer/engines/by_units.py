@@ -89,11 +89,19 @@ class UnitsEngine(FusedEngine):
         found = {name: self._whole([getattr(part, name) for part in self.units], name) for name in self.widths}
         return found | {"b2": self.own_b2}
 
+    def exchanged(self) -> Sum | None:
+        """The sum that an update exchanges."""
+        return self.sum
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state, most of them without any contents."""
+        shapes = {name: self.x.new_empty(len(self.w1), width, device="meta") for name, width in self.widths.items()}
+        return shapes | {"b2": self.own_b2}
+
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        shapes = {name: self.x.new_empty(len(self.w1), width, device="meta") for name, width in self.widths.items()}
-        check_state(shapes | {"b2": self.own_b2}, state)
+        check_state(self.described(), state)
         self.own_b2.copy_(state["b2"])
         for some, part in zip(self.pieces, self.units, strict=True):
             for name in self.widths:

@@ -132,10 +132,14 @@ class Sum:
             for right in range(slot, slot - joins, -1):
                 self.slots[right - 1].add_(self.slots[right])
         if self.received:
-            self.group.gather(self.sent, self.received)
+            self.exchange()
             for left, other in self.additions:
                 left.add_(other)
         return self.result
+
+    def exchange(self) -> None:
+        """Give all processes the nodes of all."""
+        self.group.gather(self.sent, self.received)
 
     @staticmethod
     def _stacked(tree: _Tree, parts: range) -> tuple[list[Node], list[tuple[int, int]]]:
