@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers import rank_commands
 from tests.helpers.forking import HANGS, clean_environment
+from twolayer.cli import main
 from twolayer.runs.run_files import INFO
 
 SMALL = "N=9 D_in=7 H=8 D_out=2 epochs=40 lr=0.01 checkpoint"
@@ -153,3 +154,59 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks_and_ends_with_the_sam
     ]
     assert [result["code"] for result in run_all(folder, tasks)] == [0, 0, 0]
     assert contents(folder / "one") == contents(folder / "two") == contents(folder / "whole")
+
+
+# --- Wrong command lines, in this process
+
+
+def command(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **variables: str) -> Any:
+    """The exit code and stderr of a command line that ends before anything is trained."""
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    code = main.run(words)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ranks", "0"], "error: --ranks must be 1 or more, not 0"),
+        (["--ranks", "13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
+        (["--ranks", "3", "--set", "parts=2"], "--ranks  3 ranks are more than 2 parts; use at most 2, or"),
+        (["--ranks", "2", "--engine", "manual"], "--ranks  parts: requires the fused engine, but the engine is manual"),
+        (["--ranks", "2", "--threads", "2"], "--ranks  threads: must be 1 or auto with parts"),
+    ],
+)
+def test_wrong_ranks_are_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command("train", "--no-save", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, message in said) == (2, True), said
+
+
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+def test_under_a_launcher_another_command_refuses_and_rank_0_alone_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command("check", monkeypatch=monkeypatch, capsys=capsys, **LAUNCHED)
+    assert (code, said) == (2, "error: check is one process, and the launcher has started 2; run it without it\n")
+    with pytest.raises(SystemExit) as ended:
+        command("check", monkeypatch=monkeypatch, capsys=capsys, RANK="1")
+    assert (ended.value.code, capsys.readouterr().err) == (2, "")
+
+
+def test_under_a_launcher_ranks_are_the_launchers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command("train", "--ranks", "2", monkeypatch=monkeypatch, capsys=capsys, **LAUNCHED)
+    assert (code, "the launcher has started 2; remove --ranks" in said) == (2, True)
+
+
+def test_one_process_loads_no_distributed_module(tmp_path: Path) -> None:
+    program = (
+        "import sys; import twolayer.cli.main, twolayer.cli.training_session; "
+        "sys.exit('twolayer.hardware.distributed' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], env=clean_environment(), check=False).returncode == 0

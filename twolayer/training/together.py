@@ -20,13 +20,13 @@ from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
 from twolayer.hardware import threads
-from twolayer.hardware.distributed import Ranks
 from twolayer.hardware.launchers import Place
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
 from twolayer.training.setup import prepare, resolve_auto
 
 if TYPE_CHECKING:
+    from twolayer.hardware.distributed import Ranks
     from twolayer.tables.dataset import Table
 
 WHAT = {"data_sha256": "the data", "validation_sha256": "the validation rows", "initial_sha256": "the initial weights"}
