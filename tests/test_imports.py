@@ -95,6 +95,8 @@ LAZY = {
     "cli.commands.train": "torch, after the config is known to be right",
     "cli.sweeping": "torch, after the points are known to be right",
     "training.sweep_points": "tensorboard, which may be missing",
+    "cli.rank_process": "torch",
+    "cli.ranks": "torch, and what the other processes do, only with ranks",
     "cli.commands.bench": "torch",
     "cli.commands.doctor": "torch",
     "cli.commands.lr": "torch",
@@ -117,6 +119,7 @@ WITHOUT_TORCH = {
     "cli",
     "engines.selection",
     "hardware.memory",
+    "hardware.launchers",
     *ROOT,
 }
 EXCEPT = {"runs.checkpoint", "cli.training_session", "cli.folds_session", "cli.sweep_session"}

@@ -9,6 +9,7 @@ TwolayerError           1
         TableError
         StateError
     DeviceError         1
+    RankError           1, or that of the other process
     OutputError         1
     DisagreementError   1
     DivergedError       3
@@ -158,6 +159,14 @@ class StateError(DataError):
 
 class DeviceError(TwolayerError):
     """The device is not available, or has too little memory."""
+
+
+class RankError(TwolayerError):
+    """A process that trains together with this one has failed, is gone, or does not answer; its exit code."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twolayer.cli import completion, terminal
+from twolayer.cli import completion, ranks, terminal
 from twolayer.cli.commands import (
     bench,
     check,
@@ -149,6 +149,7 @@ def _twolayer(
         bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
+    ranks.refuse(context.invoked_subcommand)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

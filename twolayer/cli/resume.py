@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -17,7 +18,7 @@ from twolayer.errors import ConfigError, Origin, RunError, extra
 from twolayer.hardware import memory
 from twolayer.runs import table_paths
 from twolayer.runs.folder import Run
-from twolayer.runs.run_files import CONFIG, read_config
+from twolayer.runs.run_files import CONFIG, read_config, read_info
 from twolayer.tables.options import FileData
 from twolayer.tables.panics import without_panics
 
@@ -55,6 +56,29 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
         )
     memory.check(after.config, after.name, saved=True)
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
+
+
+def needs_more(path: Path, config: Config) -> bool:
+    """Whether the run in this folder, which is of this config, is not completed; says so if it is.
+
+    Raises RunError where it is of another config: `auto`, paths, and parts that are not named, are not compared.
+    """
+    info = read_info(path)
+    source = str(path.absolute() / CONFIG)
+    own = dict(flat(loading.resolve(source, environment={}, read=False).config))
+    left_open = {"log_every", "device", *table_paths.tables(config)} | ({"parts"} if config.parts is None else set())
+    wrong = [
+        f"{key} is {show(own.get(key))}, not {show(value)}"
+        for key, value in flat(config)
+        if value not in ("auto", own.get(key)) and key not in left_open
+    ]
+    if wrong == [f"epochs is {show(own['epochs'])}, not {show(config.epochs)}"] and config.epochs > int(own["epochs"]):
+        return True
+    if wrong:
+        raise RunError("is a run of another config", path=path, hint="; ".join(wrong), usage=True)
+    if info.get("status") == "completed":
+        terminal.note(f"run {path} is completed")
+    return info.get("status") != "completed"
 
 
 def _as_read_then(config: Config, source: str) -> list[tuple[Override, Any]]:

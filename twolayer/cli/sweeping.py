@@ -21,13 +21,19 @@ from twolayer.tables.panics import without_panics
 _FIXED = ("set_", "missing", "classes", *LISTS, *NAMED)  # what a sweep that is resumed keeps
 
 
-def is_sweep(context: typer.Context) -> bool:
-    """Whether a command line of `train` asks for many trainings. Raises BadParameter for options without them."""
+def is_sweep(context: typer.Context, *, is_launched: bool) -> bool:
+    """Whether a command line of `train` asks for many trainings. Raises BadParameter for options that do not fit.
+
+    `is_launched` says that a launcher has started several processes of it.
+    """
     given = context.params
     if given["seeds"] is not None or given["sweep"]:
-        for name in ("folds", "repeats"):
+        for name in ("folds", "repeats", "ranks", "resume_or_start"):
             if given[name] is not None:
-                raise typer.BadParameter(f"--{name} is for a single training; remove it, or --seeds and --sweep")
+                option = name.replace("_", "-")
+                raise typer.BadParameter(f"--{option} is for a single training; remove it, or --seeds and --sweep")
+        if is_launched:
+            raise typer.BadParameter("many trainings are not for a launcher; use --jobs for several processes")
         if given["resume"] is not None:
             raise typer.BadParameter("--resume continues what is there; remove it, or --seeds and --sweep")
         return True

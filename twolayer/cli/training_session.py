@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.text import Text
-
 from twolayer.cli import process, progress, terminal
-from twolayer.cli.terminal import err, out
+from twolayer.cli.ranks import Others, document, met, told
+from twolayer.cli.training_lines import about, summary
 from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.evaluation.remarks import FEW_ROWS
-from twolayer.formatting import counted, duration, safe
+from twolayer.formatting import counted
 from twolayer.hardware.device import device_name
 from twolayer.runs import folder, names
 from twolayer.runs.checkpoint_interval import CheckpointInterval
@@ -30,7 +29,7 @@ from twolayer.training.loop import Fit
 from twolayer.training.outcome import Outcome
 from twolayer.training.recorder import Recording, start_recording
 from twolayer.training.resuming import resume_recording
-from twolayer.training.setup import prepare
+from twolayer.training.together import pace, prepare_together
 
 if TYPE_CHECKING:
     from twolayer.runs.tensorboard import Writer
@@ -43,6 +42,7 @@ class Session:
     fit: Fit
     name: str  # of the config
     recorder: Recording | None = None
+    others: Others | None = None  # that train with this process
     best_row: tuple[int, float] = (0, math.inf)  # of the history, by the validation loss; and that loss
 
     @classmethod
@@ -52,44 +52,60 @@ class Session:
         name: str,
         every: CheckpointInterval,
         writer: type[Writer] | None,
+        others: Others | None = None,
         *,
         out: Path | None,
         note: str,
-        more: Mapping[str, Any],
+        more: dict[str, Any],
     ) -> Self:
         """A training with a new run folder, and with `writer` also TensorBoard's files. Raises TwolayerError.
 
         `more` is kept in run.json as well.
         """
-        config, data, model = prepare(resolved.config, resolved.table)
+        config, data, model, group = prepare_together(resolved.config, resolved.table, met(others))
         terminal.outlive_reader()
-        fit = Fit(model, data, config, cut_every=every.iterations)
-        run = start_recording(fit, every, out=out, source=name, note=note, tensorboard=writer is not None, more=more)
-        return cls(fit, name, Recording(run, fit, every, writer(run, config, 0) if writer else None))
+        fit = Fit(model, data, config, cut_every=every.iterations, group=group)
+        run = start_recording(
+            fit, every, out=out, source=name, note=note, tensorboard=writer is not None, more=more | document(others)
+        )
+        return cls(fit, name, Recording(run, fit, every, writer(run, config, 0) if writer else None), others)
 
     @classmethod
-    def unsaved(cls, resolved: Resolved, name: str) -> Self:
+    def unsaved(cls, resolved: Resolved, name: str, others: Others | None = None) -> Self:
         """A training without a run folder. Raises TwolayerError."""
-        config, data, model = prepare(resolved.config, resolved.table)
-        return cls(Fit(model, data, config), name)
+        config, data, model, group = prepare_together(resolved.config, resolved.table, met(others))
+        return cls(Fit(model, data, config, group=group), name, others=others)
 
     @classmethod
     def resumed(
-        cls, run: folder.Run, resolved: Resolved, every: CheckpointInterval, writer: type[Writer] | None
+        cls,
+        run: folder.Run,
+        resolved: Resolved,
+        every: CheckpointInterval,
+        writer: type[Writer] | None,
+        others: Others | None = None,
     ) -> Self:
         """A run's training from its newest good checkpoint; says which are damaged. Raises TwolayerError."""
-        config, data, model = prepare(resolved.config, resolved.table)
+        config, data, model, group = prepare_together(resolved.config, resolved.table, met(others))
         terminal.outlive_reader()
-        is_written = writer is not None
         with_epochs = not resolved.origins["epochs"].line  # from the command line: the run's config has lines
         fit, damages = resume_recording(
-            run, config, data, model, every, tensorboard=is_written, with_epochs=with_epochs
+            run,
+            config,
+            data,
+            model,
+            every,
+            tensorboard=writer is not None,
+            with_epochs=with_epochs,
+            group=group,
+            more=document(others),
         )
         for damage in damages:
             terminal.note(damage)
         if not fit.done and not fit.updates:
             terminal.note(f"{run.path}: no checkpoint to resume from; it starts at iteration 1")
-        session = cls(fit, resolved.name, Recording(run, fit, every, writer(run, config, fit.done) if writer else None))
+        recorder = Recording(run, fit, every, writer(run, config, fit.done) if writer else None)
+        session = cls(fit, resolved.name, recorder, others)
         history = Reader(run.path / HISTORY, run.folder)
         history.read()
         session._note_best(1, history.columns.get("val_loss", ()))
@@ -125,6 +141,11 @@ class Session:
                 terminal.note(f"saved; {self._what_next(recorder)}")
         return 0
 
+    def close(self) -> None:
+        """Let the other processes go, if there are any and they can hear."""
+        if self.others is not None and self.others.can_hear:
+            self.fit.close()
+
     def _introduce(self, *, aside: bool) -> None:
         """Say what is trained, where it is saved, and what it runs on."""
         fit, config, rest = self.fit, self.fit.config, self.fit.data.validation
@@ -148,6 +169,8 @@ class Session:
                     terminal.note(
                         f"lr {config.lr:g} is above {limit:.3g}, the largest stable learning rate at the start"
                     )
+        for line in told(self.others, config, pace(fit)):
+            terminal.note(line)
         about(self.name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
 
     def _train(self, view: progress.LossView) -> tuple[float, int]:
@@ -160,6 +183,9 @@ class Session:
                 if self.recorder is not None:
                     self.recorder.add(block)
                 view.show(block, (self.fit.updates, self.fit.batches))
+                if self.others is not None and (code := self.others.signalled()):
+                    stop.exit_code = stop.exit_code or code
+                    stop.ask()
         return seconds, 0 if self.fit.is_finished else stop.exit_code
 
     def _doubts(self, outcome: Outcome) -> Iterator[str]:
@@ -257,36 +283,3 @@ def _kept(recorder: Recording) -> str:
 
 def _resume(recorder: Recording) -> str:
     return f"twolayer train --resume {_name(recorder)}"
-
-
-def about(config: str, device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
-    """Print the line on what is trained and what it runs on."""
-    where = err() if stderr else out()
-    where.print(Text(safe(f"config {config}, device {device}, engine {engine}, threads {threads}, seed {seed}")))
-
-
-def summary(
-    best: int | None,
-    scores: Mapping[str, float],
-    seconds: float,
-    rows: float,
-    config: Config,
-    *,
-    last: int = 0,
-    stderr: bool = False,
-) -> None:
-    """Print the lines below the table: the scores of the saved weights, and the time.
-
-    `best` is the epoch of those weights if they are the best ones by the validation loss, of `last` epochs. A row of
-    the history is about the weights before it: their validation loss is that of the next row.
-    """
-    console, unit = err() if stderr else out(), config.unit
-    micro = "us" if console.options.ascii_only else "µs"
-    each = f", {duration(seconds / rows, micro)} per {unit}" if rows else ""
-    loss, *others = (f"{value:#.6g}" for value in scores.values())
-    more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
-    start = "loss after the last update  " if config.average is None else "loss of the averaged weights  "
-    if best is not None:
-        where = f", that of row {best + 1}" if best < last else ", after the last row"
-        start = f"weights after {unit} {best} (best val_loss{where}): loss "
-    console.print(Text(f"{start}{loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))

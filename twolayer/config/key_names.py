@@ -26,6 +26,7 @@ _OTHER_NAMES = {
     "dtype": "datatype floattype",
     "engine": "backend solver",
     "threads": "njobs numthreads nthreads ncpus nproc numworkers workers",
+    "parts": "shards numparts nparts",
     "log_every": "verbose logging loginterval logeverynsteps printevery",
     "data.path": "file filename csv table datafile datapath dataset traindata",
     "data.target": "label labels labelcolumn targets targetcolumn response outcome y ycol",

@@ -42,6 +42,8 @@ Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
 Threads = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
+_ALL_ROWS = ("batch_size", "validation", "average")  # null where an update is on all rows, and nothing else is computed
+
 
 class RandomData(Frozen):
     """x and y are both standard normal, as in the rTorch book: the network can only memorise the rows."""
@@ -131,6 +133,16 @@ class Config(Frozen):
         default="auto",
         description="CPU threads; `auto` uses as many as the problem size is worth, at most all cores",
     )
+    parts: Threads | None = Field(
+        default=None,
+        description="compute in so many parts, added up in a fixed order: the same bits on every number of ranks; "
+        "default: 12 with `--ranks`, else whole",
+    )
+    split: Literal["auto", "units", "rows", "inputs"] = Field(
+        default="auto",
+        description="what the parts are of: hidden units, rows, or inputs (dual form); `auto` uses units or rows, "
+        "whichever exchange less",
+    )
     precision: Literal["full", "tf32"] = Field(
         default="full",
         description="precision of float32 matrix products on CUDA; `tf32` uses 10 of the 23 bits of each factor",
@@ -173,8 +185,12 @@ class Config(Frozen):
 
     @property
     def engine_name(self) -> str:
-        """The engine, with its form if it has one: `fused (dual)`."""
-        return f"{self.engine} ({self.form})" if self.engine == "fused" else self.engine
+        """The engine, with its form and its parts if it has any: `fused (dual)`, `fused (dual, 12 parts of units)`."""
+        if self.engine != "fused":
+            return self.engine
+        kinds = {"auto": "parts", "units": "parts of units", "rows": "parts of rows", "inputs": "parts of inputs"}
+        parts = f", {self.parts} {kinds[self.split]}" if self.parts is not None else ""
+        return f"{self.engine} ({self.form}{parts})"
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -201,7 +217,7 @@ class Config(Frozen):
         if self.patience is not None and self.validation is None:
             yield "patience", "requires a validation set; set `validation`, such as 0.1"
         if self.form == "dual":
-            for key in ("batch_size", "validation", "average"):
+            for key in _ALL_ROWS:
                 if getattr(self, key) is not None:
                     yield "form", f"dual requires all rows at once, no validation and no average, but {key} is set"
         if self.dtype == "float64" and self.device == "mps":
@@ -216,9 +232,29 @@ class Config(Frozen):
             yield "engine", f"compiled is for the CPU, but the device is {self.device}; use auto or another device"
         if self.precision == "tf32" and self.dtype == "float64":
             yield "precision", "tf32 requires dtype float32, but the dtype is float64"
+        yield from self.conflicts_of_parts()
         smallest, largest = _RANGE[self.dtype]
         if self.lr != "auto" and not smallest <= self.lr <= largest:
             yield "lr", f"{self.lr:g} is outside the range of {self.dtype}"
+
+    def conflicts_of_parts(self) -> Iterator[tuple[str, str]]:
+        """Keys whose values are not valid together with `parts`, and what is wrong."""
+        if self.parts is None:  # the split is then for `--ranks`
+            return
+        if self.engine not in ("auto", "fused"):
+            yield "parts", f"requires the fused engine, but the engine is {self.engine}"
+        if self.device == "mps":
+            yield "parts", "requires the fused engine, which is not available on MPS"
+        if self.threads not in ("auto", 1):
+            yield "threads", "must be 1 or auto with parts: each is computed by one thread; for more cores use --ranks"
+        if self.split in ("units", "inputs"):
+            for key in _ALL_ROWS:
+                if getattr(self, key) is not None:
+                    yield "split", f"{self.split} requires all rows at once, no validation and no average: {key} is set"
+        if self.split == "rows" and self.form == "dual":
+            yield "split", "rows requires the primal form, but form is dual"
+        if self.split == "inputs" and self.form == "primal":
+            yield "split", "inputs requires the dual form, but form is primal"
 
 
 KEYS = tuple(Config.model_fields)

@@ -63,6 +63,8 @@ ALLOWED = {
     "engine": "auto, autograd, manual, fused or compiled",
     "form": "auto, primal or dual",
     "threads": "auto, or a whole number from 1 to 1024",
+    "parts": "a whole number from 1 to 1024",
+    "split": "auto, units, rows or inputs",
     "precision": "full or tf32",
     "cuda_graph": "true or false",
     "log_every": "auto, or a positive whole number",

@@ -8,11 +8,15 @@ from twolayer.config.schema import Config
 from twolayer.engines.autograd import AutogradEngine
 from twolayer.engines.base import Data, Engine
 from twolayer.engines.batched import BatchedEngine
+from twolayer.engines.by_inputs import InputsEngine
+from twolayer.engines.by_rows import RowsEngine
+from twolayer.engines.by_units import DualUnitsEngine, UnitsEngine
 from twolayer.engines.cuda_graph import Graph
 from twolayer.engines.dual import DualEngine
 from twolayer.engines.fused import FusedEngine, PlainEngine, PrimalEngine
 from twolayer.engines.losses import Objective
 from twolayer.engines.manual import ManualEngine
+from twolayer.engines.parts import ALONE, Group
 from twolayer.engines.selection import in_cached_parts, in_parts
 from twolayer.errors import DataError, extra
 
@@ -20,8 +24,10 @@ from twolayer.errors import DataError, extra
 FOLD_BELOW = 2**20
 
 
-def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
+def make_engine(model: nn.Sequential, data: Data, config: Config, group: Group = ALONE) -> Engine:
     """The engine of a config without `auto` (see `training.setup.resolve_auto`), on this model's parameters.
+
+    With `parts` it computes those of this process in the `group`, of which all make one at the same time.
 
     Raises DataError if the model is not Linear -> ReLU -> Linear with biases, or if the data do not have N rows or do
     not match the model in shape, dtype and device.
@@ -30,6 +36,8 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
         raise DataError(f"the config has N = {config.N}, but the data have {len(data.x)} rows")
     _check(model, data)
     objective, lr = Objective.of(config), float(config.lr)
+    if config.parts is not None:
+        return _in_parts(config)(model, data, objective, lr=lr, parts=config.parts, group=group)
     if config.engine == "autograd":
         return AutogradEngine(model, data, objective, lr=lr)
     if config.engine == "compiled":
@@ -46,6 +54,13 @@ def make_engine(model: nn.Sequential, data: Data, config: Config) -> Engine:
     if on_cuda and config.cuda_graph:
         engine.replay = Graph(data.x.device)
     return engine
+
+
+def _in_parts(config: Config) -> type[UnitsEngine | RowsEngine | InputsEngine]:
+    """The class for what the parts are of."""
+    if config.split == "units":
+        return DualUnitsEngine if config.form == "dual" else UnitsEngine
+    return InputsEngine if config.split == "inputs" else RowsEngine
 
 
 def fused_engine(data: Data, config: Config) -> type[FusedEngine]:

@@ -40,6 +40,8 @@ def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "com
     """
     if config.engine != "auto":
         return config.engine
+    if config.parts is not None:
+        return "fused"
     if config.device == "mps":
         return "autograd"
     pays = config.device == "cpu" and compiled_saves(config) >= COMPILED_PAYS
@@ -81,13 +83,33 @@ def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:
     """
     if config.form != "auto" or config.engine in ("autograd", "manual", "compiled"):
         return config.form
-    if in_parts(config):
+    if config.split == "inputs":
+        return "dual"
+    if in_parts(config) or config.split == "rows":
         return "primal"
     N, D_in, H, epochs = config.N, config.D_in, config.H, config.epochs
     primal = epochs * 4 * N * D_in * H
     slower = 1 if config.dtype == "float64" else 2 if config.device == "cpu" else 32
     dual = epochs * 2 * N**2 * H + slower * 2 * N**2 * D_in + (2 + epochs // FOLD_EVERY) * 4 * N * D_in * H
     return "dual" if dual < primal else "primal"
+
+
+def choose_split(config: Config) -> Literal["auto", "units", "rows", "inputs"]:
+    """What the parts are of, for a config whose form is chosen; it stays `auto` without parts.
+
+    Each update combines N D_out numbers if the parts are of hidden units, and the gradients of all weights if they are
+    of rows: `auto` takes the smaller. Only rows can be batches, or validated.
+    """
+    if config.parts is None or config.split != "auto":
+        return config.split
+    if is_batched(config) or is_watched(config):
+        return "rows"
+    return "units" if config.form == "dual" or config.N * config.D_out < weights(config) else "rows"
+
+
+def weights(config: Config) -> int:
+    """The weights and biases of the network."""
+    return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)
 
 
 def operations(config: Config, rows: int | None = None) -> int:
@@ -104,15 +126,21 @@ def is_batched(config: Config) -> bool:
     return config.batch_size is not None and config.batch_size < config.N
 
 
+def is_watched(config: Config) -> bool:
+    """Whether the weights are validated or averaged after each epoch."""
+    return config.validation is not None or config.average is not None
+
+
 def in_parts(config: Config) -> bool:
     """Whether the training needs a `RowEngine`: for batches, validation, an average, or more rows than fit one part."""
-    is_watched = config.validation is not None or config.average is not None
-    return is_batched(config) or is_watched or config.N * config.H > PART
+    return is_batched(config) or is_watched(config) or config.N * config.H > PART
 
 
 def in_cached_parts(config: Config) -> bool:
     """Whether the fused engine trains on all rows in parts that stay in the cache: the primal form on a CPU."""
     if config.device != "cpu" or config.engine != "fused" or config.form != "primal" or config.D_in > CACHED_D_IN:
+        return False
+    if config.parts is not None and config.split != "rows":
         return False
     return 2 * cached_rows(config.D_in, config.H, config.N, ITEMSIZE[config.dtype]) <= config.N
 
@@ -121,7 +149,7 @@ def rows_at_once(config: Config) -> int:
     """How many rows have their hidden activations in memory at once."""
     if config.engine == "compiled":
         return 8
-    by_part = in_parts(config) and config.form != "dual"
+    by_part = (in_parts(config) or config.split == "rows") and config.form != "dual"
     if config.device == "cpu" and config.engine != "autograd" and (by_part or in_cached_parts(config)):
         return cached_rows(config.D_in, config.H, config.N, ITEMSIZE[config.dtype])
     return part_rows(config.H, config.N) if by_part else config.N

@@ -72,12 +72,16 @@ def of_config(
         reason = "lr is auto: the learning rates are known when the training has ended"
         how = "train it" if arguments is None else f"train it ({command})"
         raise DataError(f"{reason}; {how} and eject the run, or add {setting('lr', 1e-4)}")
-    config = setup.resolve_auto(config.model_copy(update={"engine": engine_of(style), "form": "auto"}))
+    has_parts = config.parts is not None
+    undivided = {"parts": None, "split": "auto"}  # the script has no parts
+    config = setup.resolve_auto(config.model_copy(update={"engine": engine_of(style), "form": "auto", **undivided}))
     if table is None and isinstance(config.data, FileData):
         table = table_of(config)
     if arguments is None:
         return script(config, style, Origin(name), table=table)
     words = [*(arguments or [name]), "--engine", engine_of(style)]
+    if has_parts:
+        words += ["--set", "parts=null", "--set", "split=auto"]
     if not any(word.startswith("--threads") for word in words):
         words += ["--threads", str(config.threads)]
     return script(config, style, Origin(name, shlex.join(["twolayer", "train", *words])), table=table)

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 from twolayer import available_memory
 from twolayer.config.schema import Config
-from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once
+from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
 
 _LARGE = 2**30  # bytes
 
 
-def needed(config: Config) -> int:
-    """The minimum number of bytes that a training needs on its device.
+def needed(config: Config, ranks: int = 1) -> int:
+    """The minimum number of bytes that a training needs on its device; with ranks, that each of them needs.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
     each with its gradient, for all rows or for a part of them; for the dual form K (N, N) and the sum of the gradients
     S (N, H); and what else is kept of the parameters (see `_copies`).
     """
+    if config.parts is not None:
+        return (_drawn(config) + _of_parts(config, ranks)) * ITEMSIZE[config.dtype]
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
-    numbers = _drawn(config) + _copies(config) * _parameters(config) + activations + dual
+    numbers = _drawn(config) + _copies(config) * weights(config) + activations + dual
     return numbers * ITEMSIZE[config.dtype]
 
 
-def needed_by_host(config: Config) -> int:
-    """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32."""
+def _of_parts(config: Config, ranks: int) -> int:
+    """The numbers that a rank has beside the data and the model, where what is computed is cut into parts.
+
+    Of its own units or inputs the weights, of its own rows a copy; sums of so many levels of a tree, and those of the
+    other ranks.
+    """
+    N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out
+    exchanged = (config.parts or 1).bit_length() + (ranks if ranks > 1 else 0)
+    if config.split == "inputs":
+        doubled = 8 // ITEMSIZE[config.dtype]  # K is summed in float64
+        return (N + H) * D_in // ranks + N * N * (1 + doubled * exchanged) + (5 + exchanged) * N * H
+    if config.split == "rows":
+        own = N * (D_in + D_out) // ranks
+        return own + (3 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
+    dual = N * N + 3 * N * H // ranks if config.form == "dual" else 0
+    return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + dual
+
+
+def needed_by_host(config: Config, ranks: int = 1) -> int:
+    """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32.
+
+    With ranks, that they need on this machine, where so many of them are.
+    """
+    if ranks > 1:
+        return ranks * (needed(config, ranks) if config.device == "cpu" else 4 * _drawn(config))
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
@@ -37,7 +62,7 @@ def needed_to_save(config: Config) -> int:
     dual = config.N * config.H if config.form == "dual" else 0
     # The best weights, the average, and the vector from which the learning rate is measured next.
     kept = (config.patience is not None) + (config.average is not None) + (config.lr == "auto")
-    return 2 * ((1 + kept) * _parameters(config) + dual) * ITEMSIZE[config.dtype]
+    return 2 * ((1 + kept) * weights(config) + dual) * ITEMSIZE[config.dtype]
 
 
 def _copies(config: Config) -> int:
@@ -49,22 +74,22 @@ def _copies(config: Config) -> int:
     measured = 4 * (config.lr == "auto" and config.form != "dual")
     kept = (config.patience is not None) + 2 * (config.average is not None) if in_parts(config) else 0
     if config.engine == "compiled":  # packed in two ways, and the gradients of all groups and of a part
-        return 3 + groups(config.N, _parameters(config)) + kept + measured
+        return 3 + groups(config.N, weights(config)) + kept + measured
     return (2 + kept if in_parts(config) else 3 if in_cached_parts(config) else 1) + measured
 
 
-def _parameters(config: Config) -> int:
-    return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)
-
-
 def _drawn(config: Config) -> int:
-    return config.N * (config.D_in + config.D_out) + _parameters(config)
+    return config.N * (config.D_in + config.D_out) + weights(config)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False) -> None:
-    """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints."""
-    need, free = needed_by_host(config) + (needed_to_save(config) if saved else 0), available_memory.available()
+def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1) -> None:
+    """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
+
+    `ranks` are those on this machine.
+    """
+    need, free = needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0), available_memory.available()
     # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
     if free is not None and need > (free if need < _LARGE else 0.9 * free):
-        message = f"{config.shape} needs at least {size(need)} of memory, and {size(free)} is available"
+        by = f" by {ranks} ranks" if ranks > 1 else ""
+        message = f"{config.shape}{by} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])

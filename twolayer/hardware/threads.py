@@ -25,6 +25,8 @@ def choose_threads(config: Config) -> int:
     """The CPU threads of a config whose engine and form are chosen; `auto`: more, the larger the iterations are."""
     if config.threads != "auto":
         return config.threads
+    if config.parts is not None:  # products are the same bits at one thread alone
+        return 1
     rows = min(config.N, config.batch_size or config.N)
     if config.engine == "compiled":
         shared = rows // GROUP_ROWS  # what threads share

@@ -71,7 +71,8 @@ class Benchmark:
 
     def __init__(self, config: Config) -> None:
         self.device = resolve_device(config.device, config.dtype)
-        base = config.model_copy(update={"engine": "auto", "form": "auto", "device": self.device})
+        undivided = {"parts": None, "split": "auto"}  # only the fused engine has parts
+        base = config.model_copy(update={"engine": "auto", "form": "auto", "device": self.device, **undivided})
         self.left_out: dict[str, str] = {}
         applying = list(self._applying(base))  # before anything is allocated
         resolved, self.data, self.model = prepare(base)

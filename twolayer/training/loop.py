@@ -16,6 +16,8 @@ from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data, RowEngine
 from twolayer.engines.factory import make_engine
+from twolayer.engines.led import LedEngine, led
+from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DivergedError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block, join
@@ -61,6 +63,9 @@ class Fit(Iterator[Block]):
     `state`: the result of `state()` after `done` iterations of the same training, and some updates of the next one,
     which then resumes bit for bit; StateError if it is another training's. No block crosses a multiple of `cut_every`.
 
+    In a `group` of several processes this is the first one's, which the others follow (see `together.work`) until
+    `finish` or `close`.
+
     `pieces` is the same training in blocks that never last long: they end within an epoch, too, and hold no losses
     then; and `model` has the weights only after `finish`.
     """
@@ -74,6 +79,7 @@ class Fit(Iterator[Block]):
         done: int = 0,
         *,
         cut_every: int = 0,
+        group: Group = ALONE,
     ) -> None:
         config = resolve_auto(config)
         self.model, self.data, self.config, self.done, self.cut_every = model, data, config, done, cut_every
@@ -85,7 +91,8 @@ class Fit(Iterator[Block]):
         is_resumed, state = state is not None, dict(state or {})
         with threads.set_up(config):  # K of the dual form depends on the threads, too
             is_auto = config.lr == "auto"
-            self.engine = make_engine(model, data, config.model_copy(update={"lr": 1.0}) if is_auto else config)
+            start = config.model_copy(update={"lr": 1.0}) if is_auto else config
+            self.engine = led(lambda: make_engine(model, data, start, group), group)
             self.finder = LearningRateFinder(model, data, config, self.engine) if is_auto else None
             if self.best is not None and is_resumed:
                 self.best.load_state(taken(state, self.best.state()))
@@ -125,6 +132,11 @@ class Fit(Iterator[Block]):
         An update that takes longer is forgotten.
         """
         self.stop.is_made = True
+
+    def close(self) -> None:
+        """Let the other processes go, where there are any: nothing more is computed."""
+        if isinstance(self.engine, LedEngine):
+            self.engine.end()
 
     @property
     def updates(self) -> int:
@@ -166,6 +178,7 @@ class Fit(Iterator[Block]):
             elif self.average is not None:
                 self.average.keep()
                 self.engine.sync()
+            self.close()
             names = [name for name in self.config.columns[1:] if name != "lr"]
             values = scores(self.model, self.data, self.config)
             if self.data.validation is not None:

@@ -200,6 +200,7 @@ def provenance(config: Config) -> dict[str, Any]:
         "engine": config.engine,
         "form": config.form,
         "threads": config.threads,
+        **({"parts": config.parts, "split": config.split} if config.parts is not None else {}),
         "device": device_name(config.device),
         "twolayer": __version__,
         "torch": torch.__version__,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from twolayer import formatting
 from twolayer.config.schema import Config, document
 from twolayer.engines.base import Data
+from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import RunError, StateError
 from twolayer.runs import checkpoint, folder, table_paths
 from twolayer.runs.checkpoint import Checkpoint
@@ -33,11 +37,15 @@ def resume_recording(
     *,
     tensorboard: bool = False,
     with_epochs: bool = False,
+    group: Group = ALONE,
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[Fit, list[str]]:
     """The training at its newest valid checkpoint, and what is wrong with newer ones.
 
     A training that `patience` has ended goes on `with_epochs`, where the user named their number, and from its last
     weights: the best ones stay beside them, and the patience is counted from there on.
+
+    `more` is kept in run.json, beside the iteration at which the training goes on.
 
     Raises RunError if there is nothing left to do, if the data have changed, or if the history does not match the
     checkpoint.
@@ -45,7 +53,7 @@ def resume_recording(
     for key, digest in fingerprints(data, model).items():
         if digest != run.info.get(key) and not (key == "data_sha256" and is_of_0_1_0(data, run.info.get(key))):
             raise RunError(_other(run, config, key))
-    fit, found, wrong = _restored(run, config, data, model, every)
+    fit, found, wrong = _restored(run, config, data, model, every, group)
     has_stopped = run.info.get("status") == "completed" and run.info.get("stopped_early") is True
     _check_left(run, config, fit, has_stopped=has_stopped, with_epochs=with_epochs)
     recorded = fit.done if run.info.get("tensorboard") is True else 0
@@ -58,6 +66,7 @@ def resume_recording(
     before = run.info.get("resumed", [])
     other = {"updates": fit.updates} if fit.updates else {}
     # The run's own provenance stays that of its start.
+    other |= dict(more or {})
     other |= {key: value for key, value in provenance(config).items() if run.info.get(key) != value}
     again = [*(before if isinstance(before, list) else []), {"at": folder.now(), "iteration": fit.done, **other}]
     for key in [key for key in run.info if key in ENDED or key.endswith(("_loss", "_accuracy"))]:
@@ -93,7 +102,7 @@ def _check_left(run: Run, config: Config, fit: Fit, *, has_stopped: bool, with_e
 
 
 def _restored(
-    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval
+    run: Run, config: Config, data: Data, model: nn.Sequential, every: CheckpointInterval, group: Group
 ) -> tuple[Fit, Checkpoint | None, list[str]]:
     """The training at the newest valid checkpoint that agrees with the history; what is wrong with newer ones.
 
@@ -104,7 +113,7 @@ def _restored(
     for found in checkpoint.verified(run.open_checkpoints(), wrong):
         path = run.path / CHECKPOINTS / found.name
         try:
-            fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations)
+            fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations, group=group)
             if fit.updates != found.updates:
                 raise StateError(f"has the state after {fit.updates} updates of an epoch, not {found.updates}")
             run.open_history(found.history_bytes, found.history_sha256)
@@ -118,7 +127,7 @@ def _restored(
     if problem is not None:
         raise problem
     run.open_history()
-    return Fit(model, data, config, cut_every=every.iterations), None, wrong
+    return Fit(model, data, config, cut_every=every.iterations, group=group), None, wrong
 
 
 def _other(run: Run, config: Config, key: str) -> str:

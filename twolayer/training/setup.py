@@ -13,7 +13,7 @@ from twolayer.config.from_table import table_of
 from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config, LinearData, settled
 from twolayer.engines.base import Data
-from twolayer.engines.selection import choose_engine, choose_form
+from twolayer.engines.selection import choose_engine, choose_form, choose_split
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import setting, size
 from twolayer.hardware import device, memory, threads
@@ -44,7 +44,7 @@ def prepare(config: AnyConfig, table: Table | None = None) -> tuple[Config, Data
 
 
 def resolve_auto(config: Config) -> Config:
-    """The config with its device, engine, form and threads chosen: the one place where `auto` is resolved.
+    """The config with its device, engine, form, split and threads chosen: the one place where `auto` is resolved.
 
     `lr: auto` stays, because it is measured during training (see `learning_rate`), and so does the form of an engine
     that has none. A config without `auto` is returned as it is. Raises DeviceError if the device is not available.
@@ -65,6 +65,7 @@ def resolve_auto(config: Config) -> Config:
         chosen = config.model_copy(update={"form": form})
         # The dual form needs K in addition to what the primal form needs: the primal form may fit where it does not.
         config = chosen if device.fits(chosen) else chosen.model_copy(update={"form": "primal"})
+    config = config.model_copy(update={"split": choose_split(config)})
     return config.model_copy(update={"threads": threads.choose_threads(config)})
 
 

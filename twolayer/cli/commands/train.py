@@ -37,10 +37,12 @@ from twolayer.cli.options import (
     TargetOption,
     TensorBoardOption,
     ThreadsOption,
+    home,
 )
 from twolayer.cli.process import computing
+from twolayer.cli.ranks import ExchangeOption, JoinOption, Others, RanksOption, dismissed, together
 from twolayer.cli.resolving import resolve
-from twolayer.cli.resume import resolve_again
+from twolayer.cli.resume import needs_more, resolve_again
 from twolayer.errors import RunError
 from twolayer.runs import checkpoint_interval, folder, names
 from twolayer.runs.run_files import INFO
@@ -50,6 +52,17 @@ if TYPE_CHECKING:
     from twolayer.cli.training_session import Session
     from twolayer.config.validation import Resolved
     from twolayer.runs.tensorboard import Writer
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no rows, only the final loss and the time.")]
+ResumeOrStartOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume-or-start",
+        metavar="DIR",
+        help="Continue the run in DIR, or start it there: one command for jobs that are started again.",
+        callback=home,
+    ),
+]
 
 commands = typer.Typer()
 
@@ -76,6 +89,7 @@ def train(
     note: NoteOption = None,
     checkpoint_every: CheckpointOption = None,
     resume: ResumeOption = None,
+    resume_or_start: ResumeOrStartOption = None,
     folds: FoldsOption = None,
     repeats: RepeatsOption = None,
     seeds: SeedsOption = None,
@@ -84,9 +98,10 @@ def train(
     dry_run: DryRunOption = False,
     tensorboard: TensorBoardOption = False,
     format_: FormatOption = "table",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no rows, only the final loss and the time.")
-    ] = False,
+    quiet: QuietOption = False,
+    ranks: RanksOption = None,
+    join_timeout: JoinOption = 60,
+    exchange_timeout: ExchangeOption = 300,
 ) -> None:
     """Train the network and print the loss of every iteration.
 
@@ -99,20 +114,38 @@ def train(
 
     With --seeds 10, or --sweep lr=1e-4,1e-3 --sweep H=32,64, each combination is trained as it would be alone, and a
     table compares them. They are saved together, and --resume continues what was stopped.
+
+    --ranks 2 trains in two processes, with the same bits as `--set parts=12` in one. torchrun and its like start them
+    on several machines.
     """
-    _check_options(context)
-    sets = set_ or []
-    if sweeping.is_sweep(context):
-        raise typer.Exit(sweeping.start(config, sets, context))
+    with together(context) as others:
+        _check_options(context)
+        raise typer.Exit(_trained(config, set_ or [], context, others))
+
+
+def _trained(config: str, sets: list[str], context: typer.Context, others: Others | None) -> int:
+    """Train what the command line asks for; the exit code."""
+    given = context.params
+    if sweeping.is_sweep(context, is_launched=others is not None):
+        return sweeping.start(config, sets, context)
+    resume, place = given["resume"], given["resume_or_start"]
     if resume is not None and is_sweep(found := names.find(resume)):
-        raise typer.Exit(sweeping.resume(found, context))
+        return sweeping.resume(found, context)
+    if place is not None and place.is_dir():
+        if not needs_more(place, resolve(config, sets, context, saved=True).config):
+            return dismissed(others)
+        resume = str(Path() / place) if place.parent.name else f"./{place}"
+    every, tensorboard = given["checkpoint_every"], given["tensorboard"]
     if resume is not None:
-        session = _resumed(resume, sets, context, checkpoint_every, tensorboard=tensorboard)
-    elif no_save:
-        session = _unsaved(config, sets, context)
+        session = _resumed(resume, sets, context, every, others, tensorboard=tensorboard)
+    elif given["no_save"]:
+        session = _unsaved(config, sets, context, others)
     else:
-        session = _new(config, sets, context, checkpoint_every, out=out, note=note, tensorboard=tensorboard)
-    raise typer.Exit(session.run(format_, quiet=quiet))
+        out = given["out"] or place
+        session = _new(config, sets, context, every, others, out=out, note=given["note"], tensorboard=tensorboard)
+    code = session.run(given["format_"], quiet=given["quiet"])
+    session.close()
+    return code
 
 
 def _check_options(context: typer.Context) -> None:
@@ -127,6 +160,9 @@ def _check_options(context: typer.Context) -> None:
         raise typer.BadParameter(f"--folds must be 2 or more, such as --folds 5, not {given['folds']}")
     if given["repeats"] is not None and (given["folds"] is None or given["repeats"] < 1):
         raise typer.BadParameter("--repeats must be 1 or more, and requires --folds, such as --folds 5 --repeats 3")
+    for name in ("resume", "out", "no_save", "folds"):
+        if given["resume_or_start"] is not None and given[name]:
+            raise typer.BadParameter(f"--resume-or-start names the run; remove --{name.replace('_', '-')}")
     if given["resume"] is not None:
         if given["folds"] is not None:
             raise typer.BadParameter("--folds scores new trainings; remove it, or --resume")
@@ -145,35 +181,36 @@ def _new(
     sets: list[str],
     context: typer.Context,
     every: str | None,
+    others: Others | None,
     *,
     out: Path | None,
     note: str | None,
     tensorboard: bool,
 ) -> Session:
     """A training in a new run folder."""
-    resolved = _told(_resolved(config, sets, context, saved=True))
+    resolved = _told(_resolved(config, sets, context, others, saved=True))
     interval = checkpoint_interval.parse(every or "30s")
     writer = _event_writer() if tensorboard else None
-    sessions = _sessions()
+    sessions = _sessions(others)
     resolved, found = _with_fold_scores(resolved, context)
-    return sessions.new(resolved, config, interval, writer, out=out, note=note or "", more=found)
+    return sessions.new(resolved, config, interval, writer, others, out=out, note=note or "", more=found)
 
 
-def _unsaved(config: str, sets: list[str], context: typer.Context) -> Session:
+def _unsaved(config: str, sets: list[str], context: typer.Context, others: Others | None) -> Session:
     """A training without a run folder."""
-    resolved = _told(_resolved(config, sets, context, saved=False))
-    sessions = _sessions()
+    resolved = _told(_resolved(config, sets, context, others, saved=False))
+    sessions = _sessions(others)
     resolved, _ = _with_fold_scores(resolved, context)
-    return sessions.unsaved(resolved, config)
+    return sessions.unsaved(resolved, config, others)
 
 
-def _resolved(config: str, sets: list[str], context: typer.Context, *, saved: bool) -> Resolved:
+def _resolved(config: str, sets: list[str], context: typer.Context, others: Others | None, *, saved: bool) -> Resolved:
     """The config, with --folds known to be of a table. Raises TwolayerError or BadParameter."""
     is_folded = context.params["folds"] is not None
     resolved = resolve(config, sets, context, saved=saved, keep_survey=is_folded)
     if is_folded and resolved.table is None:
         raise typer.BadParameter("--folds requires a table: the data of this config are drawn, not read from a file")
-    return resolved
+    return resolved if others is None else others.check(resolved, saved=saved)
 
 
 def _with_fold_scores(resolved: Resolved, context: typer.Context) -> tuple[Resolved, dict[str, Any]]:
@@ -187,10 +224,20 @@ def _with_fold_scores(resolved: Resolved, context: typer.Context) -> tuple[Resol
     return rest, {"folds": found}
 
 
-def _resumed(name: str, sets: list[str], context: typer.Context, every: str | None, *, tensorboard: bool) -> Session:
+def _resumed(
+    name: str,
+    sets: list[str],
+    context: typer.Context,
+    every: str | None,
+    others: Others | None,
+    *,
+    tensorboard: bool,
+) -> Session:
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(names.find(name))
     resolved = _told(resolve_again(run, sets, context))
+    if others is not None:
+        resolved = others.check(resolved, saved=True, resumed=True)
     try:
         interval = checkpoint_interval.parse(every or str(run.info.get("checkpoint_every", "30s")))
     except RunError:
@@ -199,7 +246,7 @@ def _resumed(name: str, sets: list[str], context: typer.Context, every: str | No
         reason = "is damaged: checkpoint_every: not a valid value"
         raise RunError(reason, path=run.path / INFO, hint="add --checkpoint-every 30s") from None
     writer = _event_writer() if tensorboard or run.info.get("tensorboard") is True else None
-    return _sessions().resumed(run, resolved, interval, writer)
+    return _sessions(others).resumed(run, resolved, interval, writer, others)
 
 
 def _told(resolved: Resolved) -> Resolved:
@@ -215,8 +262,10 @@ def _event_writer() -> type[Writer]:
     return Writer
 
 
-def _sessions() -> type[Session]:
+def _sessions(others: Others | None) -> type[Session]:
     """Import what computes, which takes a second: the config is known to be right by now."""
+    if others is not None:
+        others.start()
     with computing():
         from twolayer.cli.training_session import Session
 

@@ -1,0 +1,85 @@
+"""A process that trains with others and is not the first: it prints nothing, and does what the first tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+from typing import NoReturn
+
+from twolayer.cli import process, terminal
+from twolayer.cli.process import computing
+from twolayer.errors import RankError, TwolayerError
+from twolayer.hardware.launchers import Place
+
+
+def main() -> NoReturn:
+    """Read on stdin what to do, and do it; end at once when stdin is closed: then the first process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(1)
+    given = json.loads(line)
+    join, exchange = given.pop("join"), given.pop("exchange")
+    place = Place(**given | {"address": tuple(given["address"])})
+    Thread(target=_end_with_the_first, args=(place,), daemon=True).start()
+    code = follow(place, join, exchange, quiet=True)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _end_with_the_first(place: Place) -> None:
+    while sys.stdin.buffer.readline():
+        pass
+    shutil.rmtree(Path(place.meeting).parent, ignore_errors=True)
+    os._exit(1)
+
+
+def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet: bool) -> int:
+    """Join the group, and train as the first process tells; the exit code.
+
+    An error is the first's to print; unless `quiet`, one that it cannot hear of is printed here.
+    """
+    signals: list[int] = []
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with computing():
+        from twolayer.hardware.distributed import join
+        from twolayer.training.together import work
+    process.start_computing()
+    _note_signals(signals)
+    try:
+        ranks = join(place, join_seconds, exchange_seconds)
+    except TwolayerError as error:
+        if quiet:
+            sys.stderr.write(f"{error}\n")
+        else:
+            terminal.error(error)
+        return error.exit_code
+    try:
+        work(ranks, lambda: signals[0] if signals else 0)
+    except RankError as error:  # of another rank: the first says it
+        return error.exit_code
+    except TwolayerError as error:
+        ranks.fail(str(error), error.exit_code)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 whatever it is, the first says it
+        ranks.fail(f"{type(error).__name__}: {error}", 1)
+        return 1
+    ranks.close()
+    return 0
+
+
+def _note_signals(signals: list[int]) -> None:
+    """Keep the exit code of the first signal: what becomes of the training is for the first process to decide."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(process.exit_code(number))
+
+    for number in process.SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, note)

@@ -1,0 +1,243 @@
+"""`--ranks`, and training under torchrun and its like: starting the other processes, and ending with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twolayer.config.schema import Config
+from twolayer.config.validation import Resolved
+from twolayer.errors import ConfigError, Origin, Problem, RankError
+from twolayer.formatting import counted, duration
+from twolayer.hardware import launchers, memory
+from twolayer.hardware.launchers import Place
+
+if TYPE_CHECKING:
+    from twolayer.hardware.distributed import Ranks
+
+PARTS = 12  # where the config says nothing: each of 1, 2, 3, 4 and 6 ranks gets as many as the others
+ENDS = 3.0  # seconds in which a process ends that has been told to
+
+RanksOption = Annotated[
+    int | None, typer.Option("--ranks", metavar="INT", help="Train in so many processes on this machine.")
+]
+JoinOption = Annotated[
+    float, typer.Option("--join-timeout", metavar="SECONDS", min=1, help="How long ranks wait for each other to start.")
+]
+ExchangeOption = Annotated[
+    float,
+    typer.Option(
+        "--exchange-timeout", metavar="SECONDS", min=1, help="How long ranks wait for each other in training."
+    ),
+]
+
+
+@dataclass
+class Others:
+    """The other processes of this training, and how this one meets them. `processes` has those that it has started."""
+
+    place: Place
+    join_seconds: float
+    exchange_seconds: float
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    ranks: Ranks | None = None
+
+    def check(self, resolved: Resolved, *, saved: bool, resumed: bool = False) -> Resolved:
+        """The config with parts for the ranks. Raises ConfigError where they do not fit."""
+        config, size = resolved.config, self.place.size
+        origin = Origin("--ranks" if self.place.meeting else "the launcher")
+        if config.parts is None and resumed:
+            message = f"{size} ranks, but the run has no parts; resume it with one process"
+            raise ConfigError([Problem(origin, "ranks", message)])
+        config = config.model_copy(update={"parts": config.parts or PARTS})
+        problems = [Problem(origin, key, what) for key, what in config.conflicts_of_parts()]
+        if size > (config.parts or 0):
+            hint = f"use at most {config.parts}, or --set parts={size}"
+            problems.append(Problem(origin, "ranks", f"{size} ranks are more than {config.parts} parts", hint))
+        if problems:
+            raise ConfigError(problems)
+        memory.check(config, resolved.name, saved=saved, ranks=self.place.local_size)
+        return replace(resolved, config=config)
+
+    def start(self) -> None:
+        """Start the other processes, if that is not a launcher's: before torch is imported, which all do at once."""
+        if not self.place.meeting:
+            return
+        for rank in range(1, self.place.size):
+            place = replace(self.place, rank=rank, local_rank=rank)
+            more = {"join": self.join_seconds, "exchange": self.exchange_seconds}
+            with _errors(place).open("wb") as errors:
+                process = _started(errors)
+            self.processes.append(process)
+            _write(process.stdin, json.dumps(place.__dict__ | more).encode() + b"\n")
+
+    def meet(self) -> Ranks:
+        """Meet the other processes; call it once torch may be imported. Raises RankError."""
+        from twolayer.hardware.distributed import join
+
+        self.ranks = join(self.place, self.join_seconds, self.exchange_seconds, self.gone)
+        return self.ranks
+
+    def gone(self) -> list[str]:
+        """Which processes have ended though the training has not, and how."""
+        return [
+            f"rank {rank} {_end(process.returncode, self.place, rank)}"
+            for rank, process in enumerate(self.processes, 1)
+            if process.poll() is not None
+        ]
+
+    @property
+    def can_hear(self) -> bool:
+        """Whether nothing has come between this process and the others."""
+        return self.ranks is not None and not self.ranks.is_broken
+
+    def signalled(self) -> int:
+        """The exit code for a signal that has come to another process, else 0."""
+        return self.ranks.signalled() if self.ranks is not None else 0
+
+    def end(self) -> None:
+        """End all that was started: a process leaves when the pipe from this one is closed."""
+        if self.ranks is not None:
+            self.ranks.close()
+        for process in self.processes:
+            if process.stdin is not None:
+                with suppress(OSError):
+                    process.stdin.close()
+        for process in self.processes:
+            try:
+                process.wait(ENDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.place.meeting:
+            shutil.rmtree(Path(self.place.meeting).parent, ignore_errors=True)
+
+
+def met(others: Others | None) -> Ranks | None:
+    """The other processes, met; None without any."""
+    return others.meet() if others is not None else None
+
+
+def dismissed(others: Others | None) -> int:
+    """Tell the processes that a launcher has started that there is nothing to do; the exit code."""
+    if others is not None and not others.place.meeting:
+        others.meet().publish("config", "")
+    return 0
+
+
+def document(others: Others | None) -> dict[str, Any]:
+    """What `run.json` keeps of the processes: nothing of one alone."""
+    return others.ranks.document() if others is not None and others.ranks is not None else {}
+
+
+@contextmanager
+def together(context: typer.Context) -> Iterator[Others | None]:
+    """A context for a training: with the other processes that it has, None without any. They end with it.
+
+    Raises BadParameter where `--ranks` is wrong, or SystemExit in a launcher's process that is not the first: its
+    work is done then.
+    """
+    given = context.params
+    count: int | None = given["ranks"]
+    timeouts = given["join_timeout"], given["exchange_timeout"]
+    if count is not None and count < 1:
+        raise typer.BadParameter(f"--ranks must be 1 or more, not {count}")
+    place = launchers.place(os.environ)
+    if place is not None and count is not None:
+        raise typer.BadParameter(f"--ranks starts processes, and the launcher has started {place.size}; remove --ranks")
+    if place is not None and place.rank:
+        raise SystemExit(_follow_launched(place, *timeouts))
+    if place is None and (count is None or count == 1):
+        yield None
+        return
+    if place is None:
+        folder = tempfile.mkdtemp(prefix="twolayer-ranks-")
+        place = Place(0, count or 1, 0, count or 1, str(Path(folder) / "meeting"))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of lost connections we speak ourselves
+    others = Others(place, *timeouts)
+    try:
+        yield others
+    finally:
+        others.end()
+
+
+def refuse(command: str | None) -> None:
+    """Raise RankError for a command that does not know ranks, where a launcher has started several processes of it."""
+    place = launchers.place(os.environ)
+    if place is None or command in (None, "train"):
+        return
+    if place.rank:
+        raise SystemExit(2)
+    raise RankError(f"{command} is one process, and the launcher has started {place.size}; run it without it", 2)
+
+
+def _follow_launched(place: Place, join: float, exchange: float) -> int:
+    from twolayer.cli import rank_process
+
+    return rank_process.follow(place, join, exchange, quiet=False)
+
+
+def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A process that follows: what it is to do comes on its stdin, and it ends when that is closed.
+
+    It has our own path of modules, whatever stands in its folder, and a session of its own: Ctrl-C is for the first.
+    """
+    program = f"import sys; sys.path[:] = {sys.path!r}; from twolayer.cli.rank_process import main; main()"
+    command = [sys.executable, "-P", "-c", program]
+    return subprocess.Popen(  # noqa: S603 (our own)
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+    )
+
+
+def _write(pipe: IO[bytes] | None, line: bytes) -> None:
+    if pipe is not None:
+        with suppress(BrokenPipeError):  # then `gone` says why
+            pipe.write(line)
+            pipe.flush()
+
+
+def _errors(place: Place) -> Path:
+    """Where a process writes what it does not say through the group."""
+    return Path(place.meeting).with_name(f"rank-{place.rank}")
+
+
+def _end(code: int, place: Place, rank: int) -> str:
+    if code < 0:
+        name = next((one.name for one in signal.Signals if one == -code), "")
+        return f"was killed by signal {-code} ({name})" if name else f"was killed by signal {-code}"
+    last: Sequence[str] = ()
+    with suppress(OSError):
+        last = _errors(replace(place, rank=rank)).read_text(errors="replace").split("\n")
+    said = [line.strip() for line in last if line.strip()][-1:]
+    return f"has ended with exit code {code}" + (f": {said[0][:300]}" if said else "")
+
+
+def told(others: Others | None, config: Config, pace: tuple[float, float] | None) -> Iterator[str]:
+    """How the training is shared out, how long an iteration takes, and whether one process would be faster.
+
+    `pace` has the seconds that an iteration computes in a process, and that it exchanges numbers.
+    """
+    if others is None or pace is None:
+        return
+    size, (computes, exchanges) = others.place.size, pace
+    yield f"{size} ranks, {counted(config.parts or 1, 'part')} of {config.split}"
+    whole = computes if config.split == "inputs" else computes * size
+    line = f"an iteration computes for {duration(computes)} and exchanges for {duration(exchanges)}"
+    if computes + exchanges <= whole:
+        yield line
+    elif config.split == "inputs":
+        yield f"{line}; parts of inputs save memory, not time"
+    else:
+        yield f"{line}; one process would need about {duration(whole)}: more ranks make this slower"

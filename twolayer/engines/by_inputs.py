@@ -1,0 +1,138 @@
+"""The dual form in parts of the input columns: an update exchanges nothing.
+
+K = X X' + 1 is a sum over the columns, made once, and so is Z0 at the start and at each fold. All else is computed by
+all processes alike; each has the columns of X, and the weights of the first layer, that are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from twolayer.engines import selection
+from twolayer.engines.base import Data, check_state, relu_backward
+from twolayer.engines.fused import FoldedEngine
+from twolayer.engines.losses import Objective
+from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces, whole
+
+COLUMNS = 4096
+
+
+class InputsEngine(FoldedEngine):
+    """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
+
+    `state`, `load_state` and `sync` are for all processes at once, and give and take the weights of all inputs.
+    """
+
+    STATE = ("base_b1", "s", "b")
+
+    def __init__(
+        self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float, parts: int, group: Group = ALONE
+    ) -> None:
+        super().__init__(model, data, objective, lr=lr)
+        self.parts, self.group = parts, group
+        (N, self.D_in), H, count = self.x.shape, len(self.w1), len(edges(self.x.shape[1], parts)) - 1
+        self.pieces = pieces(self.D_in, parts, group)
+        self.columns = [self.x[:, some].clone(memory_format=torch.contiguous_format) for some in self.pieces]
+        self.base_w1_t = [self.w1.t()[some].clone(memory_format=torch.contiguous_format) for some in self.pieces]
+        self.base_b1 = self.b1.clone()
+        self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
+        self.sum_of_z = Sum(H * N, count, self.x, group)
+        self.k = self._gram(count)
+        self._restart()
+
+    def _gram(self, count: int) -> Tensor:
+        """K = X X' + 1, (N, N): summed in float64, as `dual.gram` does."""
+        N = len(self.x)
+
+        def compute(index: int, slot: Tensor) -> None:
+            x, k = self.columns[index], slot.zero_().view(N, N)
+            for first in range(0, x.shape[1], COLUMNS):  # a whole copy of x in float64 may be too large
+                some = x[:, first : first + COLUMNS].double()
+                k.addmm_(some, some.t())
+
+        total = Sum(N * N, count, self.x.new_empty(0, dtype=torch.float64), self.group)(compute)
+        return total.view(N, N).add_(1).to(self.x.dtype)
+
+    def set_lr(self, lr: float) -> None:
+        """Use another learning rate from the next iteration on, also for the gradients that are in S: it is scaled."""
+        before = self.rate if self.done else None
+        super().set_lr(lr)
+        if before is not None:
+            with torch.no_grad():
+                self.s.mul_(before / self.rate)
+
+    def _restart(self) -> None:
+        """Compute Z0 and Z from the weights and the gradients since."""
+
+        def compute(index: int, slot: Tensor) -> None:
+            torch.mm(self.base_w1_t[index].t(), self.columns[index].t(), out=slot.view_as(self.z))
+
+        torch.add(self.sum_of_z(compute).view_as(self.z), self.base_b1[:, None], out=self.z0)
+        torch.addmm(self.z0, self.s, self.k, alpha=self.rate, out=self.z)
+
+    def _start_chunk(self) -> int:
+        since_fold = self.done % selection.FOLD_EVERY
+        if self.done and not since_fold:
+            self.base_w1_t, self.base_b1 = self._w1_t(), self._b1()
+            self.s.zero_()
+            self._restart()
+        return min(len(self.slots), selection.FOLD_EVERY - since_fold)
+
+    def _iterate(self, slots: Sequence[Tensor]) -> None:
+        k, z, z0, s, h, grad_h = self.k, self.z, self.z0, self.s, self.h, self.grad_h
+        w2_t, rate = self.b[:, :-1].t(), self.rate
+        residual_into, update_second = self._residual(), self._update_second()
+
+        for slot in slots:
+            torch.clamp_min(z, 0, out=h)
+            residual = residual_into(slot)
+            torch.mm(w2_t, residual, out=grad_h)
+            relu_backward(grad_h, h, 0, grad_input=grad_h)
+            update_second(residual)
+            s.add_(grad_h)
+            torch.addmm(z0, s, k, alpha=rate, out=z)  # K is symmetric
+
+    def _w1_t(self) -> list[Tensor]:
+        """The first layer's weights after all updates so far, of each part of the inputs, (inputs, H)."""
+        pairs = zip(self.base_w1_t, self.columns, strict=True)
+        return [torch.addmm(w1_t, x.t(), self.s.t(), alpha=self.rate) for w1_t, x in pairs]
+
+    def _b1(self) -> Tensor:
+        return torch.add(self.base_b1, self.s.sum(1), alpha=self.rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed training needs to be the same bit for bit, by name; the weights of all inputs."""
+        return {"base_w1_t": self._whole(self.base_w1_t), **super().state()}
+
+    def exchanged(self) -> Sum | None:
+        """An update exchanges nothing."""
+        return None
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state, one of them without any contents."""
+        return {"base_w1_t": self.x.new_empty(self.D_in, len(self.w1), device="meta"), **super().state()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
+        check_state(self.described(), state)
+        for name, own in super().state().items():
+            own.copy_(state[name])
+        for some, own in zip(self.pieces, self.base_w1_t, strict=True):
+            own.copy_(state["base_w1_t"][some])
+        self.done = done
+        self._restart()
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Write the weights into the model's parameters."""
+        super().sync()
+        self.w1.copy_(self._whole(self._w1_t()).t())
+        self.b1.copy_(self._b1())
+
+    def _whole(self, w1_t: Sequence[Tensor]) -> Tensor:
+        """The first layer's weights of all inputs, (D_in, H)."""
+        return whole(w1_t, self.D_in, self.parts, self.x.new_empty(len(self.w1)), self.group)

@@ -1,0 +1,92 @@
+"""The engine for tables in parts of the rows: an update exchanges the gradients of all weights, and the loss.
+
+All processes have all weights, and update them alike. A batch is cut into parts, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from twolayer.engines.base import Data
+from twolayer.engines.batched import BatchedEngine
+from twolayer.engines.losses import Objective
+from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces
+
+Chunk = tuple[Tensor, Tensor]  # of x and y
+
+
+class RowsEngine(BatchedEngine):
+    """Gradient descent on given rows or on all of them, in parts of the rows; this process has its own in the group.
+
+    `evaluate` is for this process alone, on rows that it has.
+    """
+
+    def __init__(
+        self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float, parts: int, group: Group = ALONE
+    ) -> None:
+        super().__init__(model, data, objective, lr=lr)
+        self.count, self.group = parts, group
+        self.all_sums: dict[int, Sum] = {}  # by the number of parts
+        self.own_chunks: list[list[Chunk]] | None = None  # of all rows, made where they are trained on
+
+    @torch.inference_mode()
+    def advance(self, iterations: int) -> Tensor:
+        """Do n iterations on all rows; the loss before each update, shape (iterations,) or (iterations, 2)."""
+        losses = self.x.new_empty(iterations, *self.sums.shape)
+        if self.own_chunks is None:
+            parts = [(_aligned(self.x[some]), _aligned(self.y[some])) for some in self._pieces(len(self.x))]
+            self.own_chunks = [list(self._parts(x, y)) for x, y in parts]
+        for loss in losses.unbind():
+            self._add_up(self.own_chunks, len(self.x), loss)
+        return losses
+
+    @torch.inference_mode()
+    def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
+        """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
+        for rows, slot in zip(batches, out.unbind(), strict=True):
+            n = rows.shape[0]
+            chunks = [torch.split(rows[some], self.part) for some in self._pieces(n)]
+            self._add_up([map(self._gather, some) for some in chunks], n, slot)
+
+    def exchanged(self) -> Sum | None:
+        """The sum that an update on all rows exchanges."""
+        return self._sum(len(self.x))
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state."""
+        return self.state()
+
+    def _sum(self, rows: int) -> Sum:
+        """Sums of gradients and of scores over the parts of so many rows."""
+        count = len(edges(rows, self.count)) - 1
+        if count not in self.all_sums:
+            self.all_sums[count] = Sum(len(self.weights) + max(1, self.sums.numel()), count, self.x, self.group)
+        return self.all_sums[count]
+
+    def _pieces(self, rows: int) -> list[slice]:
+        return pieces(rows, self.count, self.group)
+
+    def _add_up(self, parts: Sequence[Iterable[Chunk]], rows: int, out: Tensor) -> None:
+        """One update from this process's parts of `rows` rows in all; writes their loss before it into `out`."""
+        numbers = len(self.weights)
+
+        def compute(index: int, slot: Tensor) -> None:
+            slot.zero_()
+            for x, y in parts[index]:
+                self._backward(x, self._forward(x, y))
+                self.check()
+                slot[:numbers].add_(self.gradient)
+                slot[numbers:].add_(self.sums)
+
+        total = self._sum(rows)(compute)
+        grad_factor, divisor = self._scales(rows)
+        self.weights.add_(total[:numbers], alpha=-min(grad_factor * self.lr, self.largest_rate))
+        torch.div(total[numbers:].view(self.sums.shape), divisor, out=out)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The same numbers at an address that is a multiple of 64 bytes: some products depend on that."""
+    return tensor.clone() if tensor.data_ptr() % 64 else tensor

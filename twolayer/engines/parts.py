@@ -1,0 +1,161 @@
+"""What is computed in parts: how it is cut, who computes which, and sums in an order that depends on neither.
+
+The parts are the leaves of a binary tree, and a sum adds up its nodes, always the same two to each. A process computes
+consecutive parts and adds up the nodes that lie within them; all then exchange these and add up the rest, alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Node = tuple[int, int]  # the first part, and the one behind the last
+
+
+class Group(Protocol):
+    """The processes that train together. Their calls come in the same order in all of them."""
+
+    rank: int  # of this process, from 0
+    size: int
+
+    def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
+        """Write each process's own tensor, all of one shape, into the tensor at its rank."""
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Write the tensor of the process `source` into that of all others."""
+
+
+class Alone:
+    """A group of one process."""
+
+    rank, size = 0, 1
+
+    def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
+        """Nobody else has anything."""
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Nobody else is there."""
+
+
+ALONE = Alone()
+
+
+def edges(size: int, parts: int) -> list[int]:
+    """Where each part begins of what has this size, and where the last one ends: nearly equal, and none is empty."""
+    count = min(parts, size)
+    return [part * size // count for part in range(count + 1)]
+
+
+def own(count: int, rank: int, ranks: int) -> range:
+    """The parts of `count` that this rank computes."""
+    return range(rank * count // ranks, (rank + 1) * count // ranks)
+
+
+def pieces(size: int, parts: int, group: Group) -> list[slice]:
+    """The parts of what has this size that this process computes."""
+    ends = edges(size, parts)
+    return [slice(ends[part], ends[part + 1]) for part in own(len(ends) - 1, group.rank, group.size)]
+
+
+def whole(parts: Sequence[Tensor], size: int, count: int, like: Tensor, group: Group) -> Tensor:
+    """The parts of all processes as one tensor (size, ...), in all of them; `like` is one row of it."""
+    ends, full = edges(size, count), like.new_empty(size, *like.shape)
+    for rank in range(group.size):
+        mine = own(len(ends) - 1, rank, group.size)
+        rows = full[ends[mine.start] : ends[mine.stop]]
+        if rank == group.rank and parts:
+            torch.cat(list(parts), out=rows)
+        if rows.numel():
+            group.broadcast(rows, rank)
+    return full
+
+
+class _Tree:
+    """The binary tree over so many parts."""
+
+    def __init__(self, count: int) -> None:
+        self.nodes: set[Node] = set()
+        self._grow(0, count)
+
+    def _grow(self, first: int, end: int) -> None:
+        self.nodes.add((first, end))
+        if end - first > 1:
+            middle = (first + end) // 2
+            self._grow(first, middle)
+            self._grow(middle, end)
+
+    def join(self, stack: list[Node], node: Node) -> int:
+        """Push a node, and join the last two while they are halves of one; how often."""
+        stack.append(node)
+        count = 0
+        while len(stack) > 1 and self._are_halves(stack[-2], stack[-1]):
+            (first, _), (_, end) = stack[-2:]
+            stack[-2:] = [(first, end)]
+            count += 1
+        return count
+
+    def _are_halves(self, left: Node, right: Node) -> bool:
+        first, end = left[0], right[1]
+        return (first, end) in self.nodes and left[1] == (first + end) // 2
+
+
+class Sum:
+    """Sums of so many numbers, one from each of `count` parts: the same bits whoever computes which part.
+
+    `like` has the dtype and the device. A sum is in a buffer that the next one overwrites, and may be written into.
+    """
+
+    def __init__(self, numbers: int, count: int, like: Tensor, group: Group) -> None:
+        self.group, tree = group, _Tree(count)
+        stacks = [self._stacked(tree, own(count, rank, group.size)) for rank in range(group.size)]
+        self.steps = stacks[group.rank][1]
+        nodes = [stack for stack, _ in stacks]  # of each process, from left to right
+        most = max(map(len, nodes))
+        depth = max([most, *(slot + 1 for slot, _ in self.steps)])
+        padded = -(-numbers // 64) * 64  # the address decides the order of addition in some products
+        buffer = like.new_zeros(depth, padded)
+        self.slots = [row[:numbers] for row in buffer.unbind()]
+        self.result, self.additions = self.slots[0], list[tuple[Tensor, Tensor]]()
+        self.sent, self.received = buffer[:most], list[Tensor]()
+        if group.size > 1:
+            all_ = like.new_zeros(group.size, most, padded)
+            self.received = list(all_.unbind())
+            self._plan(tree, nodes, all_[:, :, :numbers])
+
+    def __call__(self, compute: Callable[[int, Tensor], object]) -> Tensor:
+        """The sum of what `compute` writes, given the number of a part among this process's own, and where to."""
+        for index, (slot, joins) in enumerate(self.steps):
+            compute(index, self.slots[slot])
+            for right in range(slot, slot - joins, -1):
+                self.slots[right - 1].add_(self.slots[right])
+        if self.received:
+            self.exchange()
+            for left, other in self.additions:
+                left.add_(other)
+        return self.result
+
+    def exchange(self) -> None:
+        """Give all processes the nodes of all."""
+        self.group.gather(self.sent, self.received)
+
+    @staticmethod
+    def _stacked(tree: _Tree, parts: range) -> tuple[list[Node], list[tuple[int, int]]]:
+        """The largest nodes within these parts; and for each part its slot, and how many slots are joined then."""
+        stack: list[Node] = []
+        steps = [(len(stack), tree.join(stack, (part, part + 1))) for part in parts]
+        return stack, steps
+
+    def _plan(self, tree: _Tree, nodes: Sequence[Sequence[Node]], received: Tensor) -> None:
+        """Plan how all processes' nodes are joined, from left to right, into the first one."""
+        stack: list[Node] = []
+        places: list[Tensor] = []
+        for rank, some in enumerate(nodes):
+            for index, node in enumerate(some):
+                places.append(received[rank, index])
+                for _ in range(tree.join(stack, node)):
+                    right = places.pop()
+                    self.additions.append((places[-1], right))
+        (self.result,) = places
