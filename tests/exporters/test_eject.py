@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.forking import run
+from tests.helpers.forking import Forked, run
 from tests.helpers.processes import Run
 from tests.helpers.scripts import run_scripts
+from twolayer.exporters.functions import eject
 
 DRAWN = ("default", "modules", "scratch")
 STYLES = ("loop", "optim", "manual", "scratch", "dual")
@@ -124,6 +126,7 @@ PYTORCH_EXAMPLES = """
 # What nn/two_layer_net_nn.py of jcjohnson's pytorch-examples teaches, written anew.
 import torch
 
+torch.set_num_threads(2)
 torch.manual_seed(0)
 x, y = torch.randn(64, 1000), torch.randn(64, 10)
 model = torch.nn.Sequential(torch.nn.Linear(1000, 100), torch.nn.ReLU(), torch.nn.Linear(100, 10))
@@ -143,9 +146,10 @@ def test_the_program_that_the_book_is_of_gives_the_same_losses_to_four_digits(tm
     path = tmp_path / "two_layer_net_nn.py"
     path.write_text(PYTORCH_EXAMPLES)
     (printed,) = run_scripts([path], tmp_path)
-    trained = twolayer("train", "--engine", "autograd", "--no-save", "--format", "csv").stdout.splitlines()[1:]
-    losses = [float(line.split(",")[1]) for line in trained]
-    assert list(map(float, printed.split())) == pytest.approx(losses, rel=2e-4)
+    trained = twolayer("train", "--engine", "autograd", "--threads", "2", "--no-save", "--format", "csv").stdout
+    # It rounds lr * gradient first, and towards the end its losses and ours are each 8e-5 away from those of float64.
+    # Measured: 7.7e-5 with two threads, 9.7e-5 with one. Where the two have different numbers of threads it is more.
+    assert list(map(float, printed.split())) == pytest.approx(losses(trained), rel=1e-4)
 
 
 def test_ejecting_again_gives_the_same_bytes_and_writes_one_file(tmp_path: Path, twolayer: Run) -> None:
@@ -192,6 +196,14 @@ def test_a_run_is_ejected_with_its_own_threads_and_with_the_learning_rates_that_
     assert "torch.set_num_threads(2)" in paths[0].read_text()
     assert "Prints the losses of that run, digit for digit." in " ".join(paths[0].read_text().split())
     assert "(its engine was fused (dual))" in " ".join(paths[-1].read_text().split())
+
+
+def test_a_script_ends_quietly_at_a_closed_pipe(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(eject("modules", epochs=3))
+    with Forked([tmp_path / "x.py"], tmp_path, python=True) as process:
+        process.stdout.close()
+        assert process.wait() == -signal.SIGPIPE
+        assert process.stderr.read() == ""
 
 
 WRONG = {

@@ -27,6 +27,7 @@ import torch
 
 from tests.helpers.forking import run
 from tests.helpers.scripts import run_scripts
+from tests.helpers.table_files import workbook
 from twolayer.exporters.functions import eject
 
 FIXED = "--lr 0.001 --epochs 4"
@@ -186,6 +187,10 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
             "a,c,y\n" + "".join(f"{i if i % 5 else '?'},{'?x'[i % 2]},{i}\n" for i in range(20))
         ),
         "pl.col(MARKED).replace(MARKS, None)",
+    ),
+    "book.xlsx": (
+        lambda path: path.write_bytes(workbook({"one": [["a", "y"], *([i * i % 11 + 0.5, i] for i in range(20))]})),
+        "pl.read_excel(path)",
     ),
     "array.npy": (write_arrays, "np.load(path)"),
     "arrays.npz": (write_arrays, "np.load(path).items()"),

@@ -11,6 +11,7 @@ from tests.helpers.tablerun import make_run
 from twolayer.config.loading import load_config
 from twolayer.errors import DataError, RunError
 from twolayer.exporters.functions import eject, export
+from twolayer.training.inspecting import inspect
 from twolayer.training.loop import train
 
 
@@ -40,6 +41,15 @@ def test_a_script_of_a_config_prints_its_losses(capsys: pytest.CaptureFixture[st
     ):
         assert losses_of(text, capsys) == list(wanted)
         assert "twolayer train" not in text  # no command line gives these values
+
+
+def test_a_table_needs_no_config_of_its_own() -> None:
+    Path("my.csv").write_text("a,b,y\n" + "".join(f"{i * i % 13},{i % 5},{i * i % 7}\n" for i in range(30)))
+    data = {"path": "my.csv", "target": "y"}
+    assert train(data=data, lr=0.1, epochs=1).config.D_in == 2
+    assert inspect(data=data, lr=0.1, epochs=1).config.D_in == 2
+    assert eject(data=data, lr=0.1, epochs=1).startswith('"""The network of the config my, ')
+    assert eject(epochs=2).startswith('"""The network of the config default, ')
 
 
 def test_a_script_replaces_a_file_only_by_force() -> None:

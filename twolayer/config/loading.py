@@ -76,7 +76,7 @@ def load_config(
     return resolve(source, environment=environment, values=_as_given(values), raw=raw, saved=False).config
 
 
-def as_config(source: AnyConfig, **values: Any) -> Config:
+def as_config(source: AnyConfig | None, **values: Any) -> Config:
     """A config as it is, or loaded with these values (see `load_config`). Raises ConfigError and DataError."""
     if not isinstance(source, Config):
         return load_config(source, **values)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def eject(
-    source: AnyConfig = "default",
+    source: AnyConfig | None = None,
     path: str | os.PathLike[str] | None = None,
     *,
     style: Style = "loop",
@@ -31,9 +31,9 @@ def eject(
 ) -> str:
     """A training as the source of one file of plain PyTorch, which prints its losses; written to `path`, if given.
 
-    `source` is a config (with keys as keyword arguments, see `load_config`) or a run. `style` is loop (autograd), optim
-    (torch.optim.SGD), manual (no autograd), scratch (tensors alone) or dual (the fused engine's algebra). A file that
-    exists is only replaced with `force`. Raises TwolayerError where there is no script in this style.
+    `source` is a config (with keys as keyword arguments; left out as for `load_config`) or a run. `style` is loop
+    (autograd), optim (torch.optim.SGD), manual (no autograd), scratch (tensors alone) or dual (the fused engine's
+    algebra). A file that exists is only replaced with `force`. Raises TwolayerError where there is no such script.
     """
     if style not in STYLES:
         raise RunError(f"style: must be one of {', '.join(STYLES)}, not {style!r}", usage=True)
@@ -41,9 +41,9 @@ def eject(
         check_path(Path(path), force=force)
     found = config_or_run(source, **values)
     if isinstance(found, Config):
-        is_command = isinstance(source, str) and source in bundled() and not values
-        arguments = [source] if is_command and isinstance(source, str) else None
-        text = ejecting.of_config(found, style, None, name_of(source), arguments)
+        name = "default" if source is None and not values else source
+        arguments = [name] if isinstance(name, str) and name in bundled() and not values else None
+        text = ejecting.of_config(found, style, None, name_of(source, found), arguments)
     else:
         text = ejecting.of_run(found, style)
     if path is not None:

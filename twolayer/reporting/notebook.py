@@ -16,7 +16,8 @@ _CURVES = ("loss", "val_loss")
 # Inside another page, whose theme is light or dark: text has its colour, and curves have colours for both.
 _COLOURS = ("#3b93d1", "#d55e00")
 _NUMBER = "text-align: right; font-variant-numeric: tabular-nums; padding: 1px 8px"
-_NAME = "text-align: left; font-family: monospace; padding: 1px 8px"
+_TEXT = "text-align: left; padding: 1px 8px"
+_NAME = f"{_TEXT}; font-family: monospace"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:
 
 def _table(parameters: Iterable[ParameterFigures]) -> str:
     header = "".join(
-        f'<th style="{_NAME if not column else _NUMBER}">{name}</th>'
+        f'<th style="{_TEXT if not column else _NUMBER}">{name}</th>'
         for column, name in enumerate(("parameter", "shape", "min", "max", "mean", "std"))
     )
     rows = []

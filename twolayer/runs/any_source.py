@@ -12,6 +12,7 @@ from twolayer.config.schema import Config
 from twolayer.errors import RunError
 from twolayer.runs import names, saved_run
 from twolayer.runs.saved_run import SavedRun
+from twolayer.tables.options import FileData
 
 
 def is_run(source: str) -> bool:
@@ -20,15 +21,17 @@ def is_run(source: str) -> bool:
     return source not in bundled() and not Path(source).is_file() and (in_runs or Path(source).is_dir())
 
 
-def config_or_run(source: AnyConfig, **values: Any) -> Config | SavedRun:
+def config_or_run(source: AnyConfig | None, **values: Any) -> Config | SavedRun:
     """The run that `source` names, or else the config, with these values (see `load_config`). Raises TwolayerError."""
-    if isinstance(source, Config) or not is_run(os.fsdecode(source)):
+    if source is None or isinstance(source, Config) or not is_run(os.fsdecode(source)):
         return as_config(source, **values)
     if values:
         raise RunError(f"a run is taken as it was trained; remove {next(iter(values))}=", usage=True)
     return saved_run.read(names.find(os.fsdecode(source)))
 
 
-def name_of(source: AnyConfig) -> str:
-    """The name of a config, for messages and files."""
+def name_of(source: AnyConfig | None, config: Config) -> str:
+    """The name of a config, for messages and files; without a source that of its table, or of the default."""
+    if source is None:
+        source = config.data.path if isinstance(config.data, FileData) else "default"
     return "config" if isinstance(source, Config) else names.safe_name(os.fsdecode(source))

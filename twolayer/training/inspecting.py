@@ -16,13 +16,13 @@ from twolayer.training.outcome import Training
 
 
 def inspect(
-    source: AnyConfig | Training = "default", at: Literal["start", "end"] | int | None = None, **values: Any
+    source: AnyConfig | Training | None = None, at: Literal["start", "end"] | int | None = None, **values: Any
 ) -> Inspection:
     """Take a network apart on its training rows: what goes forward, the gradients, and what one step changes.
 
-    `source` is a config (with keys as keyword arguments, see `load_config`), a run, which is only read, or a finished
-    Training. `at` says which weights: the initial ones ("start", the default of a config), those that are kept ("end",
-    the default of a run), or those after so many iterations or epochs. Raises TwolayerError.
+    `source` is a config (with keys as keyword arguments; left out as for `load_config`), a run, which is only read, or
+    a finished Training. `at` says which weights: the initial ones ("start", the default of a config), those that are
+    kept ("end", the default of a run), or those after so many iterations or epochs. Raises TwolayerError.
     """
     if isinstance(source, Training):
         if at is not None or values:
@@ -37,7 +37,7 @@ def inspect(
     if isinstance(found, Config):
         if isinstance(at, int) and at > found.epochs:
             raise RunError(f"at={at} is after the last of {found.epochs}; add epochs={at}", usage=True)
-        place = place_in_config(found, None, name_of(source), "start" if at is None else at)
+        place = place_in_config(found, None, name_of(source, found), "start" if at is None else at)
     else:
         place = place_in_run(found, "end" if at is None else at)
     return inspection.inspect(place.model, place.data, place.config, place.lr)

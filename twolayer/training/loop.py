@@ -36,11 +36,11 @@ from twolayer.training.weight_average import WeightAverage
 BLOCK_SECONDS = 0.05
 
 
-def train(config: AnyConfig = "default", **values: Any) -> Training:
+def train(config: AnyConfig | None = None, **values: Any) -> Training:
     """Train the network that a config describes, from drawing the data to the last update.
 
     `config` is a Config, or the name or path of one, or of a table, with keys as keyword arguments: as for
-    `load_config`. Raises ConfigError, DataError, DeviceError or DivergedError.
+    `load_config`, also where it is left out. Raises ConfigError, DataError, DeviceError or DivergedError.
     """
     config, data, model = prepare(as_config(config, **values))
     training = fit(model, data, config)
