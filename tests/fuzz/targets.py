@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from twolayer.config import yaml12
-from twolayer.errors import ConfigError
+from twolayer.errors import ConfigError, RunError
 from twolayer.runs import checksum
 from twolayer.runs.history import Reader, scan
+from twolayer.runs.run_files import check_info, read_info
 from twolayer.tables.row_errors import check_csv
 
 
@@ -124,9 +125,6 @@ def safetensors(data: bytes) -> None:
 
 def run_json(data: bytes) -> None:
     """A run.json is read, or is damaged in one line; one whose checksum is right is written again as it was."""
-    from twolayer.errors import RunError
-    from twolayer.runs.run_files import check_info, read_info
-
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         (Path(folder) / "run.json").write_bytes(data)
         try:
