@@ -13,11 +13,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
+from typer.main import get_group
 
 from tests.helpers.forking import clean_environment
 from tests.helpers.forking import run as forked
 from tests.helpers.processes import COMMAND, without_torch
 from twolayer import __version__
+from twolayer.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -154,3 +157,25 @@ def test_the_walk_along_the_tutorials_runs(tmp_path: Path) -> None:
     assert "Importance of the columns" in shown["inspect diabetes-1"].stdout
     assert len(list(tmp_path.glob("*.py"))) == 6
     assert python_in(page, tmp_path) == [["100.0"], ["1.0"]]
+
+
+def test_the_job_of_kubernetes_and_the_script_of_slurm_can_be_read() -> None:
+    page = (ROOT / "docs" / "ranks.md").read_text()
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    service, job = yaml.safe_load_all(manifest)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    endpoint = next(word for word in container["args"] if word.startswith("--rdzv-endpoint="))
+    pod, host = endpoint.partition("=")[2].partition(":")[0].split(".")
+    assert (pod, host) == (f"{job['metadata']['name']}-0", service["metadata"]["name"])
+    assert job["spec"]["completions"] == int(container["args"][0].partition("=")[2])
+    (script,) = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    options = train_options()
+    for command in (container["args"], script.split("srun")[1].split()):
+        words = command[command.index("train") + 1 :]
+        assert all(word.partition("=")[0] in options for word in words if word.startswith("--"))
+
+
+def train_options() -> set[str]:
+    (train,) = (command for command in get_group(app).commands.values() if command.name == "train")
+    return {name for parameter in train.params for name in parameter.opts}

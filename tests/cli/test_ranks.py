@@ -97,7 +97,8 @@ def test_the_first_alone_prints_and_each_row_once(done: Any) -> None:
     lines = results["csv"]["stdout"].splitlines()
     assert [line.split(",")[0] for line in lines] == ["iteration", *map(str, range(1, 41))]
     assert "2 ranks, 12 parts of units" in results["csv"]["stderr"]
-    assert "an iteration computes for" in results["csv"]["stderr"]
+    assert "an update computes for" in results["csv"]["stderr"]
+    assert "2 ranks make this slower: one process without parts, 1 thread, needs" in results["csv"]["stderr"]
 
 
 def test_a_run_keeps_on_how_many_ranks_it_was_trained(done: Any) -> None:

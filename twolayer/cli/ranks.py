@@ -26,6 +26,7 @@ from twolayer.hardware.launchers import Place
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
+    from twolayer.training.together import Pace
 
 PARTS = 12  # where the config says nothing: each of 1, 2, 3, 4 and 6 ranks gets as many as the others
 ENDS = 3.0  # seconds in which a process ends that has been told to
@@ -224,20 +225,12 @@ def _end(code: int, place: Place, rank: int) -> str:
     return f"has ended with exit code {code}" + (f": {said[0][:300]}" if said else "")
 
 
-def told(others: Others | None, config: Config, pace: tuple[float, float] | None) -> Iterator[str]:
-    """How the training is shared out, how long an iteration takes, and whether one process would be faster.
-
-    `pace` has the seconds that an iteration computes in a process, and that it exchanges numbers.
-    """
+def told(others: Others | None, config: Config, pace: Pace | None) -> Iterator[str]:
+    """How the training is shared out, how long an update takes, and whether one process would be faster."""
     if others is None or pace is None:
         return
-    size, (computes, exchanges) = others.place.size, pace
-    yield f"{size} ranks, {counted(config.parts or 1, 'part')} of {config.split}"
-    whole = computes if config.split == "inputs" else computes * size
-    line = f"an iteration computes for {duration(computes)} and exchanges for {duration(exchanges)}"
-    if computes + exchanges <= whole:
-        yield line
-    elif config.split == "inputs":
-        yield f"{line}; parts of inputs save memory, not time"
-    else:
-        yield f"{line}; one process would need about {duration(whole)}: more ranks make this slower"
+    yield f"{others.place.size} ranks, {counted(config.parts or 1, 'part')} of {config.split}"
+    yield f"an update computes for {duration(pace.computes)} and exchanges for {duration(pace.exchanges)}"
+    if pace.computes + pace.exchanges > pace.alone:
+        alone = f"one process without parts, {counted(pace.threads, 'thread')}, needs {duration(pace.alone)}"
+        yield f"{others.place.size} ranks make this slower: {alone}"

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.config.schema import Config
+from twolayer.engines import selection
 from twolayer.engines.base import Data, Engine, RowEngine, check_state
 from twolayer.engines.by_inputs import InputsEngine
 from twolayer.engines.by_rows import RowsEngine
 from twolayer.engines.by_units import UnitsEngine
 from twolayer.engines.factory import make_engine
-from twolayer.engines.parts import Group
+from twolayer.engines.losses import Objective
+from twolayer.engines.parts import ALONE, Group
 
 Parted = UnitsEngine | RowsEngine | InputsEngine
 
@@ -104,20 +106,6 @@ class LedEngine:
         self._tell(_Call.EXCHANGE, count)
         return _exchange(self.own, count)
 
-    def compute_seconds(self, model: nn.Sequential, data: Data, config: Config) -> float:
-        """How long an iteration computes here, by an engine of its own that hears from nobody: its numbers are wrong.
-
-        It trains `model`, a copy.
-        """
-        engine, count, seconds = make_engine(model, data, config, _Silent(self.group)), 1, 0.0
-        engine.advance(1)
-        while seconds < MEASURED_SECONDS and count < 1000:
-            count *= 2
-            start = time.perf_counter()
-            engine.advance(count).tolist()
-            seconds = time.perf_counter() - start
-        return seconds / count
-
     def end(self) -> None:
         """Tell the others that there is nothing left to do."""
         if not self.is_over:
@@ -176,6 +164,32 @@ def _exchange(engine: Parted, count: int) -> float:
             add_up.exchange()
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
+
+
+def compute_seconds(model: nn.Sequential, data: Data, config: Config, group: Group = ALONE) -> float:
+    """How long an update takes to compute, on a model that is changed; of a batch if the config has batches.
+
+    In a group of several processes it is this one's share, by an engine that hears from nobody: its numbers are wrong.
+    """
+    config = config.model_copy(update={"lr": 1e-12})
+    engine = make_engine(model, data, config, _Silent(group) if group.size > 1 else group)
+    rows = torch.arange(config.batch_size or 0, device=data.x.device)
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        if selection.is_batched(config):
+            scores = data.x.new_empty(count, *Objective.of(config).shape)
+            cast(RowEngine, engine).updates([rows] * count, scores)
+            scores.tolist()
+        else:
+            engine.advance(count).tolist()
+        return time.perf_counter() - start
+
+    count, taken = 1, seconds(1)
+    while taken < MEASURED_SECONDS and count < 1000:
+        count *= 2
+        taken = seconds(count)
+    return taken / count
 
 
 class _Silent:

@@ -146,7 +146,7 @@ class Ranks:
                 raise reason from None
             if "timed out" in what or "timeout" in what:
                 raise RankError(f"another rank has not answered within {duration(self.exchange)}") from None
-            raise RankError(f"the connection to another rank is lost ({what[:120]})") from None
+            raise RankError("the connection to another rank is lost: it has ended, or its network has") from None
 
 
 def join(place: Place, meet: float, exchange: float, gone: Callable[[], list[str]] = list) -> Ranks:

@@ -6,6 +6,7 @@ import copy
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from twolayer.config import loading
 from twolayer.config.schema import Config, document, settled
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
-from twolayer.engines.led import LedEngine, follow
+from twolayer.engines.led import LedEngine, compute_seconds, follow
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
 
 WHAT = {"data_sha256": "the data", "validation_sha256": "the validation rows", "initial_sha256": "the initial weights"}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds of an update: that a rank computes, that ranks exchange numbers, and of one process without parts."""
+
+    computes: float
+    exchanges: float
+    alone: float
+    threads: int  # of that process
 
 
 def prepare_together(
@@ -95,13 +106,18 @@ def _placed(config: Config, place: Place) -> Config:
     return config.model_copy(update={"device": f"cuda:{place.local_rank}"})
 
 
-def pace(fit: Fit) -> tuple[float, float] | None:
-    """The seconds that an iteration computes in this process, and that it exchanges numbers; None for one process.
+def pace(fit: Fit) -> Pace | None:
+    """How long an update takes; None in a training of one process.
 
-    Nothing of the training changes: the computation is one of a copy that hears from nobody.
+    Nothing of the training changes: what computes is a copy.
     """
-    engine = fit.engine
+    engine, config = fit.engine, fit.config
     if not isinstance(engine, LedEngine):
         return None
-    with threads.set_up(fit.config):
-        return engine.compute_seconds(copy.deepcopy(fit.model), fit.data, fit.config), engine.exchange_seconds()
+    whole = resolve_auto(config.model_copy(update={"parts": None, "split": "auto", "threads": "auto"}))
+    with threads.set_up(config):
+        computes = compute_seconds(copy.deepcopy(fit.model), fit.data, config, engine.group)
+        exchanges = engine.exchange_seconds()
+    with threads.set_up(whole):
+        alone = compute_seconds(copy.deepcopy(fit.model), fit.data, whole)
+    return Pace(computes, exchanges, alone, int(whole.threads))
