@@ -125,6 +125,11 @@ class Session:
                 terminal.note(f"saved; {self._what_next(recorder)}")
         return 0
 
+    def close(self) -> None:
+        """Release the run folder, if there is one."""
+        if self.recorder is not None:
+            self.recorder.run.close()
+
     def _introduce(self, *, aside: bool) -> None:
         """Say what is trained, where it is saved, and what it runs on."""
         fit, config, rest = self.fit, self.fit.config, self.fit.data.validation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +100,8 @@ def train(
         session = _unsaved(config, sets, context)
     else:
         session = _new(config, sets, context, checkpoint_every, out=out, note=note, tensorboard=tensorboard)
-    raise typer.Exit(session.run(format_, quiet=quiet))
+    with closing(session):
+        raise typer.Exit(session.run(format_, quiet=quiet))
 
 
 def _check_options(context: typer.Context) -> None:
