@@ -5,7 +5,7 @@ INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constr
 PARALLEL = --numprocesses auto --dist worksteal
 ARGS ?=
 
-.PHONY: train test test-fast test-deep torture fuzz release-check check format docs bench clean
+.PHONY: train test test-fast test-deep test-versions torture fuzz release-check gpu check format docs bench clean
 
 train: .venv/.train
 	.venv/bin/twolayer train $(ARGS)
@@ -42,10 +42,26 @@ fuzz: .venv-fuzz/.fuzz
 release-check: .venv-release/.release
 	.venv-release/bin/python docs/release_check.py $(ARGS)
 
+# The suite with other Pythons and other versions of what is needed, in environments outside this folder (tests/versions.py).
+test-versions:
+	$(PYTHON) tests/versions.py $(ARGS)
+
+# On a machine with a GPU (docs/gpu.md): the tests of CUDA, `doctor`, and the benchmarks, in under eight minutes. Elsewhere
+# the parts that need none, and one line. $(GPU) is a Python that has torch with CUDA and twolayer[dev].
+GPU ?= .venv/bin/python
+gpu: .venv/.test
+	$(GPU) -m pytest -m 'not deep' tests/engines/test_other_devices.py tests/engines/test_cuda_graph.py
+	$(GPU) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || exec $(GPU) benchmarks/gpu.py
+	$(GPU) -m pytest -m cuda
+	if $(GPU) -m twolayer doctor --help >/dev/null 2>&1; then $(GPU) -m twolayer doctor --device cuda; fi
+	$(GPU) benchmarks/gpu.py
+
 check: .venv/.test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/mypy --platform win32 --cache-dir .mypy_cache/win32 twolayer
+	.venv/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin twolayer
 	.venv/bin/python docs/generate.py --check
 
 format: .venv/.test

@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,17 @@ def environment() -> dict[str, Any]:
             "memory": _first("/proc/meminfo", "MemTotal"),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version()} | _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _first(path: str, key: str) -> str:

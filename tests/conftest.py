@@ -44,7 +44,8 @@ __all__ = ["clean_environment", "forked"]
 def _heed_signals() -> None:
     """Children inherit ignored signals (`make test &` in a script, `nohup make test`), and would never stop."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from twolayer.errors import RunError, TwolayerError
+from twolayer.system import folders
+from twolayer.system.names import why_no_path
 
 TEMPORARY = ".part"
 LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # the name of a file or folder that is not complete yet
@@ -21,7 +23,8 @@ LEFTOVER = re.compile(r"\.twolayer-[0-9a-f]{16}\.part")  # the name of a file or
 
 def expand_home(path: str) -> str:
     """The path with a leading `~/` replaced by the home folder, for paths that no shell has expanded."""
-    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111 it keeps "./"
+    is_home = path == "~" or path.startswith(("~/", f"~{os.sep}"))
+    return os.path.expanduser(path) if is_home else path  # noqa: PTH111 it keeps "./"
 
 
 def temporary_name() -> str:
@@ -29,17 +32,20 @@ def temporary_name() -> str:
     return f".twolayer-{secrets.token_hex(8)}{TEMPORARY}"
 
 
-def open_regular(name: Path | str, limit: int | None = None, *, folder: int | None = None) -> BinaryIO:
-    """Open a file for reading; with `folder`, a descriptor, the name is one in it.
+def open_regular(path: Path | str, limit: int | None = None) -> BinaryIO:
+    """Open a file for reading.
 
     Raises OSError for a link, for a pipe or a device (which may block, or never end), and for a file of more than
     `limit` bytes.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        descriptor = os.open(name, flags, dir_fd=folder)
+        descriptor = folders.open_file(path, os.O_RDONLY)
     except OSError as error:
         raise _link(error) from None
+    return _regular(descriptor, limit)
+
+
+def _regular(descriptor: int, limit: int | None) -> BinaryIO:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -64,22 +70,18 @@ def _link(error: OSError) -> OSError:
 class Folder:
     """A folder that is held open. A context manager.
 
-    Everything is read and written through its descriptor: if the folder is moved, that follows it, and nothing is
-    written into what is at its old `path`. Names are those of files in the folder; links are never followed.
+    Everything is read and written through its descriptor, where the system has these for folders: if the folder is
+    moved, that follows it, and nothing is written into what is at its old `path`. Links are never followed.
     Methods raise OSError.
     """
 
     def __init__(self, path: Path, *, inside: Folder | None = None) -> None:
-        """Open the folder at a path, which may be a link; or, `inside` another, the one of that name, which may not."""
+        """As `folders.hold` does."""
         self.path: Path = path if inside is None else inside.path / path
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            if inside is None:
-                self.descriptor = os.open(path, flags)
-            else:
-                self.descriptor = os.open(path, flags | os.O_NOFOLLOW, dir_fd=inside.descriptor)
+            self.held: folders.Held = folders.hold(path, None if inside is None else inside.held)
         except NotADirectoryError:
-            if inside is not None and stat.S_ISLNK(os.lstat(path, dir_fd=inside.descriptor).st_mode):
+            if inside is not None and stat.S_ISLNK(inside.held.lstat(str(path)).st_mode):
                 raise _link(OSError(errno.ELOOP, "")) from None
             raise
         except OSError as error:
@@ -94,36 +96,59 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Close the folder."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-        self.descriptor = -1
+        """Close the folder, and release its lock."""
+        self.held.close()
+
+    def lock(self, *, shared: bool = False) -> bool:
+        """Lock the folder until it is closed, or the process ends; False where another process has locked it."""
+        return self.held.lock(shared=shared)
+
+    def move(self, place: Path) -> None:
+        """Rename the folder. No file in it may be open, and no folder in it be held."""
+        self.held.move(self.path, place)
+        self.path = place
+
+    def where(self) -> Path | None:
+        """Its path, after a move the new one; None where it was removed, or the path is not known."""
+        if self.is_at(self.path):
+            return self.path
+        return now if (now := self.held.where()) is not None and self.is_at(now) else None
 
     def is_at(self, path: Path) -> bool:
         """Whether this folder is the one at the path."""
         try:
-            return os.path.samestat(os.fstat(self.descriptor), path.stat())
+            return os.path.samestat(self.held.status(), path.stat())
         except OSError:
             return False
 
     def fate(self) -> str:
         """What happened to a folder that is no longer at its path: "removed", or "moved or removed" if not known."""
-        return "moved or removed" if os.fstat(self.descriptor).st_nlink else "removed"
+        with suppress(OSError):
+            if not self.held.status().st_nlink:
+                return "removed"
+        return "moved or removed"
 
     def names(self) -> list[str]:
         """The names of everything in it."""
-        return os.listdir(self.descriptor)  # noqa: PTH208 (pathlib knows no descriptors)
+        return self.held.names()
 
     def status(self, name: str) -> os.stat_result | None:
         """The `lstat` of that name; None if there is nothing."""
         try:
-            return os.lstat(name, dir_fd=self.descriptor)
+            return self.held.lstat(name)
         except FileNotFoundError:
             return None
 
     def open(self, name: str, limit: int | None = None) -> BinaryIO:
         """Open a file for reading (see `open_regular`)."""
-        return open_regular(name, limit, folder=self.descriptor)
+        return _regular(self.descriptor(name, os.O_RDONLY), limit)
+
+    def descriptor(self, name: str, flags: int) -> int:
+        """Open a file with these flags of `os.open`; its descriptor."""
+        try:
+            return self.held.open(name, flags)
+        except OSError as error:
+            raise _link(error) from None
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         """Read a file (see `open_regular`)."""
@@ -149,10 +174,10 @@ class Folder:
             file = self.create(temporary)
             try:
                 yield file
-                os.fsync(file)
+                folders.flush(file)
             finally:
                 os.close(file)
-            os.replace(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            self.held.replace(temporary, name)
         except BaseException:
             with suppress(OSError):
                 self.remove(temporary)
@@ -161,12 +186,11 @@ class Folder:
 
     def create(self, name: str) -> int:
         """Create a file for writing; its descriptor."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, 0o666, dir_fd=self.descriptor)
+        return self.held.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a link itself."""
-        os.unlink(name, dir_fd=self.descriptor)
+        self.held.unlink(name)
 
     def clear(self, depth: int = 1) -> None:
         """Remove its files and, to that depth, its folders; nothing is opened unless it must be, as that may fail."""
@@ -175,13 +199,13 @@ class Folder:
                 self.remove(name)
             except OSError:  # a folder, perhaps
                 try:
-                    os.rmdir(name, dir_fd=self.descriptor)
+                    self.held.rmdir(name)
                 except OSError:
                     if not depth:
                         raise
                     with Folder(Path(name), inside=self) as inner:
                         inner.clear(depth - 1)
-                    os.rmdir(name, dir_fd=self.descriptor)
+                    self.held.rmdir(name)
 
     def remove_leftovers(self) -> None:
         """Remove incomplete files that a killed process has left, as far as possible."""
@@ -191,7 +215,7 @@ class Folder:
 
     def sync(self) -> None:
         """Write the names in the folder to the disk."""
-        os.fsync(self.descriptor)
+        self.held.sync()
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -226,6 +250,8 @@ def named(path: Path) -> Iterator[None]:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that gets that path when the context ends without an error; else it is removed. Raises RunError."""
+    if why := why_no_path(path):
+        raise RunError(why, path=path, usage=True)
     with named(path), Folder(path.parent) as folder, folder.replacing(path.name) as file:
         yield file
 
@@ -267,11 +293,14 @@ def remove_folders(made: list[Path]) -> None:
             folder.rmdir()  # which never follows a link
 
 
-def move_to_free(path: Path, place: Path) -> bool:
-    """Move a folder to a place, unless something is there; whether it was moved. Raises OSError."""
+def move_to_free(move: Callable[[Path], object], place: Path) -> bool:
+    """Move something to a place, by the function given, unless something is there; whether it was moved.
+
+    Raises OSError.
+    """
     try:
         if not os.path.lexists(place):
-            path.rename(place)
+            move(place)
             return True
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -280,11 +309,12 @@ def move_to_free(path: Path, place: Path) -> bool:
 
 
 def remove_folder(folder: Folder, path: Path) -> None:
-    """Remove a folder and everything in it, if it is still the one at the path; errors are ignored.
+    """Remove a folder and everything in it, if it is still the one at the path, and close it; errors are ignored.
 
     No link is followed, neither at the path nor in the folder.
     """
     with suppress(OSError):
-        if os.path.samestat(path.lstat(), os.fstat(folder.descriptor)):
+        if os.path.samestat(path.lstat(), folder.held.status()):
             folder.clear()
+            folder.close()
             path.rmdir()

@@ -11,7 +11,6 @@ from hypothesis import given
 
 from tests.helpers.oracles import configs, needs_cuda, run, same, with_engine
 from tests.helpers.processes import examples
-from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import factory, selection
@@ -23,6 +22,7 @@ from twolayer.engines.selection import choose_form
 from twolayer.errors import ConfigError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
+from twolayer.system import available_memory
 from twolayer.training.loop import fit, train
 from twolayer.training.metrics import final_loss
 from twolayer.training.setup import prepare

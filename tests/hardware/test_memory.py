@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.errors import ConfigError
 from twolayer.hardware import memory
+from twolayer.system import available_memory
 
 
 def test_the_need_is_data_parameters_gradients_and_activations() -> None:

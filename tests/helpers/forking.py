@@ -1,6 +1,6 @@
 """Runs command lines in children of a process that has imported everything: real processes without a second of imports.
 
-python tests/helpers/forking.py SOCKET torch|bare
+python tests/helpers/forking.py SOCKET torch|bare|windows
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ TORCH = [
 ]
 LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma", "numpy.random"]}
 LATER["torch"] += ["torch._dynamo"]  # which the first optimizer imports, in seconds
+LATER["windows"] = LATER["torch"]
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}
@@ -87,7 +88,8 @@ class Forked:
 
     A `bare` one has no torch, and writes "torch was imported" on stderr if it has in the end. `memory` limits the
     bytes that its address space may grow by, `file_size` those of each file that it writes; 0: no limit. With `python`
-    the arguments are a program and its own, run as if nothing of twolayer had been imported.
+    the arguments are a program and its own, run as if nothing of twolayer had been imported. With `windows` it has what
+    Windows has, see windows.py.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Forked:
         memory: int = 0,
         python: bool = False,
         file_size: int = 0,
+        windows: bool = False,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[Any] = io.BytesIO()  # where it is not a pipe
@@ -134,7 +137,8 @@ class Forked:
             "python": python,
             "file_size": file_size,
         }
-        _send(_server("bare" if bare else "torch"), request, [*theirs, end])
+        kind = "windows" if windows else "bare" if bare else "torch"
+        _send(_server(kind), request, [*theirs, end])
         for number in (*closed, end):
             os.close(number)
         self._status = os.fdopen(status, "rb", 0)
@@ -379,16 +383,25 @@ def _run(arguments: list[str]) -> int:
 
 def main(server: socket.socket, kind: str) -> NoReturn:
     """Import everything, and run command lines until the socket is closed."""
-    names = [f"twolayer.{name}" for name in (TORCH if kind == "torch" else BARE)]
+    names = [f"twolayer.{name}" for name in (BARE if kind == "bare" else TORCH)]
     for name in [*names, "twolayer.__main__", *LATER[kind]]:
         importlib.import_module(name)
-    assert ("torch" in sys.modules) == (kind == "torch")
+    assert ("torch" in sys.modules) == (kind != "bare")
+    if kind == "windows":  # the libraries are those of this system; only ours is as on Windows
+        from tests.helpers.windows import as_on_windows
+
+        for name in [name for name in sys.modules if name.partition(".")[0] == "twolayer"]:
+            del sys.modules[name]
+        with as_on_windows():
+            for name in [*names, "twolayer.__main__"]:
+                importlib.import_module(name)
     _build_once()
     gc.collect()
     gc.freeze()
     sys.argv = _child(server)
     try:
-        code = _run(sys.argv)
+        with as_on_windows() if kind == "windows" else contextlib.nullcontext():
+            code = _run(sys.argv)
     except SystemExit as end:
         code = int(end.code or 0)
     if kind == "bare" and "torch" in sys.modules:
@@ -399,5 +412,5 @@ def main(server: socket.socket, kind: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, which the command does not see
+    sys.path[0] = str(Path(__file__).parents[2])  # and not this folder, which the command does not see
     main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -15,7 +15,7 @@ import pytest
 from twolayer import files
 from twolayer.errors import RunError
 from twolayer.runs.folder import Run, create, open_for_resume
-from twolayer.runs.lock import is_held, lock
+from twolayer.runs.lock import is_held
 
 
 @pytest.fixture(autouse=True)
@@ -276,8 +276,7 @@ def test_a_config_that_was_changed_is_refused() -> None:
 def test_who_looks_is_in_nobodys_way() -> None:
     run = made()
     run.close()
-    folder = os.open(run.path, os.O_RDONLY)
-    assert lock(folder, shared=True)
-    assert not is_held(run.path)
-    os.close(folder)
+    with files.Folder(run.path) as folder:
+        assert folder.lock(shared=True)
+        assert not is_held(run.path)
     open_for_resume(run.path).close()

@@ -24,9 +24,9 @@ from tests.helpers.forking import HANGS, clean_environment
 from tests.helpers.processes import Run
 from tests.helpers.published import REFERENCE
 from tests.helpers.tablerun import make_run
-from twolayer import available_memory
 from twolayer.cli import main
 from twolayer.errors import DataError, TwolayerError
+from twolayer.system import available_memory
 from twolayer.tables import unpacked_size
 from twolayer.tables.panics import without_panics
 from twolayer.tables.readers import collect

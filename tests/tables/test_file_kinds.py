@@ -18,8 +18,8 @@ import pytest
 
 from tests.helpers.processes import Run
 from tests.helpers.table_files import archive, workbook, zstd, zstd_bomb
-from twolayer import available_memory
 from twolayer.errors import DataError
+from twolayer.system import available_memory
 from twolayer.tables import excel, unpacking
 from twolayer.tables.file_kind import kind_of, url_of
 from twolayer.tables.options import is_table

@@ -6,13 +6,13 @@ import statistics
 import pytest
 import torch
 
-from twolayer import available_memory
 from twolayer.config.loading import load_config
 from twolayer.engines import selection
 from twolayer.engines.manual import ManualEngine
 from twolayer.errors import DivergedError
 from twolayer.formatting import size
 from twolayer.hardware import memory
+from twolayer.system import available_memory
 from twolayer.training import benchmark
 from twolayer.training.benchmark import Benchmark, Timing
 

@@ -37,6 +37,7 @@ from twolayer.cli.commands import (
 from twolayer.config.key_names import meant_key
 from twolayer.errors import OutputError, TwolayerError
 from twolayer.formatting import nearest, speak_of_options
+from twolayer.system.console import is_closed_pipe
 from twolayer.version import __version__
 
 # In the order in which somebody new needs them.
@@ -89,11 +90,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code, what = error.exit_code, _in_our_words(error)
     except TwolayerError as error:
         code, what = error.exit_code, error
-    except (terminal.OutputClosed, BrokenPipeError):  # the reader of our output, such as `head`, has closed it
+    except terminal.OutputClosed:  # the reader of our output, such as `head`, has closed it
         code = 0
     except OSError as error:  # files have errors of their own: this is stdout
-        what = OutputError(error)
-        code = what.exit_code
+        code = 0
+        if not is_closed_pipe(error):
+            what = OutputError(error)
+            code = what.exit_code
     except MemoryError:
         code, what = 1, "out of memory: this needs more than is available"
     except KeyboardInterrupt:

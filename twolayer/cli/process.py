@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from types import FrameType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from twolayer.errors import DataError, DeviceError
+from twolayer.system.console import SIGNALS
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+if TYPE_CHECKING:
+    import socket
 
 
 def start_computing() -> None:
@@ -49,10 +51,13 @@ class Stop:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
-        # Python handles a signal only after the current call returns, and two as one. A pipe gets each at once.
-        read, self._pipe = os.pipe()
-        os.set_blocking(self._pipe, False)
-        self._pipe_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        import socket
+
+        # Python handles a signal only after the current call returns, and two as one. A socket gets each at once; of a
+        # pipe, Windows may wait for the reader.
+        read, self._socket = socket.socketpair()
+        self._socket.setblocking(False)
+        self._socket_before = signal.set_wakeup_fd(self._socket.fileno(), warn_on_full_buffer=False)
         Thread(target=_exit_at_the_second, args=(read,), daemon=True).start()
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN:
@@ -62,22 +67,22 @@ class Stop:
     def __exit__(self, *reason: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._pipe_before)
-        os.close(self._pipe)
+        signal.set_wakeup_fd(self._socket_before)
+        self._socket.close()
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.exit_code = self.exit_code or exit_code(signum)
         self.ask()
 
 
-def _exit_at_the_second(pipe: int) -> None:
-    """Read a pipe of signals until it is closed."""
+def _exit_at_the_second(signals: socket.socket) -> None:
+    """Read the numbers of signals until the other end is closed."""
     count = 0
-    while number := os.read(pipe, 1):
+    while number := signals.recv(1):
         count += number[0] in SIGNALS
         if count > 1:
             os._exit(exit_code(number[0]))
-    os.close(pipe)
+    signals.close()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from twolayer.cli import process, terminal
 from twolayer.cli.process import computing
 from twolayer.errors import RankError, TwolayerError
 from twolayer.hardware.launchers import Place
+from twolayer.system.console import SIGNALS
 
 
 def main() -> NoReturn:
@@ -80,6 +81,6 @@ def _note_signals(signals: list[int]) -> None:
     def note(number: int, frame: FrameType | None) -> None:
         signals.append(process.exit_code(number))
 
-    for number in process.SIGNALS:
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, note)

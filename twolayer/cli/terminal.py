@@ -22,6 +22,7 @@ from rich.text import Text
 
 from twolayer.errors import ConfigError, TableError, TwolayerError
 from twolayer.formatting import json_number, no_formula, safe
+from twolayer.system.console import is_closed_pipe
 
 Format = Literal["table", "csv", "jsonl"]
 _NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
@@ -46,6 +47,14 @@ class _Console(Console):
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:
         self._width, self._height = new_size
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:  # which rich knows by one of its names only
+            if not is_closed_pipe(error):
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         if not self.outlives_reader:
@@ -86,8 +95,8 @@ def write(text: str) -> None:
     try:
         out().file.write(text)
         out().file.flush()
-    except BrokenPipeError:
-        out().on_broken_pipe()
+    except OSError as error:
+        _on_error(error)
 
 
 def write_bytes(data: bytes) -> None:
@@ -96,8 +105,15 @@ def write_bytes(data: bytes) -> None:
         out().file.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        out().on_broken_pipe()
+    except OSError as error:
+        _on_error(error)
+
+
+def _on_error(error: OSError) -> None:
+    """What an error of writing to stdout does: where its reader has closed it, no harm."""
+    if not is_closed_pipe(error):
+        raise error
+    out().on_broken_pipe()
 
 
 def error(what: TwolayerError | str) -> None:

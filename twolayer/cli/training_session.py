@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from twolayer.runs import folder, names
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.history import Reader
 from twolayer.runs.run_files import HISTORY
+from twolayer.system.console import shell_words
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
 from twolayer.training.outcome import Outcome
@@ -142,6 +142,11 @@ class Session:
         return 0
 
     def close(self) -> None:
+        """Release the run folder, if there is one."""
+        if self.recorder is not None:
+            self.recorder.run.close()
+
+    def dismiss(self) -> None:
         """Let the other processes go, if there are any and they can hear."""
         if self.others is not None and self.others.can_hear:
             self.fit.close()
@@ -269,7 +274,7 @@ def _name(recorder: Recording) -> str:
     """The run as a command takes it: its name in runs/, or its path."""
     path = recorder.run.where() or recorder.run.path
     is_named = path.parent == names.RUNS and names.is_name(path.name) and not Path(path.name).is_dir()
-    return shlex.quote(path.name if is_named else str(path))
+    return shell_words([path.name if is_named else str(path)])
 
 
 def _kept(recorder: Recording) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 
 from twolayer.config import loading
 from twolayer.config.loading import Override
 from twolayer.errors import TableError, TableProblem, TwolayerError
+from twolayer.system.console import shell_words
 from twolayer.tables.options import COLUMN_LISTS, FileData
 from twolayer.tables.panics import without_panics
 
@@ -96,5 +96,5 @@ def _with_options(typed: Sequence[str], fixes: Fixes) -> str:
             else:
                 more += [_OPTIONS[key], text]
     end = typed.index("--") if "--" in typed else len(typed)
-    command = shlex.join(["twolayer", *typed[:end], *more, *typed[end:]])
+    command = shell_words(["twolayer", *typed[:end], *more, *typed[end:]])
     return command if command.isprintable() else ""

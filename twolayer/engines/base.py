@@ -114,6 +114,13 @@ def views(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
 
 
+def constant(value: float | Sequence[float], like: Tensor) -> Tensor:
+    """A tensor of this value, of another's dtype and on its device."""
+    if isinstance(value, (int, float)):
+        return torch.full((), value, dtype=like.dtype, device=like.device)
+    return torch.tensor(value, dtype=like.dtype).to(like.device)
+
+
 # grad_input = grad where input > threshold, else 0: what the backward of ReLU calls. Indexing with a mask, as the
 # tutorial does, takes several times as long.
 relu_backward = torch.ops.aten.threshold_backward.grad_input

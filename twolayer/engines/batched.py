@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, TensorState, relu_backward, views
+from twolayer.engines.base import Data, TensorState, constant, relu_backward, views
 from twolayer.engines.losses import ClassScore, Objective
 
 
@@ -132,7 +132,10 @@ class BatchedEngine(TensorState):
             outputs = self.y.shape[1]
             numerator, denominator = self.objective.gradient_scale(rows, outputs)
             divisor = denominator if self.objective.loss == "mse" else self.objective.score_divisors(rows)
-            self.scales[rows] = numerator / denominator, self.sums.new_tensor(divisor)
+            self.scales[rows] = (
+                numerator / denominator,
+                constant(divisor, self.sums),
+            )
         return self.scales[rows]
 
     def _descend(self, parts: Iterable[tuple[Tensor, Tensor]], count: int, rows: int, out: Tensor) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data, TensorState, relu_backward
+from twolayer.engines.base import Data, TensorState, constant, relu_backward
 from twolayer.engines.losses import ClassScore, Objective, softmax
 
 # The numbers in the residuals of a chunk of iterations: few enough that one thread sums them up, so that a loss does
@@ -64,7 +64,7 @@ class FusedEngine(TensorState, ABC):
         else:
             self.residual = torch.empty_like(self.y)
             self.score = ClassScore(self.outputs, self.CLASS_DIM)
-            self.score_divisors = self.y.new_tensor(objective.score_divisors(len(self.x)))
+            self.score_divisors = constant(objective.score_divisors(len(self.x)), self.y)
 
     def set_lr(self, lr: float) -> None:
         """Use another learning rate from the next iteration on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data, TensorState, log_softmax_backward, relu_backward
+from twolayer.engines.base import Data, TensorState, constant, log_softmax_backward, relu_backward
 from twolayer.engines.losses import ClassScore, Objective
 
 
@@ -23,7 +23,7 @@ class ManualEngine(TensorState):
         self.objective, self.reduce = objective, torch.sum if objective.reduction == "sum" else torch.mean
         numerator, denominator = objective.gradient_scale(N, D_out)
         # As a tensor, because PyTorch would convert a Python number to one in every iteration.
-        self.grad_scale = self.x.new_tensor(numerator / denominator)
+        self.grad_scale = constant(numerator / denominator, self.x)
 
         self.h_relu, self.grad_h = self.x.new_empty(N, H), self.x.new_empty(N, H)
         self.y_pred, self.squared = self.x.new_empty(N, D_out), self.x.new_empty(N, D_out)
@@ -31,7 +31,7 @@ class ManualEngine(TensorState):
         self.grad_w2, self.grad_b2 = self.x.new_empty(D_out, H), self.x.new_empty(D_out)
         if objective.loss == "cross_entropy":
             self.score = ClassScore(self.y_pred, dim=-1)
-            self.score_divisors = self.x.new_tensor(objective.score_divisors(N))
+            self.score_divisors = constant(objective.score_divisors(N), self.x)
             self.grad_log_p = -self.grad_scale * self.y
 
     @torch.no_grad()

@@ -76,7 +76,7 @@ def table(
 
     It is read as in training or, if that does not fit, in another way (see `open_for_model`), but for what is `given`.
     """
-    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder, without_panics():
+    with tempfile.TemporaryDirectory(prefix="twolayer-", ignore_cleanup_errors=True) as folder, without_panics():
         name, path = (data, Path(data)) if data != "-" else ("stdin", _copy_of_stdin(Path(folder)))
         opened = open_for_model(path, name, columns, needed, given)
         source = opened.source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from twolayer.exporters import eject_drawn, eject_run
 from twolayer.formatting import setting
 from twolayer.runs import table_paths
 from twolayer.runs.saved_run import SavedRun
+from twolayer.system.console import shell_words
 from twolayer.tables.options import FileData
 from twolayer.training import setup
 from twolayer.training.from_run import begun_again
@@ -68,7 +68,7 @@ def of_config(
     """
     check(config, style)
     if config.lr == "auto":
-        command = shlex.join(["twolayer", "train", *(arguments or [name]), "--engine", engine_of(style)])
+        command = shell_words(["twolayer", "train", *(arguments or [name]), "--engine", engine_of(style)])
         reason = "lr is auto: the learning rates are known when the training has ended"
         how = "train it" if arguments is None else f"train it ({command})"
         raise DataError(f"{reason}; {how} and eject the run, or add {setting('lr', 1e-4)}")
@@ -84,7 +84,7 @@ def of_config(
         words += ["--set", "parts=null", "--set", "split=auto"]
     if not any(word.startswith("--threads") for word in words):
         words += ["--threads", str(config.threads)]
-    return script(config, style, Origin(name, shlex.join(["twolayer", "train", *words])), table=table)
+    return script(config, style, Origin(name, shell_words(["twolayer", "train", *words])), table=table)
 
 
 def of_run(run: SavedRun, style: Style) -> str:

@@ -167,7 +167,7 @@ def _run_script(path: Path, data: bytes, network: Network, values: dict[str, Arr
         cells = sample.as_text(values, columns)
         writer.writerow(cells)
         writer.writerows(zip(*cells.values(), strict=True))
-    with TemporaryDirectory(prefix="twolayer-") as folder:
+    with TemporaryDirectory(prefix="twolayer-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / "predict.py"
         with named(copy):
             copy.write_bytes(data)

@@ -6,11 +6,11 @@ import os
 
 import torch
 
-from twolayer import available_memory
 from twolayer.config.schema import Config
 from twolayer.errors import DeviceError
 from twolayer.formatting import setting
 from twolayer.hardware import memory
+from twolayer.system import available_memory
 
 
 def resolve_device(device: str, dtype: str = "float32") -> str:

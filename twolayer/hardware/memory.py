@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from twolayer import available_memory
 from twolayer.config.schema import Config
 from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
+from twolayer.system import available_memory
 
 _LARGE = 2**30  # bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ from twolayer.runs.run_files import (
     read_config,
     read_info,
 )
+from twolayer.system.folders import flush
 
 
 class Run:
@@ -66,22 +68,39 @@ class Run:
 
     def close(self) -> None:
         """Release the lock, and close the files."""
+        self._close_files()
+        self.folder.close()
+
+    def _close_files(self) -> None:
         if self._history >= 0:
             os.close(self._history)
         self._history = -1
         if self.checkpoints is not None:
             self.checkpoints.close()
-        self.folder.close()
+        self.checkpoints = None
+
+    def discard(self) -> None:
+        """Remove the folder, if it is still at its path, and close it."""
+        self._close_files()
+        remove_folder(self.folder, self.path)
+        self.close()
+
+    def move(self, place: Path) -> None:
+        """Rename the folder. Its files are closed meanwhile: on Windows open ones keep it from that. Raises OSError."""
+        had_history = self._history >= 0
+        self._close_files()
+        try:
+            self.folder.move(place)
+            self.path = place
+        finally:
+            if had_history:
+                self._open_history(os.O_RDWR)
+        if had_history and os.fstat(self._history).st_size != self._size:
+            raise OSError(errno.EBUSY, f"another process has written to {HISTORY}")
 
     def where(self) -> Path | None:
         """The folder's current path, after a move the new one; None where it was removed, or the path is not known."""
-        if self.folder.is_at(self.path):
-            return self.path
-        with suppress(OSError):  # Linux
-            now = Path(f"/proc/self/fd/{self.folder.descriptor}").readlink()
-            if self.folder.is_at(now):
-                return now
-        return None
+        return self.folder.where()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
         """Write a file of the folder atomically: it is whole or unchanged, also after a power cut."""
@@ -93,7 +112,7 @@ class Run:
         if self.checkpoints is None:
             with named(self.path / CHECKPOINTS):
                 if create or self.folder.status(CHECKPOINTS) is None:
-                    os.mkdir(CHECKPOINTS, dir_fd=self.folder.descriptor)
+                    self.folder.held.mkdir(CHECKPOINTS)
                 self.checkpoints = Folder(Path(CHECKPOINTS), inside=self.folder)
         return self.checkpoints
 
@@ -116,15 +135,18 @@ class Run:
                 raise RunError("is missing", path=path, hint=hint)
             check_writable(before, path, in_place=True)
             if self._history < 0:
-                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                self._history = os.open(HISTORY, flags, 0o666, dir_fd=self.folder.descriptor)
+                self._open_history(os.O_RDWR | os.O_CREAT)
             check_writable(os.fstat(self._history), path, in_place=True)
             self._size, self._hash = 0, hashlib.sha256()
-            while self._size < size and (part := os.pread(self._history, min(2**20, size - self._size), self._size)):
+            os.lseek(self._history, 0, os.SEEK_SET)
+            while self._size < size and (part := os.read(self._history, min(2**20, size - self._size))):
                 self._hash.update(part)
                 self._size += len(part)
             if digest and self._hash.hexdigest() != digest:
                 raise RunError("does not have the checksum that the checkpoint has for it", path=path, hint=hint)
+
+    def _open_history(self, flags: int) -> None:
+        self._history = self.folder.descriptor(HISTORY, flags | os.O_APPEND)
 
     def start_history(self, columns: Sequence[str]) -> None:
         """Cut the history back to the bytes that `open_history` verified; where there are none, write its header."""
@@ -146,7 +168,7 @@ class Run:
     def position(self) -> tuple[int, str]:
         """Flush the history to the disk; its size in bytes and their SHA-256, for `start_history`."""
         with named(self.path / HISTORY):
-            os.fsync(self._history)
+            flush(self._history)
         return self._size, self._hash.hexdigest()
 
 
@@ -187,8 +209,7 @@ def create(out: Path | None, name: str, *, clean: bool = True) -> Iterator[Run]:
                 parent.sync()
     except BaseException as error:
         if run is not None:
-            remove_folder(run.folder, run.path)
-            run.close()
+            run.discard()
         remove_folders(made)
         if isinstance(error, RunError) and error.path is not None and error.path.is_relative_to(unfinished):
             path = place / error.path.relative_to(unfinished)  # the user knows the folder by this name
@@ -199,12 +220,7 @@ def create(out: Path | None, name: str, *, clean: bool = True) -> Iterator[Run]:
 def _moved(run: Run, place: Path) -> bool:
     """Move a folder to its place, unless something is there; whether it was moved."""
     with named(place):
-        if not move_to_free(run.path, place):
-            return False
-    run.path = run.folder.path = place
-    if run.checkpoints is not None:
-        run.checkpoints.path = place / CHECKPOINTS
-    return True
+        return move_to_free(run.move, place)
 
 
 def open_for_resume(path: Path) -> Run:

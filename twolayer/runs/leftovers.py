@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from twolayer.files import LEFTOVER, Folder
-from twolayer.runs.lock import lock
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, SWEEP, SWEEP_TABLE
+from twolayer.system.folders import is_mine
 
 MARKER = ".twolayer"  # holds the name of an unfinished folder: only a folder with it may be removed as a leftover
 _AGE = 60  # seconds; younger ones may still be in use
@@ -21,13 +20,14 @@ def remove_leftovers(place: Path, age: float = _AGE) -> None:
     with suppress(OSError), Folder(place) as parent:
         for name in filter(LEFTOVER.fullmatch, parent.names()):
             with suppress(OSError), Folder(Path(name), inside=parent) as left:
-                status = os.fstat(left.descriptor)
+                status = left.held.status()
                 is_old = time.time() - status.st_mtime > age
-                if is_old and status.st_uid == os.getuid() and lock(left.descriptor) and _is_unfinished(left, name):
+                if is_old and is_mine(status) and left.lock() and _is_unfinished(left, name):
                     with suppress(FileNotFoundError):  # first: where it is not empty, all stays
-                        os.rmdir(CHECKPOINTS, dir_fd=left.descriptor)
+                        left.held.rmdir(CHECKPOINTS)
                     left.clear(depth=0)
-                    os.rmdir(name, dir_fd=parent.descriptor)
+                    left.close()
+                    parent.held.rmdir(name)
 
 
 def _is_unfinished(folder: Folder, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -13,33 +12,19 @@ from twolayer.files import Folder, named
 def is_held(path: Path) -> bool:
     """Whether a process trains the run in the folder."""
     with named(path), Folder(path) as folder:
-        return not lock(folder.descriptor, shared=True)
+        return not folder.lock(shared=True)
 
 
 def hold(path: Path) -> Folder:
-    """Open and lock a run folder. The system releases the lock when the process ends; no lock file is left.
+    """Open and lock a run folder. The system releases the lock when the process ends.
 
     Raises RunError where another process has it.
     """
     with named(path):
         folder = Folder(path)
     for _ in range(5):  # another process may have it for an instant, to ask whether it is locked
-        if lock(folder.descriptor):
+        if folder.lock():
             return folder
         time.sleep(0.02)
     folder.close()
     raise RunError("another process is training this run", path=path, usage=True)
-
-
-def lock(folder: int, *, shared: bool = False) -> bool:
-    """Lock a folder, given as a descriptor; False where another process has locked it."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from twolayer.files import open_regular, unreadable
 from twolayer.runs.checksum import digest, read_tensors, unseal
 from twolayer.runs.run_files import CONFIG, MODEL, check_files, is_own_model
 from twolayer.runs.saved_run import SavedRun
+from twolayer.system.console import shell_words
 from twolayer.tables.features import Encoding
 
 TENSORS = ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -120,7 +120,7 @@ def open_model(path: Path) -> OpenedModel:
     """
     info, file = (check_files(path), path / MODEL) if path.is_dir() else ({}, path)
     status = info.get("status")
-    again = f"resume it with: twolayer train --resume {shlex.quote(str(path))}"
+    again = f"resume it with: twolayer train --resume {shell_words([str(path)])}"
     try:
         with open_regular(file if info else file.resolve()) as opened:
             data = read_tensors(opened)

@@ -11,11 +11,13 @@ from twolayer.errors import RunError
 from twolayer.files import reason
 from twolayer.formatting import nearest
 from twolayer.runs.run_files import INFO, SWEEP, check_inside
+from twolayer.system.names import is_reserved, why_no_path
 from twolayer.tables.options import TABLES
 
 RUNS = Path("runs")
 SUFFIX = re.compile(f"({'|'.join(map(re.escape, ('.yaml', '.yml', *TABLES)))})$", re.IGNORECASE)
 _MAX_NAME = 60  # characters, of up to 4 bytes: file systems take 255
+_LONGEST_INSIDE = len("/checkpoints/.twolayer-0123456789abcdef.part")  # characters of the longest path in a run
 
 
 def is_name(text: str) -> bool:
@@ -27,7 +29,8 @@ def safe_name(text: str) -> str:
     """A config's name, or its file's, as the name of a folder: letters and digits of any script, `_` and `.`."""
     stem = SUFFIX.sub("", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
     plain = "".join(letter if _is_plain(letter) else "-" for letter in stem)
-    return re.sub("-+", "-", plain).strip("-.")[:_MAX_NAME] or "run"
+    name = re.sub("-+", "-", plain).strip("-.")[:_MAX_NAME] or "run"
+    return f"run-{name}" if is_reserved(name) else name
 
 
 def _is_plain(letter: str) -> bool:
@@ -44,12 +47,21 @@ def free_place(out: Path | None, name: str) -> Path:
     """The path of a new run folder. Raises RunError where something is there."""
     if out is None:
         numbers = [0]
+        # Where case, or the form of an accent, makes no difference to the system (macOS, Windows), it makes none here.
+        pattern = re.compile(re.escape(_folded(name)) + r"-([1-9][0-9]{0,8})")
         with suppress(OSError):
-            found = (re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,8})", entry.name) for entry in RUNS.iterdir())
+            found = (pattern.fullmatch(_folded(entry.name)) for entry in RUNS.iterdir())
             numbers += [int(match[1]) for match in found if match]
-        return RUNS / f"{name}-{max(numbers) + 1}"
-    check_free(out)
+        out = RUNS / f"{name}-{max(numbers) + 1}"
+    else:
+        check_free(out)
+    if why := why_no_path(out, _LONGEST_INSIDE):
+        raise RunError(why, path=out, usage=True)
     return out
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def check_free(out: Path) -> None:

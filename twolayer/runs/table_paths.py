@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ def tables(config: Config) -> dict[str, str]:
 
 
 def beside(run: Path, config: Config) -> dict[str, dict[str, str]]:
-    """What run.json keeps of where the tables are: their paths relative to the run's folder."""
+    """What run.json keeps of where the tables are: their paths relative to the run's folder, with slashes."""
     folder = os.path.realpath(run)
     places = {key: Path(path) for key, path in tables(config).items()}
-    found = {
-        key: os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, folder) for key, path in places.items()
-    }
+    found = {}
+    for key, path in places.items():
+        with suppress(ValueError):  # on another drive of Windows: then it does not move with the run
+            relative = os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, folder)
+            found[key] = relative.replace(os.sep, "/")
     return {BESIDE: found} if found else {}
 
 

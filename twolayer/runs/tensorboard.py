@@ -15,6 +15,7 @@ from twolayer.files import named, write_all
 from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, Reader
 from twolayer.runs.run_files import HISTORY
+from twolayer.system.folders import flush
 
 with extra("tensorboard", "tensorboard"):
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -62,7 +63,7 @@ class Writer:
         """Flush the file to the disk."""
         self._begin()
         with named(self._path):
-            os.fsync(self._file)
+            flush(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -32,6 +32,7 @@ from twolayer.runs.names import free_place, safe_name
 from twolayer.runs.run_files import SWEEP, SWEEP_TABLE, check_writable, read_info
 from twolayer.sweeps.points import Plan, Point
 from twolayer.sweeps.results import Result, cells, csv_line, result_of, table
+from twolayer.system.folders import flush
 from twolayer.version import __version__
 
 INFO, TABLE = SWEEP, SWEEP_TABLE
@@ -72,10 +73,9 @@ class SweepFolder:
         with named(self.path / TABLE):
             if self._table < 0:
                 check_writable(self.folder.status(TABLE), self.path / TABLE, in_place=True)
-                flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                self._table = os.open(TABLE, flags, dir_fd=self.folder.descriptor)
+                self._table = self.folder.descriptor(TABLE, os.O_WRONLY | os.O_APPEND)
             write_all(self._table, csv_line(cells(result)).encode())
-            os.fsync(self._table)
+            flush(self._table)
 
 
 def create(out: Path | None, plan: Plan, **options: Any) -> SweepFolder:
@@ -96,9 +96,8 @@ def create(out: Path | None, plan: Plan, **options: Any) -> SweepFolder:
             folder.write(MARKER, unfinished.name.encode())
             folder.write(INFO, checksum.seal_json(info))
             folder.write(TABLE, table(plan, ()).encode())
-            while not move_to_free(unfinished, place):
+            while not move_to_free(folder.move, place):
                 place = free_place(out, name)  # another process was faster
-            folder.path = place
             folder.remove(MARKER)
             with Folder(place.parent) as parent:
                 parent.sync()

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError, TableError
 from twolayer.formatting import counted, size
+from twolayer.system import available_memory
 from twolayer.tables import splits
 from twolayer.tables.encoding import about_unknown, encode, shown, unknown, unscaled
 from twolayer.tables.features import Array, Encoding, safe_deviation

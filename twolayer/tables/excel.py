@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.formatting import size
+from twolayer.system import available_memory
 from twolayer.tables.file_checks import check_size, reworded
 
 _CHILD = Path(__file__).with_name("excel_child.py")
@@ -28,7 +28,7 @@ def read_sheet(raw: Path | bytes, name: str, sheet: str | None, *, has_header: b
     """
     if find_spec("fastexcel") is None:
         raise DataError(f"{name}: is an Excel file, and this needs fastexcel: pip install 'twolayer[excel]'")
-    with tempfile.TemporaryDirectory(prefix="twolayer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="twolayer-", ignore_cleanup_errors=True) as folder:
         out, path = Path(folder) / "sheet.arrow", Path(folder) / "book"
         if isinstance(raw, bytes):
             path.write_bytes(raw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ import polars as pl
 
 def _limit_memory(count: int) -> None:
     """Let this process take this number of bytes more. What it holds already is known on Linux only."""
-    import resource
-
+    resource: Any = import_module("resource")  # which not every system has
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = held + count

@@ -10,10 +10,10 @@ from lzma import LZMAError
 
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.files import unreadable
 from twolayer.formatting import size
+from twolayer.system import available_memory
 
 _DAMAGE = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, pl.exceptions.PolarsError)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError
+from twolayer.system import available_memory
 from twolayer.tables import codes, notation, unpacked_size
 from twolayer.tables.array_files import Array
 from twolayer.tables.csv_layout import CsvLayout, scan_csv

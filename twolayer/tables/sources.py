@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,10 @@ from typing import TypeAlias
 
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.files import reason, unreadable
+from twolayer.system import available_memory
+from twolayer.system.names import path_in_utf8
 from twolayer.tables import array_files, json_files
 from twolayer.tables.csv_layout import CsvLayout, find_layout, scan_csv
 from twolayer.tables.excel import read_sheet
@@ -110,7 +110,8 @@ def open_table(
         _check_file(raw, name)
         suffix = _suffix(raw, name)
         is_linked = any(part.is_symlink() for part in (raw, *raw.parents))
-        raw = _utf8_path(raw, name)
+        with reworded(name):
+            raw = path_in_utf8(raw)  # polars requires it
         if named is None or not is_linked:
             source = _opened(raw, name, suffix, reading, wanted)
         else:
@@ -122,16 +123,6 @@ def _header(value: str | Sequence[str]) -> Header:
     if value in ("auto", "first", "none"):
         return value  # type: ignore[return-value]  # mypy does not narrow a str by `in`
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _utf8_path(path: Path, name: str) -> Path:
-    """The path, or, where it is not UTF-8, which polars requires, that of a descriptor; it stays open."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with reworded(name):
-            return Path(f"/dev/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}")
-    return path
 
 
 def _opened_link(path: Path, name: str, suffix: str, reading: Reading, named: Sequence[str]) -> Source:

@@ -14,9 +14,9 @@ from typing import BinaryIO, cast
 
 import polars as pl
 
-from twolayer import available_memory
 from twolayer.errors import DataError
 from twolayer.formatting import size
+from twolayer.system import available_memory
 from twolayer.tables.file_checks import check_size, reworded
 from twolayer.tables.file_kind import Kind
 from twolayer.tables.options import table_suffix

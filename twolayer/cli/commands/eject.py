@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
@@ -30,6 +29,7 @@ from twolayer.exporters.script_path import check_path
 from twolayer.files import replacing
 from twolayer.runs.names import safe_name
 from twolayer.runs.saved_run import SavedRun
+from twolayer.system.console import shell_words
 
 if TYPE_CHECKING:
     from twolayer.config.validation import Resolved
@@ -94,7 +94,7 @@ def eject(
         return
     with replacing(path) as file:
         file.write(text.encode())
-    terminal.note(f"wrote {path}; run it with: python {quote(str(path))}")
+    terminal.note(f"wrote {path}; run it with: python {shell_words([str(path)])}")
 
 
 def _script(found: Resolved | SavedRun, style: Style, name: str, context: typer.Context) -> str:

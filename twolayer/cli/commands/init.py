@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from twolayer.cli import completion, terminal
 from twolayer.cli.options import home
 from twolayer.config.bundled import bundled, write_starter
+from twolayer.system.console import shell_words
 
 commands = typer.Typer()
 
@@ -41,4 +41,4 @@ def init(
         terminal.note(f"{starter.schema} is not a schema of twolayer and was not changed: editors cannot check {path}")
     elif starter.schema not in starter.written:
         written += f" (its schema is {starter.schema})"
-    terminal.note(f"wrote {written}; train it with: twolayer train {shlex.quote(source)}")
+    terminal.note(f"wrote {written}; train it with: twolayer train {shell_words([source])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,8 +144,9 @@ def _trained(config: str, sets: list[str], context: typer.Context, others: Other
     else:
         out = given["out"] or place
         session = _new(config, sets, context, every, others, out=out, note=given["note"], tensorboard=tensorboard)
-    code = session.run(given["format_"], quiet=given["quiet"])
-    session.close()
+    with closing(session):
+        code = session.run(given["format_"], quiet=given["quiet"])
+        session.dismiss()
     return code
 
 

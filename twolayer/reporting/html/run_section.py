@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from twolayer.reporting.html.weight_images import LayerSection
 from twolayer.reporting.summary import config_name, metrics, within
 from twolayer.runs import model_file
 from twolayer.runs.saved_run import SavedRun
+from twolayer.system.console import shell_words
 
 LONGEST = 4000  # characters of a value that are shown
 SIGNS = {ord("x"): "\u00d7", ord(">"): "\u2192", ord("-"): ""}  # of a shape: 64 x 1000 -> 100 -> 10
@@ -199,7 +199,7 @@ def _ending(run: SavedRun) -> str:
     """How the run ended, where it did not simply complete."""
     unit, epochs = run.history.unit, run.number("epochs")
     done = counted(len(run.history), unit) + (f" of {epochs:,.0f}" if epochs else "") + within(run)
-    again = f"twolayer train --resume {safe(shlex.quote(str(run.path)))}"
+    again = f"twolayer train --resume {safe(shell_words([str(run.path)]))}"
     at, kept = run.number("diverged_at"), run.number("kept")
     if run.status == "completed" and run.info.get("stopped_early") is True and kept:
         return (

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import torch
 
-from twolayer import available_memory
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.factory import make_engine
 from twolayer.hardware import threads as cpu_threads
+from twolayer.system import available_memory
 from twolayer.training.benchmark import MatmulRate, clock
 from twolayer.training.doctor import book
 from twolayer.training.doctor.finding import Finding

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twolayer import available_memory
+from twolayer.system import available_memory
 
 
 def test_a_containers_limit_counts_less_what_is_in_use_and_no_cache(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 def available() -> int | None:
@@ -17,10 +19,21 @@ def _system() -> int | None:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    except OSError:  # not Linux: the standard library only knows the physical memory
+    except OSError:  # macOS: the standard library only knows the physical memory
         if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+            sysconf: Any = getattr(os, "sysconf")  # noqa: B009 (Windows has none)
+            return int(sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE"))
+    return _windows()
+
+
+def _windows() -> int | None:
+    import ctypes
+
+    windll: Any = getattr(ctypes, "windll", None)
+    status = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX: its length, and as the third number the available bytes
+    if windll is None or not windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status[2])
 
 
 def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -46,11 +59,11 @@ def _container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 def _process() -> int | None:
     """What the process's own limit (`ulimit -v`) leaves."""
     try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        resource: Any = import_module("resource")
+        limit = int(resource.getrlimit(resource.RLIMIT_AS)[0])
         if limit == resource.RLIM_INFINITY:
             return None
-        return max(0, limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+        page = int(resource.getpagesize())
+        return max(0, limit - int(Path("/proc/self/statm").read_text().split()[0]) * page)
     except (ImportError, OSError):  # not Linux
         return None
