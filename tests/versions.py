@@ -2,7 +2,7 @@
 
     python tests/versions.py [NAME...] [-- ARGUMENTS OF PYTEST]
 
-NAME is one of those that `--list` prints: a Python, and `lowest` (the lower bound of every range in pyproject.toml),
+NAME is one of NAMES: a Python, and `lowest` (the lower bound of every range in pyproject.toml),
 `newest` (the newest of all) or `torch==VERSION` (that one, and the newest of the rest). Without names all are run.
 Needs uv. The environments are made in TWOLAYER_ENVIRONMENTS, by default ~/.cache/twolayer/environments, and kept; each
 takes up to 7 GB, since PyPI's torch for Linux is a build with CUDA. A version that cannot be had here is "not
@@ -35,10 +35,9 @@ def make(name: str, uv: str) -> Path | str:
     if not python:
         return f"no Python {version} here"
     folder = PLACE / name.replace("==", "-")
-    requirements = folder.with_suffix(".txt")
+    requirements, pinned = (PLACE / f"{folder.name}.{kind}" for kind in ("txt", "in"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     options = ["--resolution", "lowest-direct"] if what == "lowest" else []
-    pinned = folder.with_suffix(".in")
     pinned.write_text(f"{what}\n" if "==" in what else "")
     steps: list[list[str | Path]] = [
         [uv, "pip", "compile", "--python", python, "--extra", "dev", *options, "pyproject.toml", pinned],
@@ -72,11 +71,9 @@ def versions(python: Path) -> str:
 
 
 def main() -> int:
-    names, _, arguments = " ".join(sys.argv[1:]).partition("--" if "--list" not in sys.argv else "\0")
-    if "--list" in sys.argv:
-        print(*NAMES, sep="\n")
-        return 0
-    if unknown := [name for name in names.split() if name not in NAMES]:
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    names, arguments = sys.argv[1:end], sys.argv[end + 1 :]
+    if unknown := [name for name in names if name not in NAMES]:
         print(f"{unknown[0]}: is none of {', '.join(NAMES)}")
         return 2
     uv = shutil.which("uv")
@@ -84,12 +81,12 @@ def main() -> int:
         print("uv is missing: pip install uv")
         return 1
     table, code = [], 0
-    for name in names.split() or NAMES:
+    for name in names or NAMES:
         python = make(name, uv)
         if isinstance(python, str):
             table.append(f"{name:<20} not available: {python}")
             continue
-        failed, line = test(python, arguments.split() or ["--numprocesses", "auto", "--dist", "worksteal"])
+        failed, line = test(python, arguments or ["--numprocesses", "auto", "--dist", "worksteal"])
         code = code or failed
         table.append(f"{name:<20} {versions(python)}: {line or f'pytest ended with {failed}'}")
     print("\n".join(["", *table]))

@@ -16,4 +16,5 @@ def test_schema_is_the_one_that_the_bundled_configs_name(tmp_path: Path) -> None
     for path in bundled().values():
         first = path.read_text().splitlines()[0]
         assert first == "# yaml-language-server: $schema=twolayer.schema.json"
-        assert (path.parent / "twolayer.schema.json").read_text() == done.stdout
+        # As JSON: a limit is 0 or 0.0, by pydantic's version.
+        assert json.loads((path.parent / "twolayer.schema.json").read_text()) == json.loads(done.stdout)
