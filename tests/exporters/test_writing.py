@@ -9,7 +9,6 @@ import io
 import json
 import os
 import runpy
-import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -26,7 +25,6 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from tests.exporters.tables import KINDS, NAMES, Made, Numbers, made, run_of
-from tests.helpers.forking import Forked
 from tests.helpers.handmade import change_info
 from tests.helpers.processes import Run, examples
 from tests.helpers.tablerun import make_run
@@ -133,15 +131,6 @@ def test_ruff_formats_a_script_as_it_is(tmp_path: Path) -> None:
     for words in (["format", "--check", "--diff"], ["check"]):
         done = subprocess.run([*ruff, *words, "--isolated", tmp_path], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
-
-
-def test_a_script_ends_quietly_at_a_closed_pipe(tmp_path: Path) -> None:
-    (tmp_path / "p.py").write_bytes(script.dump(load(OLD / "drawn")))
-    network = load(OLD / "drawn")
-    (tmp_path / "x.csv").write_text(",".join("1" * network.shape[0]) + "\n")
-    with Forked([tmp_path / "p.py", "x.csv"], tmp_path, python=True) as process:
-        process.stdout.close()
-        assert (process.wait(), process.stderr.read()) == (-signal.SIGPIPE, "")
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ _END = """
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(f"usage: python {sys.argv[0]} FILE (- is stdin)")
-    if hasattr(signal, "SIGPIPE"):  # `| head` ends it quietly; Windows has no such signal
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main(sys.argv[1])
 """
 
@@ -119,7 +117,7 @@ def _code(function: Callable[..., Any], wanted: set[str]) -> str:
 
 
 def _imports(body: str, *, table: bool) -> Iterator[str]:
-    modules = ["base64", "csv", "signal", "sys", *(name for name, use in _LIBRARIES.items() if re.search(use, body))]
+    modules = ["base64", "csv", "sys", *(name for name, use in _LIBRARIES.items() if re.search(use, body))]
     yield from (f"import {name}" for name in sorted(modules))
     if table:
         yield "from collections import Counter"
