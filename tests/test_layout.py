@@ -43,9 +43,9 @@ def test_the_tree_in_the_docs_is_the_real_one() -> None:
     }
 
 
-def test_the_top_folder_holds_eleven_packages_and_at_most_eight_files() -> None:
+def test_the_top_folder_holds_twelve_packages_and_at_most_eight_files() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert sum(path.is_dir() for path in entries) == 11
+    assert sum(path.is_dir() for path in entries) == 12
     assert sum(path.is_file() for path in entries) <= 8
 
 

@@ -293,21 +293,6 @@ def remove_folders(made: list[Path]) -> None:
             folder.rmdir()  # which never follows a link
 
 
-def move_to_free(move: Callable[[Path], object], place: Path) -> bool:
-    """Move something to a place, by the function given, unless something is there; whether it was moved.
-
-    Raises OSError.
-    """
-    try:
-        if not os.path.lexists(place):
-            move(place)
-            return True
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-    return False
-
-
 def remove_folder(folder: Folder, path: Path) -> None:
     """Remove a folder and everything in it, if it is still the one at the path, and close it; errors are ignored.
 

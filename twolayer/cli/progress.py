@@ -13,7 +13,8 @@ from rich.segment import ControlType, Segment
 from rich.style import Style
 from rich.text import Text
 
-from twolayer.cli.terminal import Format, OutputClosed, err, fit, no_room, out, write
+from twolayer.cli.columns import fit
+from twolayer.cli.terminal import Format, OutputClosed, err, no_room, out, write
 from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
 
 _WIDE, _NARROW = 14, 12  # columns of numbers to six digits

@@ -23,6 +23,7 @@ from twolayer.errors import ConfigError, Origin, Problem, RankError
 from twolayer.formatting import counted, duration
 from twolayer.hardware import launchers, memory
 from twolayer.hardware.launchers import Place
+from twolayer.system.console import OWN_SESSION
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
@@ -198,7 +199,7 @@ def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     program = f"import sys; sys.path[:] = {sys.path!r}; from twolayer.cli.rank_process import main; main()"
     command = [sys.executable, "-P", "-c", program]
     return subprocess.Popen(  # noqa: S603 (our own)
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, **OWN_SESSION
     )
 
 

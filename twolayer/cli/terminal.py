@@ -8,27 +8,24 @@ import io
 import json
 import locale
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
+from twolayer.cli.columns import aligned, fit, wrapped_widths
 from twolayer.errors import ConfigError, TableError, TwolayerError
 from twolayer.formatting import json_number, no_formula, safe
 from twolayer.system.console import is_closed_pipe
 
 Format = Literal["table", "csv", "jsonl"]
-_NUMBER = re.compile(r"[-+(]*[0-9][0-9.,]*(e[-+]?[0-9]+)?[%)]*|[-+]?(inf|nan)")  # never broken into two lines
-_BETWEEN_WORDS = re.compile(r"(?<!±)(?<!\+-)\s+(?!±|\+-)")  # a number and its standard error are one word
 _MIN_WIDTH, _MIN_HEIGHT = 20, 2  # characters and lines; less is not the size of a terminal: COLUMNS=0 of a build server
-_MAX_NAME, _MAX_WORD = 24, 12  # characters; longer names of columns, and longer words, such as paths, may be broken
 
 
 class OutputClosed(Exception):  # noqa: N818 it is not an error: the reader wants no more
@@ -176,20 +173,6 @@ def rows(
         table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
 
 
-def fit(widths: Sequence[int], room: int, drop: Iterable[int], gap: int = 2) -> list[int]:
-    """The indices of the columns that fit into `room` characters, with `gap` spaces between two.
-
-    `drop` has the indices of the columns that may be left out, the first one first; all others stay.
-    """
-    kept = list(range(len(widths)))
-    for index in drop:
-        if sum(widths[i] for i in kept) + gap * (len(kept) - 1) <= room:
-            break
-        if index in kept:
-            kept.remove(index)
-    return kept
-
-
 def no_room(names: Sequence[str]) -> Text:
     """The line below a table that names the columns that were left out."""
     return Text(f"no room for {', '.join(names)}", "dim")
@@ -205,64 +188,18 @@ def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = (), spare: Seque
     widths = [max(map(cell_len, column)) for column in columns]
     kept = fit(widths, room, [names.index(name) for name in drop if name in names])
     if out().is_terminal:  # elsewhere a line stays a line
-        wrapped = _wrapped_widths(columns, widths, kept, room)
+        wrapped = wrapped_widths(columns, widths, kept, room)
         order = [place for place, i in enumerate(kept) if names[i] in spare]
         narrow = fit([wrapped[i] for i in kept], room, [*order, *range(len(kept) - 1, 0, -1)])
         kept = [kept[i] for i in narrow]
-        widths = _wrapped_widths(columns, widths, kept, room)
+        widths = wrapped_widths(columns, widths, kept, room)
     wide = [widths[i] for i in kept]
-    header, *others = ([*_aligned([line[i] for i in kept], wide)] for line in lines)
+    header, *others = ([*aligned([line[i] for i in kept], wide, out())] for line in lines)
     for text in header:
         out().print(Text(text, "bold"))
     write("".join(f"{text}\n" for texts in others for text in texts))  # at once: a call of rich a line takes seconds
     if len(kept) < len(names):
         out().print(no_room([name for i, name in enumerate(names) if i not in kept]))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    """The lines of a row of a table."""
-    parts = [_wrapped(cell, width) for cell, width in zip(cells, widths, strict=True)]
-    for number in range(max(map(len, parts))):
-        texts = (part[number] if number < len(part) else "" for part in parts)
-        yield "  ".join(_padded(text, width) for text, width in zip(texts, widths, strict=True)).rstrip()
-
-
-def _padded(text: str, width: int) -> str:
-    return text.ljust(width) if text.isascii() and len(text) <= width else set_cell_size(text, width)
-
-
-def _wrapped_widths(
-    columns: Sequence[Sequence[str]], widths: Sequence[int], kept: Sequence[int], room: int
-) -> list[int]:
-    """Widths that fit into `room`, as far as wrapping text between words can make columns narrower."""
-    smallest = [
-        max(
-            min(cell_len(name), _MAX_NAME),
-            *(_smallest(word) for cell in cells for word in _BETWEEN_WORDS.split(cell.strip())),
-            0,
-        )
-        for name, *cells in columns
-    ]
-    found, excess = list(widths), sum(widths[i] for i in kept) + 2 * (len(kept) - 1) - room
-    for _ in range(excess):
-        wide = [i for i in kept if found[i] > smallest[i]]
-        if not wide:
-            break
-        found[max(wide, key=found.__getitem__)] -= 1
-    return found
-
-
-def _smallest(word: str) -> int:
-    """The characters in a line that a word needs."""
-    is_number = all(map(_NUMBER.fullmatch, re.split(r" ± | \+- ", word)))
-    return cell_len(word) if is_number else min(cell_len(word), _MAX_WORD)
-
-
-def _wrapped(cell: str, width: int) -> list[str]:
-    """The lines of a cell."""
-    if cell_len(cell) <= width:
-        return [cell]
-    return [line.plain.rstrip() for line in Text(cell).wrap(out(), width)]
 
 
 def _cell(value: Any) -> str:

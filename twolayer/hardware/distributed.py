@@ -19,6 +19,7 @@ from torch import Tensor
 from twolayer.errors import RankError
 from twolayer.formatting import counted, duration
 from twolayer.hardware.launchers import Place
+from twolayer.system.network import interface
 
 # PyTorch documents these, and exports them without saying so to type checkers.
 _Store: TypeAlias = Any
@@ -206,23 +207,8 @@ def _use_the_way_to(host: str, port: int) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((there, port))
             address = probe.getsockname()[0]
-        if name := _interface(address):
+        if name := interface(address):
             os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
-def _interface(address: str) -> str:
-    """The name of the interface that has an address; empty where the system does not say."""
-    try:
-        import fcntl
-    except ImportError:
-        return ""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):
-                reply = fcntl.ioctl(probe.fileno(), 0x8915, name.encode()[:15].ljust(256, b"\0"))  # SIOCGIFADDR
-                if socket.inet_ntoa(reply[20:24]) == address:
-                    return name
-    return ""
 
 
 def _agree(ranks: Ranks, seconds: float) -> str:

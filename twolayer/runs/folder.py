@@ -17,7 +17,6 @@ from twolayer.errors import RunError
 from twolayer.files import (
     Folder,
     make_folders,
-    move_to_free,
     named,
     remove_folder,
     remove_folders,
@@ -28,7 +27,7 @@ from twolayer.runs import checksum
 from twolayer.runs.history import csv_header
 from twolayer.runs.leftovers import MARKER, remove_leftovers
 from twolayer.runs.lock import hold
-from twolayer.runs.names import free_place
+from twolayer.runs.names import free_place, move_to_free
 from twolayer.runs.run_files import (
     CHECKPOINTS,
     CONFIG,

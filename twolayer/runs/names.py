@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,3 +122,18 @@ def _in_runs() -> list[str]:
     with suppress(OSError):
         return sorted(entry.name for entry in RUNS.iterdir() if is_saved(entry))
     return []
+
+
+def move_to_free(move: Callable[[Path], object], place: Path) -> bool:
+    """Move something to a place, by the function given, unless something is there; whether it was moved.
+
+    Raises OSError.
+    """
+    try:
+        if not os.path.lexists(place):
+            move(place)
+            return True
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    return False

@@ -15,7 +15,6 @@ from twolayer.errors import RunError
 from twolayer.files import (
     Folder,
     make_folders,
-    move_to_free,
     named,
     open_regular,
     remove_folder,
@@ -28,7 +27,7 @@ from twolayer.runs import checksum
 from twolayer.runs.folder import now
 from twolayer.runs.leftovers import MARKER, remove_leftovers
 from twolayer.runs.lock import hold
-from twolayer.runs.names import free_place, safe_name
+from twolayer.runs.names import free_place, move_to_free, safe_name
 from twolayer.runs.run_files import SWEEP, SWEEP_TABLE, check_writable, read_info
 from twolayer.sweeps.points import Plan, Point
 from twolayer.sweeps.results import Result, cells, csv_line, result_of, table

@@ -17,6 +17,7 @@ from twolayer.files import write_all
 from twolayer.hardware import threads as machine
 from twolayer.sweeps.points import Point
 from twolayer.sweeps.results import Result
+from twolayer.system.console import OWN_SESSION
 from twolayer.training.setup import resolve_auto
 from twolayer.training.sweep_points import Ended, Event, Job, Progress
 from twolayer.training.sweep_worker import job_document, point_document
@@ -46,7 +47,7 @@ class _Worker:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([_HOME, *_given("PYTHONPATH")])}
         # A session of its own: Ctrl-C reaches the process that gives the work alone, which says what is to end.
         self.process = subprocess.Popen(  # noqa: S603 (our own)
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True, bufsize=0
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, **OWN_SESSION, bufsize=0
         )
         self.point: Point | None = None
         self.rest = b""

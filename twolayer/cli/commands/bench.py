@@ -10,7 +10,7 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from twolayer.cli import process, progress, terminal
+from twolayer.cli import columns, process, progress, terminal
 from twolayer.cli.options import (
     ClassesOption,
     ConfigArgument,
@@ -107,7 +107,7 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
         )
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     drop = [lines[0].index(name) for name in ("set-up", "GFLOP/s", "threads", "min", "max")]
-    kept = terminal.fit(widths, out().width, drop) if out().is_terminal else range(len(widths))
+    kept = columns.fit(widths, out().width, drop) if out().is_terminal else range(len(widths))
     for number, cells in enumerate(lines):
         last = len(cells) - 1
         padded = (cells[i].ljust(widths[i]) if i in (0, last) else cells[i].rjust(widths[i]) for i in kept)
