@@ -209,11 +209,10 @@ def grid_spec(grid: Grid, *, width: int | Literal["container"] = 720, titled: bo
         "$schema": chart.SCHEMA,
         "config": chart_theme.config(1, "width" if width == "container" else str(width)),
         "width": width,
-        "height": {"step": each},
+        "height": each * len(grid.y_values),
         "description": f"{name} by {grid.y} and {grid.x}",
         "data": {"name": "cells"},
         "layer": layers,
-        "autosize": {"type": "fit-x" if width == "container" else "pad", "contains": "padding"},
         "resolve": {"scale": {"color": "independent"}},
         "datasets": {"cells": [_cell(cell, losses, is_log=is_log) for cell in grid.cells]},
     }
