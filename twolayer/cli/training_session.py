@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.text import Text
-
 from twolayer.cli import process, progress, terminal
 from twolayer.cli.ranks import Others, document, met, told
-from twolayer.cli.terminal import err, out
+from twolayer.cli.training_lines import about, summary
 from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
 from twolayer.errors import DataError, DivergedError, OutputError, TwolayerError
 from twolayer.evaluation.remarks import FEW_ROWS
-from twolayer.formatting import counted, duration, safe
+from twolayer.formatting import counted
 from twolayer.hardware.device import device_name
 from twolayer.runs import folder, names
 from twolayer.runs.checkpoint_interval import CheckpointInterval
@@ -285,36 +283,3 @@ def _kept(recorder: Recording) -> str:
 
 def _resume(recorder: Recording) -> str:
     return f"twolayer train --resume {_name(recorder)}"
-
-
-def about(config: str, device: str, engine: str, threads: int | str, seed: int, *, stderr: bool = False) -> None:
-    """Print the line on what is trained and what it runs on."""
-    where = err() if stderr else out()
-    where.print(Text(safe(f"config {config}, device {device}, engine {engine}, threads {threads}, seed {seed}")))
-
-
-def summary(
-    best: int | None,
-    scores: Mapping[str, float],
-    seconds: float,
-    rows: float,
-    config: Config,
-    *,
-    last: int = 0,
-    stderr: bool = False,
-) -> None:
-    """Print the lines below the table: the scores of the saved weights, and the time.
-
-    `best` is the epoch of those weights if they are the best ones by the validation loss, of `last` epochs. A row of
-    the history is about the weights before it: their validation loss is that of the next row.
-    """
-    console, unit = err() if stderr else out(), config.unit
-    micro = "us" if console.options.ascii_only else "µs"
-    each = f", {duration(seconds / rows, micro)} per {unit}" if rows else ""
-    loss, *others = (f"{value:#.6g}" for value in scores.values())
-    more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
-    start = "loss after the last update  " if config.average is None else "loss of the averaged weights  "
-    if best is not None:
-        where = f", that of row {best + 1}" if best < last else ", after the last row"
-        start = f"weights after {unit} {best} (best val_loss{where}): loss "
-    console.print(Text(f"{start}{loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))
