@@ -88,7 +88,7 @@ def test_every_number_on_the_screen_is_whole_and_every_column_is_named(
     assert [name for name in names if re.search(rf"(^| ){re.escape(name)}( |$)", header) or name in missing] == names
     body = re.split(r"\n(?:loss after|weights after|\n)", table)[0]
     shown = [token for line in body.split("\n")[1:] for token in NUMBER.findall(re.sub(r"\b[A-Za-z_]\w*", "", line))]
-    assert len(shown) >= len(cells)
+    assert len(shown) >= sum(any(map(NUMBER.search, row)) for row in cells)
     assert not is_evaluate or not re.search(r"^\s*±|±\s*$", table, flags=re.M)
     if is_evaluate:
         assert all(token in allowed or is_rounded(token, cells) for token in shown)
