@@ -252,7 +252,7 @@ def test_the_published_losses_are_found_in_the_band_of_seeds(name: str, seeds: i
 def killed(arguments: Sequence[str | Path], folder: Path, sweep: Path, moments: random.Random) -> None:
     """Run a command and kill it at a random moment."""
     bytes_before = size_of(sweep)
-    least = bytes_before + moments.random() * 60_000
+    least = bytes_before + moments.random() * 30_000
     with Forked(arguments, folder, new_session=True) as process:
         wait_for(process, lambda: size_of(sweep) >= least)
         process.kill()
@@ -294,7 +294,7 @@ def test_a_sweep_that_is_killed_at_random_moments_is_the_same_in_the_end(
         killed(["train", *start, "--jobs", jobs], tmp_path, sweep, moments)
         kills += 1
         assert kills < 100
-    assert kills > 3
+    assert kills > 2
     time.sleep(0.5)  # its processes end when it does
     assert twolayer("train", "--resume", sweep, "--jobs", jobs).returncode == 0
     assert lasting(sweep) == lasting(tmp_path / "whole")
