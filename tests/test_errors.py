@@ -31,6 +31,7 @@ def made(text: str) -> list[TwolayerError]:
         errors.StateError(text),
         errors.DeviceError(text),
         OutputError(OSError(5, text)),
+        errors.RankError(text),
         errors.DisagreementError([text, text]),
         errors.DivergedError(3, float("inf"), 0.1, unit=text),
         ConfigError([Problem(Origin(text, 2, 5), text, text, text), Problem(Origin("b"), "", text)]),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.helpers.oracles import configs, numpy64, run, same, sgd_on, with_classes
 from tests.helpers.processes import Run, examples
-from tests.helpers.published import agree_to_three_digits, published
+from tests.helpers.published import agree_to_three_digits
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.factory import make_engine
@@ -23,6 +23,7 @@ from twolayer.engines.parts import Sum, edges, own
 from twolayer.engines.selection import choose_split
 from twolayer.errors import ConfigError
 from twolayer.hardware.threads import set_up
+from twolayer.training.doctor.book import published_losses
 from twolayer.training.setup import prepare, resolve_auto
 
 SPLITS = {
@@ -41,7 +42,7 @@ def in_parts(config: Config, split: str, parts: int = 12, **more: Any) -> Config
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_published_losses_come_out_with_every_split(split: str) -> None:
     losses, _ = run(in_parts(load_config("default"), split, 3), 500)
-    assert agree_to_three_digits(losses, published("rtorch_losses.csv", "loss"))
+    assert agree_to_three_digits(losses, published_losses())
 
 
 @pytest.mark.parametrize("split", SPLITS)

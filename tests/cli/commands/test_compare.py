@@ -315,8 +315,8 @@ def test_runs_in_any_state_are_compared_and_what_is_wrong_is_said(folder: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a"], "error: compare needs two or more runs"),
-        (["--expect-equal", "a"], "error: compare needs two or more runs"),
+        (["a"], "error: compare needs two or more runs, or a sweep"),
+        (["--expect-equal", "a"], "error: compare needs two or more runs, or a sweep"),
         ([], "error: Missing argument 'RUN'; see twolayer compare --help"),
         (["a", "nothing"], "error: nothing: no such run folder; `twolayer runs` lists all runs"),
         (["a", "again", "--expect-equal=-1"], "error: --expect-equal: must be a number, 0 or more, not '-1'"),

@@ -56,7 +56,7 @@ def compare_command(
     ] = None,
     format_: FormatOption = "table",
 ) -> None:
-    """Compare runs with the first one, or the values that a sweep varies.
+    """Compare runs with the first one, or the points of a sweep.
 
     Shows what differs in their configs and environments, their iterations, losses and times, and where and by how much
     their histories differ. csv and jsonl print a row for each item and each run after the first. Of a sweep it shows

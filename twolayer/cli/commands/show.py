@@ -35,7 +35,7 @@ def show(
     scale: ScaleOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
-    """Show a run: a summary, its loss curve and its rows; or a sweep: its points, the best first.
+    """Show a run, its loss curve and its rows, or the points of a sweep.
 
     csv and jsonl print all rows with every digit, and nothing else. --follow redraws a terminal; into a pipe it prints
     all rows as they are computed.
