@@ -63,7 +63,6 @@ patience     |        best_loss, best_epoch = val_loss, epoch
 patience     |        best_weights = copy.deepcopy($kept.state_dict())
 patience     |    if epoch == epochs or epoch - best_epoch >= patience:
 patience     |        break
-validation   |
 parts        |    batches = torch.split(epoch_order(epoch), sizes)
 parts not-auto|    scores = [update(x[rows], y[rows], lr) for rows in batches]
 parts auto   |    scores = []
