@@ -150,6 +150,7 @@ def long_sweep(folder: Path, *more: str | Path) -> list[str | Path]:
     return ["train", "long.yaml", "--seeds", "3", *more]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_is_stopped_is_resumed_to_the_same_sweep(number: signal.Signals, twolayer: Run, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

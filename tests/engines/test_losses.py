@@ -55,6 +55,7 @@ def run(config: Config, engine: str, cuts: tuple[int, ...] = (5,)) -> tuple[Tens
     return scores, [parameter.detach() for parameter in model.parameters()]
 
 
+@pytest.mark.sample(4)
 @engines
 @given(config=configs(30))
 @examples(40)

@@ -80,6 +80,7 @@ def config_of(name: str, loss: str, **more: Any) -> Config:
     return config.model_copy(update={"loss": loss, **more})  # without the check that classes come from a table
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_tensor_of_an_engine_is_on_the_device_of_its_data(name: str, loss: str) -> None:

@@ -3,7 +3,8 @@
 python -m tests.fuzz.fuzz yaml|rows|history|safetensors|run_json [OPTIONS OF LIBFUZZER...]
 
 It needs atheris, and no torch. New inputs that reach new code are kept in .fuzz/TARGET; an input that breaks a promise
-is written to .fuzz/crash-..., and the exit code is not 0. Such an input belongs into corpus/TARGET, with the mend.
+is written to .fuzz/crash-..., and the exit code is not 0. Such an input belongs in corpus/TARGET,
+together with the fix.
 """
 
 from __future__ import annotations

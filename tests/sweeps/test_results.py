@@ -40,7 +40,11 @@ def test_a_table_is_read_back_and_a_line_that_was_cut_off_is_left_out() -> None:
 
 def test_a_damaged_table_is_said_to_be_one() -> None:
     text = results.table(PLAN, FOUND)
-    assert results.read_table(PLAN, "a,b\n" + text)[1] == "is damaged: it has not the columns of this sweep"
+    assert results.read_table(PLAN, "a,b\n" + text)[1] == "is damaged: it does not have the columns of this sweep"
+    assert results.read_table(PLAN, '"' + text.replace("\n", "x" * 200_000 + "\n"))[1] == "is damaged after row 0"
+    for path in ("../x", "/x", "..", "a/b"):  # no other folder than one in the sweep is read
+        elsewhere = results.table(PLAN, [Result(PLAN.points[0], "completed", {}, path), *FOUND[1:]])
+        assert results.read_table(PLAN, elsewhere) == ([], "is damaged after row 0")
     lines = text.splitlines(keepends=True)
     found, problem = results.read_table(PLAN, "".join([*lines[:3], "1,2\n", *lines[3:]]))
     assert (found, problem) == (FOUND[:2], "is damaged after row 2")

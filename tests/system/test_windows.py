@@ -52,6 +52,7 @@ def test_a_training_leaves_the_files_that_it_leaves_on_posix(trained: Path, tmp_
     assert [path.name for path in (trained / "runs").iterdir()] == ["default-1"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("command", ["show", "runs", "plot -o loss.svg", "inspect", "report -o report.html"])
 def test_what_looks_at_a_run_works(command: str, trained: Path, tmp_path: Path) -> None:
     name, *more = command.split()

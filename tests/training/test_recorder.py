@@ -60,6 +60,7 @@ def resume(folder: Path, **changed: Any) -> None:
         recorder.complete()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
 @pytest.mark.parametrize("lastingly", [False, True])
 def test_wherever_a_write_fails_the_newest_checkpoint_verifies_and_the_run_goes_on(

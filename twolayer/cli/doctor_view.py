@@ -77,7 +77,9 @@ class DoctorView:
             self._print("verdict", [last], is_whole=True)
             return
         took = duration(seconds)
-        if not checks - wrong:  # there was no device to check anything on
+        if not checks:  # it was interrupted before
+            out().print(Text("\nNothing was checked", "bold"))
+        elif any(one.section == "device" and one.status == "wrong" for one in self.found):
             out().print(Text("\nThe device cannot be used", "bold red"))
         elif wrong:
             out().print(Text(f"\n{wrong} of {counted(checks, 'check')} failed, in {took}", "bold red"))

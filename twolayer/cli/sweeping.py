@@ -18,7 +18,11 @@ from twolayer.sweeps import folder, points
 from twolayer.sweeps.points import Base, Plan
 from twolayer.tables.panics import without_panics
 
-_FIXED = ("set_", "missing", "classes", *LISTS, *NAMED)  # what a sweep that is resumed keeps
+# What a sweep that is resumed keeps.
+_FIXED = ("set_", "missing", "classes", "ranks", "checkpoint_every", "tensorboard", *LISTS, *NAMED)
+
+
+_LAUNCHED = "many trainings are not for a launcher; use --jobs for several processes"
 
 
 def is_sweep(context: typer.Context, *, is_launched: bool) -> bool:
@@ -33,7 +37,7 @@ def is_sweep(context: typer.Context, *, is_launched: bool) -> bool:
                 option = name.replace("_", "-")
                 raise typer.BadParameter(f"--{option} is for a single training; remove it, or --seeds and --sweep")
         if is_launched:
-            raise typer.BadParameter("many trainings are not for a launcher; use --jobs for several processes")
+            raise typer.BadParameter(_LAUNCHED)
         if given["resume"] is not None:
             raise typer.BadParameter("--resume continues what is there; remove it, or --seeds and --sweep")
         return True
@@ -84,9 +88,11 @@ def _plan(config: str, sets: Sequence[str], context: typer.Context) -> Plan:
     return plan
 
 
-def resume(path: Path, context: typer.Context) -> int:
+def resume(path: Path, context: typer.Context, *, is_launched: bool) -> int:
     """Train what is left of a sweep; the exit code."""
     given = context.params
+    if is_launched:
+        raise typer.BadParameter(_LAUNCHED)
     if wrong := [name for name in _FIXED if given.get(name)]:
         option = f"--{wrong[0].strip('_').replace('_', '-')}"
         raise typer.BadParameter(f"a sweep is resumed as it was started; remove {option}")

@@ -85,7 +85,7 @@ class UnitsEngine(FusedEngine):
         part.b1.add_(torch.sum(grad_h, 1, keepdim=True), alpha=self.rate)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed training needs to be the same bit for bit, by name; copies, with a row for each unit."""
+        """What a resumed training needs to be the same bit for bit, by name, with a row for each unit; b2 itself."""
         found = {name: self._whole([getattr(part, name) for part in self.units], name) for name in self.widths}
         return found | {"b2": self.own_b2}
 

@@ -63,7 +63,7 @@ def _of_mpirun(variables: Mapping[str, str]) -> Place | None:
     rank, size, local_rank, local_size = (int(variables[name]) for name in names)
     address = variables.get("MASTER_ADDR"), variables.get("MASTER_PORT")
     if size > 1 and not all(address):
-        raise RankError("mpirun says not where ranks meet; add -x MASTER_ADDR=HOST -x MASTER_PORT=29500")
+        raise RankError("mpirun does not say where the ranks meet; add -x MASTER_ADDR=HOST -x MASTER_PORT=29500")
     return Place(rank, size, local_rank, local_size, "", (address[0] or "", int(address[1] or 0)))
 
 

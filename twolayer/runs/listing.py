@@ -14,7 +14,17 @@ from twolayer.errors import RunError
 from twolayer.files import unreadable
 from twolayer.runs.history import Reader
 from twolayer.runs.names import RUNS
-from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY, INFO, MODEL, SWEEP, check_history, check_inside
+from twolayer.runs.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    HISTORY,
+    INFO,
+    MODEL,
+    SWEEP,
+    check_history,
+    check_inside,
+    is_file,
+)
 from twolayer.runs.saved_run import load_config, read_status
 from twolayer.tables.options import FileData
 
@@ -64,7 +74,7 @@ def list_runs(folder: Path, more: Iterable[tuple[str, RunRow]] = ()) -> tuple[li
     """
     try:
         entries = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        paths = [path for path in entries if not (path / SWEEP).is_file()]
+        paths = [path for path in entries if not is_file(path / SWEEP)]
         if (folder / INFO).is_file():  # the folder is a run itself
             paths = [folder]
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from twolayer.errors import RunError
 from twolayer.files import reason
 from twolayer.formatting import nearest
-from twolayer.runs.run_files import INFO, SWEEP, check_inside
+from twolayer.runs.run_files import INFO, SWEEP, check_inside, is_file
 from twolayer.system.names import is_reserved, why_no_path
 from twolayer.tables.options import TABLES
 
@@ -82,7 +82,7 @@ def check_free(out: Path) -> None:
 
 def is_saved(path: Path) -> bool:
     """Whether a folder is that of a run or a sweep."""
-    return (path / INFO).is_file() or (path / SWEEP).is_file()
+    return is_file(path / INFO) or is_file(path / SWEEP)
 
 
 def find(text: str) -> Path:

@@ -24,6 +24,14 @@ SWEEP, SWEEP_TABLE = "sweep.json", "sweep.csv"  # of a folder of runs that one c
 MAX_INFO, MAX_CONFIG = 64 * 2**20, 2**20  # bytes of run.json and config.yaml; larger files are refused
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False also where its folder may not be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_info(path: Path, folder: Folder | None = None) -> dict[str, Any]:
     """The content of `run.json`; with `folder`, in that open folder.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +27,7 @@ from twolayer.runs.folder import now
 from twolayer.runs.leftovers import MARKER, remove_leftovers
 from twolayer.runs.lock import hold
 from twolayer.runs.names import free_place, move_to_free, safe_name
-from twolayer.runs.run_files import SWEEP, SWEEP_TABLE, check_writable, read_info
+from twolayer.runs.run_files import SWEEP, SWEEP_TABLE, check_writable, is_file, read_info
 from twolayer.sweeps.points import Plan, Point
 from twolayer.sweeps.results import Result, cells, csv_line, result_of, table
 from twolayer.system.folders import flush
@@ -127,7 +126,7 @@ def open_for_resume(path: Path) -> SweepFolder:
 
 def is_sweep(path: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (path / INFO).is_file()
+    return is_file(path / INFO)
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
@@ -136,7 +135,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
     try:
         with open_regular(file, _MAX_INFO) as opened:
             data = opened.read()
-        info = json.loads(data)
+        info = checksum.parse_json(data)
     except OSError as error:
         raise RunError(unreadable(error), path=file) from None
     except (ValueError, RecursionError):
@@ -152,6 +151,8 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
             Point(number, str(name), dict(zip(keys, given, strict=True)), _config(base, changes))
             for number, (name, given, changes) in enumerate(info["points"], 1)
         )
+        if not points or any(not point.name or Path(point.name).name != point.name for point in points):
+            raise ValueError("not the names of folders")
         return Plan(str(info["config"]), keys, points), info
     except (KeyError, TypeError, ValueError):
         raise RunError("is damaged: its points cannot be read", path=file) from None
@@ -185,7 +186,8 @@ def results_of(sweep: SweepFolder) -> tuple[list[Result], dict[str, str]]:
         info: dict[str, Any] = {}
         with suppress(RunError):
             info = read_info(sweep.path / name) if not name.startswith(".") else {}
-        if (digest := info.get(POINT)) not in points:
+        digest = info.get(POINT)
+        if not isinstance(digest, str) or digest not in points:
             continue
         result = result_of(points[digest], info, name)
         # A kill may have come between the two writes of a divergence: then its model is missing.

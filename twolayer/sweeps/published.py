@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from twolayer.config import loading
 from twolayer.config.schema import Config, flat
 
-_ANY = ("seed", "device", "engine", "form", "threads", "precision", "cuda_graph", "log_every", "epochs")  # may differ
+# What may differ.
+_ANY = {"seed", "device", "engine", "form", "threads", "parts", "split", "precision", "cuda_graph", "log_every"}
+_ANY |= {"epochs"}
 _SCRATCH = (
     283.2281, 184.7813, 148.6949, 132.085, 122.7631, 116.8454, 112.5663, 109.0198, 106.0655, 103.6448,
     101.5424, 99.66808, 97.93629, 96.41391, 95.0442, 93.81817, 92.76872, 91.68913, 90.63338, 89.64046,

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twolayer.formatting import no_formula, shown
@@ -108,14 +109,16 @@ def read_table(plan: Plan, text: str) -> tuple[list[Result], str]:
     whole = text[: text.rfind("\n") + 1]
     rows = csv.reader(io.StringIO(whole, newline=""))
     names = columns(plan)
-    if next(rows, None) != [_cell(name) for name in names]:
-        return [], "is damaged: it has not the columns of this sweep"
     by_values = {tuple(map(_cell, cells(Result(point, "", {}))[: len(plan.keys)])): point for point in plan.points}
     found, width = dict[int, Result](), len(plan.keys)
     try:
+        if next(rows, None) != [_cell(name) for name in names]:
+            return [], "is damaged: it does not have the columns of this sweep"
         for row in rows:
             point = by_values[tuple(row[:width])]
             status, *figures, path, error = row[width:]
+            if path in (".", "..") or Path(path).name != path:
+                raise ValueError("not the name of a folder")
             known = {name: _number(figure) for name, figure in zip(FIGURES, figures, strict=True) if figure}
             found[point.number] = Result(point, status, known, path, error.removeprefix("'"))
     except (KeyError, ValueError, csv.Error):

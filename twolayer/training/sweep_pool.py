@@ -59,6 +59,13 @@ class _Worker:
             if self.process.stdin is not None:
                 write_all(self.process.stdin.fileno(), json.dumps(request).encode() + b"\n")
 
+    def close(self) -> None:
+        """Close the pipes of one that has ended."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
     def answers(self) -> list[dict[str, Any]] | None:
         """The lines that have come; None where the process has ended."""
         data = os.read(self.process.stdout.fileno(), 2**20) if self.process.stdout is not None else b""
@@ -120,6 +127,7 @@ class Pool:
                 selector.unregister(worker.process.stdout)
             self.workers.remove(worker)
             code = worker.process.wait()
+            worker.close()
             if worker.point is not None:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 yield Ended(Result(worker.point, "failed", {}, "", f"its process has ended, with {how}"), {})

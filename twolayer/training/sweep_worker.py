@@ -87,3 +87,5 @@ if __name__ == "__main__":
     _answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else is written among the answers
     main(sys.stdin.buffer, _answers)
+    _answers.flush()
+    os._exit(0)  # a thread still waits for stdin, and Python cannot end while it does

@@ -348,7 +348,7 @@ def test_the_published_losses_stand_beside_ones_own(doctor: Doctor, monkeypatch:
     assert last.startswith("All 20 agree to three significant digits; the largest difference is ")
     rows = findings(doctor("--published", "--format", "jsonl")[1])
     assert [row["published"] for row in rows] == list(book.published_losses())
-    assert all(row["difference"] == row["here"] / row["published"] - 1 or abs(row["difference"]) < 1e-3 for row in rows)
+    assert all(row["difference"] == pytest.approx(row["here"] / row["published"] - 1, abs=1e-12) for row in rows)
     monkeypatch.setattr(book, "published_losses", lambda: (600.0, 500.0, 400.0))
     code, text = doctor("--published")
     assert code == 1

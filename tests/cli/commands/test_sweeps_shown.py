@@ -123,7 +123,8 @@ def test_a_damaged_sweep_is_said_to_be_one(place: Path) -> None:
     (place / "damaged/sweep.csv").write_text("x\n")
     done = without_torch("show", "damaged", cwd=place)
     assert (
-        "sweep.csv: is damaged: it has not the columns of this sweep; `train --resume` writes it again" in done.stderr
+        "sweep.csv: is damaged: it does not have the columns of this sweep; `train --resume` writes it again"
+        in done.stderr
     )
     text = (place / "damaged/sweep.json").read_text()
     (place / "damaged/sweep.json").write_text(text.replace('"scratch"', '"modules"'))

@@ -131,11 +131,13 @@ def _trained(config: str, sets: list[str], context: typer.Context, others: Other
         return sweeping.start(config, sets, context)
     resume, place = given["resume"], given["resume_or_start"]
     if resume is not None and is_sweep(found := names.find(resume)):
-        return sweeping.resume(found, context)
+        return sweeping.resume(found, context, is_launched=others is not None)
+    if others is not None and given["folds"] is not None:
+        raise typer.BadParameter("--folds trains in one process; remove it, or the ranks")
     if place is not None and place.is_dir():
         if not needs_more(place, resolve(config, sets, context, saved=True).config):
             return dismissed(others)
-        resume = str(Path() / place) if place.parent.name else f"./{place}"
+        resume = str(place) if place.is_absolute() or place.parent.name else f"./{place}"
     every, tensorboard = given["checkpoint_every"], given["tensorboard"]
     if resume is not None:
         session = _resumed(resume, sets, context, every, others, tensorboard=tensorboard)

@@ -72,5 +72,5 @@ def same(name: str, engine: str, first: Trace, second: Trace) -> Finding:
         if not torch.equal(one, other):
             at = int(torch.nonzero((one != other).reshape(-1))[0, 0])
             values = (len(first.losses), float(one.reshape(-1)[at]), float(other.reshape(-1)[at]))
-            return Finding("determinism", name, "wrong", engine, *values, note="a weight has not the same bits")
+            return Finding("determinism", name, "wrong", engine, *values, note="a weight has other bits")
     return Finding("determinism", name, "right", engine)
