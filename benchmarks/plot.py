@@ -16,6 +16,7 @@ import altair as alt
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 BLUE, ORANGE, GREY, INK, FAINT = "#1f5fae", "#d9730d", "#8c8c8c", "#333333", "#e4e4e4"
+PANELS = 4  # in a line
 POWERS = [10**power for power in range(7)]
 # 20000 -> 20 ms, in Vega's language
 DURATION = "datum.value < 1e3 ? datum.value + ' µs' : datum.value < 1e6 ? datum.value / 1e3 + ' ms' : '1 s'"
@@ -38,7 +39,7 @@ def log_scale(values: list[float]) -> alt.Scale:
     return alt.Scale(type="log", domain=[min(values) / 1.6, max(values) * 1.6], nice=False)
 
 
-def loop() -> alt.HConcatChart:
+def loop() -> alt.VConcatChart:
     """A panel for each shape, a row for each program: microseconds per iteration."""
     shapes = read("loop.json")["shapes"]
     names = ["twolayer", *(name for name in shapes[0]["times"] if not name.startswith("twolayer"))]
@@ -58,7 +59,8 @@ def loop() -> alt.HConcatChart:
         N, D_in, H, D_out = one["shape"]
         ours = "datum.program == 'twolayer'"
         axis = {
-            "labels": one is shapes[0],
+            "labels": shapes.index(one) % PANELS == 0,
+            "minExtent": 0 if shapes.index(one) % PANELS else 170,
             "labelFontWeight": alt.condition("datum.value == 'twolayer'", alt.value("bold"), alt.value("normal")),
         }
         base = alt.Chart(
@@ -79,7 +81,8 @@ def loop() -> alt.HConcatChart:
             for where, align, dx in (("!datum.far", "left", 9), ("datum.far", "right", -9))
         ]
         panels.append(alt.layer(dots, *labels))
-    return alt.hconcat(*panels, spacing=22)
+    lines = [alt.hconcat(*panels[i : i + PANELS], spacing=30) for i in range(0, len(panels), PANELS)]
+    return alt.vconcat(*lines, spacing=22)
 
 
 def growth() -> alt.HConcatChart:
