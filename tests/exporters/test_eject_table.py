@@ -9,7 +9,6 @@ import io
 import lzma
 import math
 import random
-import re
 import subprocess
 import sys
 import zipfile
@@ -125,10 +124,8 @@ def test_the_scripts_are_formatted_and_short(ejected: Ejected) -> None:
         assert done.returncode == 0, done.stdout
     for path in ejected.folder.glob("*.py"):
         text = path.read_text()
-        # Constants stand from the name of the file to the first function, but for learning rates.
-        constants = text[text.index("\nTABLE = ") : text.index("\n\n\ndef ")] + "".join(
-            re.findall(r"# Updates that.*\nLEARNING_RATES = {[^}]*}", text)
-        )
+        # Constants stand from the name of the file to the first function.
+        constants = text[text.index("\nTABLE = ") : text.index("\n\n\ndef ")]
         assert len(text.splitlines()) - constants.count("\n") < 120, path
         assert "import twolayer" not in text
 

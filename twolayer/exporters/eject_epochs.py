@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.exporters.eject_source import fill, literal
+from twolayer.tables.options import FileData
 
 # `conditions|text`: see `eject_source.fill`.
 _FUNCTIONS = """
@@ -40,7 +41,7 @@ classes      |    return loss.item(), accuracy(output, y)
 
 _SETUP = """
              |loss_fn = nn.$loss_fn(reduction="$reduction")
-auto         |lr = LEARNING_RATES[0]
+auto drawn   |lr = LEARNING_RATES[0]
 optim        |optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 average      |average, decay = copy.deepcopy(model), $decay  # of the weights over epochs
 patience     |patience, best_loss, best_epoch = $patience, float("inf"), 0
@@ -101,6 +102,7 @@ def flags_of(config: Config, style: str) -> set[str]:
         "average": config.average is not None,
         "classes": config.loss == "cross_entropy",
         "auto": config.lr == "auto",
+        "drawn": not isinstance(config.data, FileData),
         "copy": config.average is not None or config.patience is not None,
     }
     flags = {name for name, is_set in given.items() if is_set}

@@ -47,7 +47,7 @@ gpu          |x, y = x.to("$device"), y.to("$device")
 gpu validation|x_val, y_val = x_val.to("$device"), y_val.to("$device")
              |N, D_in, H, D_out = len(x), x.shape[1], $H, $D_out
 not-auto     |lr, epochs = $lr, $epochs
-auto         |epochs = $epochs
+auto         |lr, epochs = LEARNING_RATES[0], $epochs
 """
 
 _MODEL = """
@@ -79,12 +79,8 @@ def script(config: Config, style: str, rates: Mapping[int, float] | None, table:
         counts = table.y_validation.sum(0).astype(int).tolist()
         known.constants.append(constant("HELD", counts, "rows of each class for validation: its share, rounded"))
     _check(f"{imports}\n" + "\n".join([*known.constants, reading]), data.path, table)
-    constants = "\n".join(known.constants)
-    rest = [
-        fill(_SIZES, flags, values),
-        *([] if rates is None else [learning_rates(rates)]),
-        fill(_MODEL, flags, values),
-    ]
+    constants = "\n".join([*known.constants, *([] if rates is None else [learning_rates(rates)])])
+    rest = [fill(_SIZES, flags, values), fill(_MODEL, flags, values)]
     functions = f"\n{eject_epochs.functions(config, style)}\n"
     return paragraphs(imports, constants + "\n", reading, *rest, functions, eject_epochs.loop(config, style))
 
