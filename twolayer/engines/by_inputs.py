@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines import selection
-from twolayer.engines.base import Data, check_state, relu_backward
-from twolayer.engines.fused import FoldedEngine
+from twolayer.engines.base import Data, check_state
+from twolayer.engines.dual import DualForm
 from twolayer.engines.losses import Objective
 from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces, whole
 
 COLUMNS = 4096
 
 
-class InputsEngine(FoldedEngine):
+class InputsEngine(DualForm):
     """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
 
     `state`, `load_state` and `sync` are for all processes at once, and give and take the weights of all inputs.
@@ -56,14 +55,6 @@ class InputsEngine(FoldedEngine):
         total = Sum(N * N, count, self.x.new_empty(0, dtype=torch.float64), self.group)(compute)
         return total.view(N, N).add_(1).to(self.x.dtype)
 
-    def set_lr(self, lr: float) -> None:
-        """Use another learning rate from the next iteration on, also for the gradients that are in S: it is scaled."""
-        before = self.rate if self.done else None
-        super().set_lr(lr)
-        if before is not None:
-            with torch.no_grad():
-                self.s.mul_(before / self.rate)
-
     def _restart(self) -> None:
         """Compute Z0 and Z from the weights and the gradients since."""
 
@@ -73,27 +64,10 @@ class InputsEngine(FoldedEngine):
         torch.add(self.sum_of_z(compute).view_as(self.z), self.base_b1[:, None], out=self.z0)
         torch.addmm(self.z0, self.s, self.k, alpha=self.rate, out=self.z)
 
-    def _start_chunk(self) -> int:
-        since_fold = self.done % selection.FOLD_EVERY
-        if self.done and not since_fold:
-            self.base_w1_t, self.base_b1 = self._w1_t(), self._b1()
-            self.s.zero_()
-            self._restart()
-        return min(len(self.slots), selection.FOLD_EVERY - since_fold)
-
-    def _iterate(self, slots: Sequence[Tensor]) -> None:
-        k, z, z0, s, h, grad_h = self.k, self.z, self.z0, self.s, self.h, self.grad_h
-        w2_t, rate = self.b[:, :-1].t(), self.rate
-        residual_into, update_second = self._residual(), self._update_second()
-
-        for slot in slots:
-            torch.clamp_min(z, 0, out=h)
-            residual = residual_into(slot)
-            torch.mm(w2_t, residual, out=grad_h)
-            relu_backward(grad_h, h, 0, grad_input=grad_h)
-            update_second(residual)
-            s.add_(grad_h)
-            torch.addmm(z0, s, k, alpha=rate, out=z)  # K is symmetric
+    def _fold(self) -> None:
+        self.base_w1_t, self.base_b1 = self._w1_t(), self._b1()
+        self.s.zero_()
+        self._restart()
 
     def _w1_t(self) -> list[Tensor]:
         """The first layer's weights after all updates so far, of each part of the inputs, (inputs, H)."""

@@ -60,7 +60,7 @@ class RowsEngine(BatchedEngine):
         return self.state()
 
     def _sum(self, rows: int) -> Sum:
-        """Sums of gradients and of scores over the parts of so many rows."""
+        """Sums of gradients and of scores over the parts of `rows` rows."""
         count = len(edges(rows, self.count)) - 1
         if count not in self.all_sums:
             self.all_sums[count] = Sum(len(self.weights) + max(1, self.sums.numel()), count, self.x, self.group)

@@ -13,26 +13,13 @@ from twolayer.engines.fused import FoldedEngine
 from twolayer.engines.losses import Objective
 
 
-class DualEngine(FoldedEngine):
-    """Gradient descent on the pre-activations Z = X W1' + b1 instead of W1: eight small operations per iteration.
+class DualForm(FoldedEngine):
+    """What every iteration of the dual form computes, however K, (N, N), and Z0, Z and S, (H, N), came about."""
 
-    X never changes, so every update of W1 is a combination of its rows. S <- S + G adds up the gradients, and with
-    K = X X' + 1 and Z0 from the weights before them, Z is Z0 - 2 lr K S; W1 - 2 lr S' X and b1 - 2 lr sum(S) are the
-    weights. (Z <- Z - 2 lr K G is the same algebra, but its rounding errors are not in S: Z and the weights would
-    drift apart.)
-    """
-
-    STATE = ("base_w1", "base_b1", "s", "b")
-
-    def __init__(
-        self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float, exact_updates: bool = False
-    ) -> None:
-        super().__init__(model, data, objective, lr=lr, exact_updates=exact_updates)
-        self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # at the last fold
-        self.k = gram(self.x)
-        self.s_sum = torch.empty_like(self.b1)
-        self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
-        self._restart()
+    k: Tensor
+    z: Tensor
+    z0: Tensor
+    s: Tensor
 
     def set_lr(self, lr: float) -> None:
         """Use another learning rate from the next iteration on, also for the gradients that are in S: it is scaled."""
@@ -41,17 +28,6 @@ class DualEngine(FoldedEngine):
         if before is not None:
             with torch.no_grad():
                 self.s.mul_(before / self.rate)
-
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        super().load_state(state, done)
-        self._restart()
-
-    def _restart(self) -> None:
-        """Compute Z0 and Z from the weights and the gradients since."""
-        torch.addmm(self.base_b1[:, None], self.base_w1, self.x.t(), out=self.z0)
-        torch.addmm(self.z0, self.s, self.k, alpha=self.rate, out=self.z)
 
     def _start_chunk(self) -> int:
         since_fold = self.done % selection.FOLD_EVERY
@@ -75,6 +51,42 @@ class DualEngine(FoldedEngine):
 
     def _fold(self) -> None:
         """Add S to the weights and compute Z from them again, which removes the rounding errors in Z."""
+        raise NotImplementedError
+
+
+class DualEngine(DualForm):
+    """Gradient descent on the pre-activations Z = X W1' + b1 instead of W1: eight small operations per iteration.
+
+    X never changes, so every update of W1 is a combination of its rows. S <- S + G adds up the gradients, and with
+    K = X X' + 1 and Z0 from the weights before them, Z is Z0 - 2 lr K S; W1 - 2 lr S' X and b1 - 2 lr sum(S) are the
+    weights. (Z <- Z - 2 lr K G is the same algebra, but its rounding errors are not in S: Z and the weights would
+    drift apart.)
+    """
+
+    STATE = ("base_w1", "base_b1", "s", "b")
+
+    def __init__(
+        self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float, exact_updates: bool = False
+    ) -> None:
+        super().__init__(model, data, objective, lr=lr, exact_updates=exact_updates)
+        self.base_w1, self.base_b1 = self.w1.clone(), self.b1.clone()  # at the last fold
+        self.k = gram(self.x)
+        self.s_sum = torch.empty_like(self.b1)
+        self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
+        self._restart()
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
+        super().load_state(state, done)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Compute Z0 and Z from the weights and the gradients since."""
+        torch.addmm(self.base_b1[:, None], self.base_w1, self.x.t(), out=self.z0)
+        torch.addmm(self.z0, self.s, self.k, alpha=self.rate, out=self.z)
+
+    def _fold(self) -> None:
         self._weights(self.base_w1, self.base_b1)
         self.s.zero_()
         self._restart()

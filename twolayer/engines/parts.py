@@ -103,7 +103,7 @@ class _Tree:
 
 
 class Sum:
-    """Sums of so many numbers, one from each of `count` parts: the same bits whoever computes which part.
+    """Sums of tensors of `numbers` elements, one from each of `count` parts: the same bits whoever computes which part.
 
     `like` has the dtype and the device. A sum is in a buffer that the next one overwrites, and may be written into.
     """

@@ -29,7 +29,7 @@ def needed(config: Config, ranks: int = 1) -> int:
 def _of_parts(config: Config, ranks: int) -> int:
     """The numbers that a rank has beside the data and the model, where what is computed is cut into parts.
 
-    Of its own units or inputs the weights, of its own rows a copy; sums of so many levels of a tree, and those of the
+    Of its own units or inputs the weights, of its own rows a copy; sums of each level of a tree, and those of the
     other ranks.
     """
     N, D_in, H, D_out = config.N, config.D_in, config.H, config.D_out

@@ -109,7 +109,7 @@ def remarks(
 
 
 def _best(results: Sequence[Result]) -> Iterator[str]:
-    """The best of so many, called that."""
+    """The best of n, called that."""
     name, good = score_name(results), [result for result in ranked(results) if result.status == "completed"]
     good = [result for result in good if result.number(name) is not None]
     if len(good) < 2:

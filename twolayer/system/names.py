@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WINDOWS = sys.platform == "win32"
-_LONGEST = 259  # characters of a path on Windows, unless it is told to take longer ones
+_LONGEST = 259  # characters of a path on Windows, unless it is set to take longer ones
 
 
 def is_reserved(name: str) -> bool:
