@@ -6,7 +6,8 @@ INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constr
 PARALLEL = --numprocesses $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --dist worksteal
 ARGS ?=
 
-.PHONY: train test test-fast test-deep test-versions torture fuzz release-check gpu check format docs bench clean
+.PHONY: train test test-fast test-deep test-versions torture fuzz release-check gpu check lint types types-on-windows \
+  docs-check format docs bench clean
 
 train: .venv/.train
 	.venv/bin/twolayer train $(ARGS)
@@ -57,11 +58,20 @@ gpu: .venv/.test
 	$(GPU) -m twolayer doctor --device cuda
 	$(GPU) benchmarks/gpu.py
 
-check: .venv/.test
+# `make --jobs 2 check` takes half the time.
+check: lint types types-on-windows docs-check
+
+lint: .venv/.test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+types: .venv/.test
 	.venv/bin/mypy
+
+types-on-windows: .venv/.test
 	.venv/bin/mypy --platform win32 --cache-dir .mypy_cache/win32 twolayer
+
+docs-check: .venv/.test
 	.venv/bin/python docs/generate.py --check
 
 format: .venv/.test

@@ -23,9 +23,14 @@ NAMES = ("3.11-lowest", "3.12-torch==2.11.0", "3.13-newest", "3.14-newest")
 PLACE = Path(os.environ.get("TWOLAYER_ENVIRONMENTS", "~/.cache/twolayer/environments")).expanduser()
 
 
+def environment() -> dict[str, str]:
+    """Without what leads to another Python, and without our own variables, which would be keys of a config."""
+    others = ("VIRTUAL_ENV", "PYTHONPATH")
+    return {key: value for key, value in os.environ.items() if key not in others and not key.startswith("TWOLAYER_")}
+
+
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
 
 
 def make(name: str, uv: str) -> Path | str:
@@ -57,7 +62,7 @@ def test(python: Path, arguments: list[str]) -> tuple[int, str]:
     """The exit code of the suite in an environment, and its last line; what pytest prints is shown as it comes."""
     command: list[str | Path] = [python, "-m", "pytest", *arguments]
     last = ""
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             sys.stdout.write(line)
             sys.stdout.flush()

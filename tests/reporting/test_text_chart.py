@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.helpers.processes import examples
 from twolayer.reporting.downsampling import spans_decades
 from twolayer.reporting.text_chart import draw
 
@@ -34,6 +35,7 @@ def heights(lines: list[str]) -> list[float]:
     return found
 
 
+@examples(50)
 @given(
     st.lists(st.floats(), max_size=300),
     st.lists(st.floats(), max_size=300),
