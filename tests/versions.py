@@ -43,7 +43,7 @@ def make(name: str, uv: str) -> Path | str:
     requirements, pinned = (PLACE / f"{folder.name}.{kind}" for kind in ("txt", "in"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     options = ["--resolution", "lowest-direct"] if what == "lowest" else []
-    pinned.write_text(f"{what}\n" if "==" in what else "")
+    pinned.write_text("pip\n" + (f"{what}\n" if "==" in what else ""))  # tests build and install the wheel
     steps: list[list[str | Path]] = [
         [uv, "pip", "compile", "--python", python, "--extra", "dev", *options, "pyproject.toml", pinned],
         [uv, "venv", "--allow-existing", "--python", python, folder],

@@ -249,7 +249,8 @@ def _appears(store: _Store, key: str, end: float, ranks: Ranks) -> bool:
 
 
 def _has_nccl() -> bool:
-    return dist.is_nccl_available()
+    # A build with CUDA has nccl also where there is no GPU, and from torch 2.15 on refuses to start it there.
+    return dist.is_nccl_available() and torch.cuda.is_available()
 
 
 def _listed(ranks: Sequence[int]) -> str:
