@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -26,6 +27,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def is_fresh(path: Path, text: str) -> bool:
+    if path.suffix == ".json":  # older versions of pydantic write 0.0 for 0
+        return bool(json.loads(path.read_text()) == json.loads(text))
+    return path.read_text() == text
+
+
 def test_what_is_generated_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
@@ -40,7 +47,7 @@ def test_what_is_generated_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert help_text("train") == generate.help_text("train")
     monkeypatch.setattr(generate, "help_text", help_text)
     generated = generate.generated()
-    assert [path for path, text in generated.items() if path.read_text() != text] == []
+    assert [path for path, text in generated.items() if not is_fresh(path, text)] == []
     assert len(generated) == 4
 
 

@@ -4,7 +4,7 @@
 
 NAME is one of NAMES: a Python, and `lowest` (the lower bound of every range in pyproject.toml),
 `newest` (the newest of all) or `torch==VERSION` (that one, and the newest of the rest). Without names all are run.
-Needs uv. The environments are made in TWOLAYER_ENVIRONMENTS, by default ~/.cache/twolayer/environments, and kept; each
+Needs uv. The environments are made in ENVIRONMENTS, by default ~/.cache/twolayer/environments, and kept; each
 takes up to 7 GB, since PyPI's torch for Linux is a build with CUDA. A version that cannot be had here is "not
 available", and fails nothing; at the end stands a line for each, and the exit code is 1 if a test failed anywhere.
 """
@@ -20,13 +20,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("3.11-lowest", "3.12-torch==2.11.0", "3.13-newest", "3.14-newest")
-PLACE = Path(os.environ.get("TWOLAYER_ENVIRONMENTS", "~/.cache/twolayer/environments")).expanduser()
+PLACE = Path(os.environ.get("ENVIRONMENTS", "~/.cache/twolayer/environments")).expanduser()
 
 
 def environment() -> dict[str, str]:
-    """Without what leads to another Python, and without our own variables, which would be keys of a config."""
-    others = ("VIRTUAL_ENV", "PYTHONPATH")
-    return {key: value for key, value in os.environ.items() if key not in others and not key.startswith("TWOLAYER_")}
+    """Without what leads to another Python."""
+    return {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -43,7 +42,7 @@ def make(name: str, uv: str) -> Path | str:
     requirements, pinned = (PLACE / f"{folder.name}.{kind}" for kind in ("txt", "in"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     options = ["--resolution", "lowest-direct"] if what == "lowest" else []
-    pinned.write_text("pip\n" + (f"{what}\n" if "==" in what else ""))  # tests build and install the wheel
+    pinned.write_text("pip>=24\n" + (f"{what}\n" if "==" in what else ""))  # tests build and install the wheel
     steps: list[list[str | Path]] = [
         [uv, "pip", "compile", "--python", python, "--extra", "dev", *options, "pyproject.toml", pinned],
         [uv, "venv", "--allow-existing", "--python", python, folder],

@@ -57,7 +57,7 @@ TORCH = [
 ]
 LATER = {"bare": ["itables", "numpy.ma"], "torch": ["numpy.ctypeslib", "numpy.ma", "numpy.random"]}
 LATER["torch"] += ["torch._dynamo"]  # which the first optimizer imports, in seconds
-LATER["windows"] = [*LATER["torch"], "altair"]  # which asks for Windows' certificates as it is imported
+LATER["windows"] = LATER["torch"]
 
 # Variables that are read when a command runs. All others may be read at the start or by an import.
 READ_LATE = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "BROWSER", "PWD"}

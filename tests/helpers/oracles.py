@@ -117,7 +117,10 @@ def with_engine(config: Config, engine: str) -> Config:
 
 def allocations(work: Callable[[], object]) -> list[int]:
     """The bytes of everything that torch allocates meanwhile, one by one."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    # acc_events, though there is one cycle alone: without it some versions warn.
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         work()
 
     def walk(event: Any) -> Iterator[Any]:

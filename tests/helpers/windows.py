@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import signal
+import ssl
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -27,9 +28,12 @@ O_BINARY = 0o100000  # O_LARGEFILE, which is always set
 
 
 class Msvcrt(ModuleType):
-    """The part of msvcrt that locks."""
+    """The part of msvcrt that locks, and what libraries take from it when they are imported."""
 
     LK_UNLCK, LK_NBLCK = 0, 2
+
+    def getch(self) -> bytes:
+        raise AssertionError("nothing reads keys")
 
     def locking(self, file: int, mode: int, count: int) -> None:
         assert count == 1
@@ -124,6 +128,7 @@ def as_on_windows() -> Iterator[None]:
         (signal, {"set_wakeup_fd": _only_sockets, "SIGBREAK": BREAK, **dict.fromkeys(SIGNALS.split(), MISSING)}),
         (sys, {"platform": "win32"}),
         (shutil, {"_use_fd_functions": False}),
+        (ssl, {"enum_certificates": lambda _: [], "enum_crls": lambda _: []}),
     ]
     places = [(vars(place), values) for place, values in attributes]
     places += [(sys.modules, {**dict.fromkeys(MODULES), "msvcrt": Msvcrt("msvcrt")})]
