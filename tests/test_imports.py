@@ -98,6 +98,7 @@ LAZY = {
     "cli.rank_process": "torch",
     "cli.ranks": "torch, and what the other processes do, only with ranks",
     "cli.commands.bench": "torch",
+    "cli.scaling": "torch, after the other processes are started",
     "cli.commands.doctor": "torch",
     "cli.commands.lr": "torch",
     "exporters.writing": "onnx, only for an .onnx",

@@ -26,6 +26,11 @@ def needed(config: Config, ranks: int = 1) -> int:
     return numbers * ITEMSIZE[config.dtype]
 
 
+def beside_data(config: Config, ranks: int = 1) -> int:
+    """The minimum number of bytes for one more model and engine where the data are already."""
+    return needed(config, ranks) - config.N * (config.D_in + config.D_out) * ITEMSIZE[config.dtype]
+
+
 def _of_parts(config: Config, ranks: int) -> int:
     """The numbers that a rank has beside the data and the model, where what is computed is cut into parts.
 
@@ -82,12 +87,14 @@ def _drawn(config: Config) -> int:
     return config.N * (config.D_in + config.D_out) + weights(config)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1) -> None:
+def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, idle: int = 0) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    `ranks` are those on this machine.
+    `ranks` are those on this machine; `idle` are more processes, which only have the data and a model.
     """
-    need, free = needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0), available_memory.available()
+    need = needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0)
+    need += idle * _drawn(config) * ITEMSIZE[config.dtype]
+    free = available_memory.available()
     # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
     if free is not None and need > (free if need < _LARGE else 0.9 * free):
         by = f" by {ranks} ranks" if ranks > 1 else ""
