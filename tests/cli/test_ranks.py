@@ -59,7 +59,12 @@ SPLITS = {
 }
 
 
-BENCH = {"interrupted": [0, signal.SIGINT], "killed": [1, signal.SIGKILL], "first killed": [0, signal.SIGKILL]}
+BENCH = {
+    "interrupted": [0, signal.SIGINT],
+    "terminated": [1, signal.SIGTERM],
+    "killed": [1, signal.SIGKILL],
+    "first killed": [0, signal.SIGKILL],
+}
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +223,8 @@ def test_bench_finds_other_bits(done: Any) -> None:
 def test_bench_ends_as_a_training_does(done: Any) -> None:
     _, results = done
     ends = {name: (results[f"bench, {name}"]["code"], results[f"bench, {name}"]["left"]) for name in BENCH}
-    assert ends == {"interrupted": (130, 0), "killed": (1, 0), "first killed": (-signal.SIGKILL, 0)}
+    killed = {"killed": (1, 0), "first killed": (-signal.SIGKILL, 0)}
+    assert ends == {"interrupted": (130, 0), "terminated": (143, 0), **killed}
     assert "interrupted after" in results["bench, interrupted"]["stderr"]
     assert results["bench, killed"]["stderr"] == "error: rank 1 was killed by signal 9 (SIGKILL)\n"
 

@@ -11,7 +11,7 @@ from twolayer.errors import DivergedError
 from twolayer.hardware import device, memory
 from twolayer.training import benchmark
 from twolayer.training.pace import one_process
-from twolayer.training.scaling import Scaling
+from twolayer.training.scaling import Measured, Scaling
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,8 @@ def test_one_rank_is_the_measure_of_all(values: dict[str, Any]) -> None:
     assert alone["speed_up"] == pytest.approx(one["median_us"] / alone["median_us"])
     assert one["min_us"] <= one["median_us"] <= one["max_us"]
     assert (alone["ranks"], alone["parts"], alone["same_bits"]) == (1, None, None)
+    other = Measured(timed.config, 2, losses=[[*max(timed.ranks[0].losses, key=len), 1.0]])
+    assert timed.has_same_bits(other)  # as far as both have losses
     timed.ranks[0].losses[-1][2] *= 1 + 2**-23
     assert not timed.has_same_bits(timed.ranks[0])
 

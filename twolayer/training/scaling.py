@@ -123,7 +123,7 @@ class Scaling:
     def has_same_bits(self, one: Measured) -> bool:
         """Whether all losses on these ranks are those on one rank, bit for bit."""
         first = max(self.ranks[0].losses, key=len)
-        return all(losses == first[: len(losses)] for losses in one.losses)
+        return all(losses[: len(first)] == first[: len(losses)] for losses in one.losses)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The results, those of one process without parts last; times in microseconds."""

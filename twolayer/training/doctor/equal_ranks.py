@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,9 @@ EXCHANGES = 100
 MANY, MANY_TIMES = 2**18, 20
 
 
-def equal_ranks(device: str, ranks: Ranks) -> Iterator[Finding]:
+def equal_ranks(device: str, meet: Callable[[], Ranks]) -> Iterator[Finding]:
     """For every split: each rank alone, and the first 2, 3, ... together; then the cost. Raises TwolayerError."""
+    ranks = meet()
     parts = max(PARTS, ranks.size)
     configs = [book.book(device=device, engine="fused", parts=parts, **split) for split in SPLITS.values()]
     for number, (name, config) in enumerate(zip(SPLITS, announce(configs, ranks), strict=True)):

@@ -37,7 +37,7 @@ class Examination:
             "speed": lambda: speed.speed(self.device, self.load),
         }
         if meet is not None:
-            self.sections["ranks"] = lambda: equal_ranks(self.device, meet())
+            self.sections["ranks"] = lambda: equal_ranks(self.device, meet)
 
     def environment(self) -> Iterator[Finding]:
         """Facts that can be shown to anybody."""
