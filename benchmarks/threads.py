@@ -80,7 +80,8 @@ def at_once(processes: int, threads: int | str, *more: str) -> list[float]:
 
 def beside_others(rounds: int) -> list[dict[str, Any]]:
     """A row for each shape: with `threads: auto` and with one thread, in turn, while others spin on each core."""
-    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores())]
+    program = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+    spinning = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(cores())]
     rows = []
     try:
         for shape in BUSY_SHAPES:
