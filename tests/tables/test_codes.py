@@ -108,7 +108,9 @@ def test_a_date_order_or_a_sure_date_makes_dates_of_them() -> None:
 
 
 @examples(60)
-@given(st.lists(st.dates(date(1970, 1, 1), date(2068, 12, 31)), min_size=1, max_size=8), st.sampled_from([".", "/", "-"]))
+@given(
+    st.lists(st.dates(date(1970, 1, 1), date(2068, 12, 31)), min_size=1, max_size=8), st.sampled_from([".", "/", "-"])
+)
 def test_dates_without_zeros_in_front_come_back_or_are_refused(days: list[date], sign: str) -> None:
     for order, form in (("dmy", "{0.day}{1}{0.month}{1}{2}"), ("mdy", "{0.month}{1}{0.day}{1}{2}")):
         for years in (4, 2):

@@ -68,7 +68,7 @@ def _version(cells: pl.Series, date_order: str) -> Code | None:
 
 
 def _are_days_first(cells: pl.Series) -> bool:
-    """Whether all are dates such as 21.3.24, of which enough have a day that is no month: few versions begin with 13 to 31."""
+    """Whether all are dates such as 21.3.24, and enough days are no months: few versions begin with 13 to 31."""
     return 4 * int(cells.str.contains(_DAY).sum()) >= len(cells) and dates.find(cells) == ("dmy", False)
 
 

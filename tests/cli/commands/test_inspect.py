@@ -216,4 +216,4 @@ def test_ctrl_c_ends_a_long_one_with_130_without_a_word(delay: float, tmp_path: 
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=HANGS)
     assert (process.returncode, out, error) == (130, "", "")
-    assert os.listdir(tmp_path) == ["wide.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.csv"]
