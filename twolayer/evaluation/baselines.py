@@ -106,7 +106,7 @@ def _minimum(z: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
 
     Of two classes they are the second's.
 
-    (`torch.optim` has no such method, and imports all of PyTorch's compiler, which takes seconds.)
+    (`torch.optim` has no such method, and imports all of PyTorch's compiler, which takes a second.)
     """
     first = int(y.shape[1] == 2)
     known = y[:, first:]
