@@ -155,7 +155,10 @@ def test_the_cut_covers_everything_once_and_nearly_equally(size: int, parts: int
     ends = edges(size, parts)
     lengths = [end - start for start, end in pairwise(ends)]
     assert (ends[0], ends[-1], len(lengths)) == (0, size, min(size, parts))
-    assert max(lengths) - min(lengths) <= 1
+    block = next((of for of in (16, 8, 4, 2) if size >= 4 * of * parts), 1)
+    assert all(end % block == 0 for end in ends[:-1])
+    assert max(lengths) - min(lengths[:-1], default=0) <= block or len(lengths) == 1
+    assert min(lengths) >= max(lengths) / 3
     assert [part for rank in range(ranks) for part in own(len(lengths), rank, ranks)] == list(range(len(lengths)))
 
 

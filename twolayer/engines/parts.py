@@ -50,10 +50,16 @@ class Alone:
 ALONE = Alone()
 
 
-def edges(size: int, parts: int) -> list[int]:
-    """Where each part begins of what has this size, and where the last one ends: nearly equal, and none is empty."""
-    count = min(parts, size)
-    return [part * size // count for part in range(count + 1)]
+def edges(size: int, parts: int, block: int = 0) -> list[int]:
+    """Where each part begins of what has this size, and where the last one ends: nearly equal, and none is empty.
+
+    Parts are of whole blocks, but for the last. By default a block is 16 where the parts have at least four of them,
+    or the largest power of two: a product of 85 units takes longer than one of 96.
+    """
+    block = block or next((of for of in (16, 8, 4, 2) if size >= 4 * of * parts), 1)
+    blocks = -(-size // block)
+    count = min(parts, blocks)
+    return [min(part * blocks // count * block, size) for part in range(count + 1)]
 
 
 def own(count: int, rank: int, ranks: int) -> range:
