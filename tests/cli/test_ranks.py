@@ -108,10 +108,11 @@ def test_losses_and_weights_are_the_same_bits_on_one_two_and_three_ranks(done: A
 
 
 @pytest.mark.deep
-def test_a_table_in_batches_with_validation_is_trained_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
+def test_a_table_in_batches_with_validation_is_trained_with_the_same_bits(tmp_path: Path, engine: str) -> None:
     rows = "".join(f"{i},{i * 37 % 53},{3 * i + i * i % 7}\n" for i in range(60))
     (tmp_path / "my.csv").write_text("a,b,price\n" + rows)
-    table = ["my.csv", "--target", "price", "--epochs", "4", "-q"]
+    table = ["my.csv", "--target", "price", "--epochs", "4", "--engine", engine, "-q"]
     one = train(*table, "--set", "parts=12", out="table-1")
     tasks = [one, *(train(*table, "--ranks", n, out=f"table-{n}", real=True) for n in ("2", "3"))]
     results = run_all(tmp_path, tasks)
@@ -271,7 +272,10 @@ def command(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["--ranks", "0"], "error: --ranks must be 1 or more, not 0"),
         (["--ranks", "13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
         (["--ranks", "3", "--set", "parts=2"], "--ranks  3 ranks are more than 2 parts; use at most 2, or"),
-        (["--ranks", "2", "--engine", "manual"], "--ranks  parts: requires the fused engine, but the engine is manual"),
+        (
+            ["--ranks", "2", "--engine", "manual"],
+            "--ranks  parts: requires the fused or the compiled engine, but the engine is manual",
+        ),
         (["--ranks", "2", "--threads", "2"], "--ranks  threads: must be 1 or auto with parts"),
     ],
 )

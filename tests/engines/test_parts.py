@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,8 @@ from tests.helpers.published import agree_to_three_digits
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.factory import make_engine
-from twolayer.engines.parts import Sum, edges, own
-from twolayer.engines.selection import choose_split
+from twolayer.engines.parts import Group, Sum, edges, own
+from twolayer.engines.selection import choose_engine, choose_split
 from twolayer.errors import ConfigError
 from twolayer.hardware.threads import set_up
 from twolayer.training.doctor.book import published_losses
@@ -31,11 +34,12 @@ SPLITS = {
     "units, dual": {"split": "units", "form": "dual"},
     "rows": {"split": "rows", "form": "auto"},
     "inputs": {"split": "inputs", "form": "auto"},
+    "compiled": {"split": "rows", "form": "auto", "engine": "compiled"},
 }
 
 
 def in_parts(config: Config, split: str, parts: int = 12, **more: Any) -> Config:
-    """The config in parts, with the fused engine and the one thread that these have."""
+    """The config in parts, with the engine and the one thread that these have."""
     return config.model_copy(update={"parts": parts, "engine": "fused", "threads": "auto", **SPLITS[split], **more})
 
 
@@ -76,8 +80,9 @@ def test_classes_are_trained_as_torch_does(split: str, reduction: str) -> None:
         torch.testing.assert_close(one, expected, rtol=0, atol=1e-10)
 
 
-def test_a_batch_is_cut_into_parts_too() -> None:
-    config = load_config("default", N=50, D_in=7, H=9, D_out=2, lr=1e-3, dtype="float64", split="rows", parts=4)
+@pytest.mark.parametrize("split", ["rows", "compiled"])
+def test_a_batch_is_cut_into_parts_too(split: str) -> None:
+    config = in_parts(load_config("default", N=50, D_in=7, H=9, D_out=2, lr=1e-3, dtype="float64"), split, 4)
     full, data, model = prepare(config)
     batches = [torch.tensor(rows) for rows in ([4, 9, 40, 2, 7], [1, 49, 3], [8])]
     with set_up(full):
@@ -109,6 +114,87 @@ def test_a_state_continues_bit_for_bit_also_at_a_fold(split: str, at: int) -> No
         assert torch.equal(again.advance(400), rest)
         again.sync()
     assert same([p.detach() for p in model.parameters()], [p.detach() for p in other.parameters()])
+
+
+class Threads:
+    """Ranks in one process, a thread each."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.sent, self.barrier = size, [torch.empty(0)] * size, Barrier(size)
+
+    def run(self, work: Callable[[Group], Any]) -> list[Any]:
+        """What each rank's work returns."""
+
+        def one(rank: int) -> Any:
+            torch.set_num_threads(1)  # a new thread has OpenMP's default
+            try:
+                return work(Member(rank, self))
+            except BaseException:
+                self.barrier.abort()  # the others would wait for ever
+                raise
+
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(one, range(self.size)))
+
+
+class Member:
+    """One of them."""
+
+    def __init__(self, rank: int, all_: Threads) -> None:
+        self.rank, self.size, self.all = rank, all_.size, all_
+
+    def gather(self, mine: Tensor, all_: Sequence[Tensor]) -> None:
+        self.all.sent[self.rank] = mine
+        self.all.barrier.wait()
+        for tensor, sent in zip(all_, self.all.sent, strict=True):
+            tensor.copy_(sent)
+        self.all.barrier.wait()
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        if self.rank == source:
+            self.all.sent[source] = tensor
+        self.all.barrier.wait()
+        if self.rank != source:
+            tensor.copy_(self.all.sent[source])
+        self.all.barrier.wait()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@given(
+    config=configs(40), parts=st.integers(4, 13), classes=st.booleans(), dtype=st.sampled_from(["float32", "float64"])
+)
+@examples(6)
+def test_losses_and_weights_are_the_same_bits_on_every_number_of_ranks(
+    split: str, config: Config, parts: int, classes: bool, dtype: str
+) -> None:
+    """Also of a training that goes on from a state on another number of ranks; rows in batches, too."""
+    full, data, model = prepare(in_parts(config, split, parts, dtype=dtype))
+    if classes:
+        full, data = full.model_copy(update={"loss": "cross_entropy"}), with_classes(data)
+    batches = list(torch.split(torch.arange(config.N).flip(0), 11)) if full.split == "rows" else []
+    state: dict[str, Tensor] = {}
+
+    def work(group: Group) -> list[Tensor]:
+        own_model = copy.deepcopy(model)
+        engine: Any = make_engine(own_model, data, full, group)
+        scores = data.x.new_empty(len(batches), *engine.objective.shape)
+        if group.size == 3:
+            engine.load_state(state, 3)
+        else:
+            engine.advance(3)
+            found = {name: tensor.clone() for name, tensor in engine.state().items()}
+            state.update(found if group.size == 1 else {})
+        losses = engine.advance(4)
+        if batches:
+            engine.updates(batches, scores)
+        engine.sync()
+        return [losses, scores, *(parameter.detach() for parameter in own_model.parameters())]
+
+    with set_up(full):
+        (alone,) = Threads(1).run(work)
+        for ranks in (2, 3, 4):
+            for found in Threads(ranks).run(work):
+                assert same(alone, found), ranks
 
 
 class Known:
@@ -169,6 +255,7 @@ def test_the_cut_covers_everything_once_and_nearly_equally(size: int, parts: int
         ({"form": "primal"}, "units"),
         ({"N": 50_000, "D_in": 20, "H": 64, "D_out": 1}, "rows"),
         ({"batch_size": 32}, "rows"),
+        ({"engine": "compiled"}, "rows"),
         ({"parts": None}, "auto"),
     ],
 )
@@ -176,13 +263,36 @@ def test_auto_takes_the_split_that_exchanges_less(values: dict[str, Any], split:
     config = resolve_auto(load_config("default", **({"parts": 12} | values)))
     assert (config.split, choose_split(config)) == (split, split)
     if config.parts:
-        assert (config.engine, config.threads) == ("fused", 1)
+        assert (config.engine, config.threads) == (values.get("engine", "fused"), 1)
+
+
+def test_auto_takes_the_compiled_engine_for_parts_of_rows_where_it_does_without() -> None:
+    table: dict[str, Any] = {"N": 50_000, "D_in": 20, "H": 64, "D_out": 1, "lr": 1e-6, "epochs": 1000}
+    for more, engine in (
+        ({}, "compiled"),
+        ({"epochs": 5}, "fused"),
+        ({"batch_size": 100}, "compiled"),
+        ({"split": "units"}, "fused"),
+        ({"D_in": 300}, "fused"),
+    ):
+        whole = load_config("default", **(table | more | {"split": "auto"}))
+        parted = load_config("default", **(table | more | {"parts": 12}))
+        assert (choose_engine(parted), more) == (engine, more)
+        assert "split" in more or choose_engine(whole) == engine
+    assert resolve_auto(load_config("default", **table, parts=12)).engine_name == "compiled (12 parts of rows)"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"parts": 2, "engine": "manual"}, "parts: requires the fused engine, but the engine is manual"),
+        (
+            {"parts": 2, "engine": "manual"},
+            "parts: requires the fused or the compiled engine, but the engine is manual",
+        ),
+        (
+            {"parts": 2, "engine": "compiled", "split": "units"},
+            "split: units requires the fused engine, but the engine",
+        ),
         ({"parts": 2, "threads": 4}, "threads: must be 1 or auto with parts"),
         ({"parts": 2, "split": "units", "batch_size": 8}, "split: units requires all rows at once"),
         ({"parts": 2, "split": "rows", "form": "dual"}, "split: rows requires the primal form"),

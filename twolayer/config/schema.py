@@ -186,11 +186,10 @@ class Config(Frozen):
     @property
     def engine_name(self) -> str:
         """The engine, with its form and its parts if it has any: `fused (dual)`, `fused (dual, 12 parts of units)`."""
-        if self.engine != "fused":
-            return self.engine
         kinds = {"auto": "parts", "units": "parts of units", "rows": "parts of rows", "inputs": "parts of inputs"}
-        parts = f", {self.parts} {kinds[self.split]}" if self.parts is not None else ""
-        return f"{self.engine} ({self.form}{parts})"
+        form = [self.form] if self.engine == "fused" else []
+        parts = [f"{self.parts} {kinds[self.split]}"] if self.parts is not None else []
+        return f"{self.engine} ({', '.join(form + parts)})" if form or parts else self.engine
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -241,13 +240,15 @@ class Config(Frozen):
         """Keys whose values are not valid together with `parts`, and what is wrong."""
         if self.parts is None:  # the split is then for `--ranks`
             return
-        if self.engine not in ("auto", "fused"):
-            yield "parts", f"requires the fused engine, but the engine is {self.engine}"
+        if self.engine not in ("auto", "fused", "compiled"):
+            yield "parts", f"requires the fused or the compiled engine, but the engine is {self.engine}"
         if self.device == "mps":
             yield "parts", "requires the fused engine, which is not available on MPS"
         if self.threads not in ("auto", 1):
             yield "threads", "must be 1 or auto with parts: each is computed by one thread; for more cores use --ranks"
         if self.split in ("units", "inputs"):
+            if self.engine == "compiled":
+                yield "split", f"{self.split} requires the fused engine, but the engine is compiled"
             for key in _ALL_ROWS:
                 if getattr(self, key) is not None:
                     yield "split", f"{self.split} requires all rows at once, no validation and no average: {key} is set"

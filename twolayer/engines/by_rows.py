@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from twolayer.engines.base import Data
 from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.losses import Objective
-from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces
+from twolayer.engines.parts import ALONE, Group, Sum, aligned, edges, pieces
 
 Chunk = tuple[Tensor, Tensor]  # of x and y
 
@@ -37,7 +37,7 @@ class RowsEngine(BatchedEngine):
         """Do n iterations on all rows; the loss before each update, shape (iterations,) or (iterations, 2)."""
         losses = self.x.new_empty(iterations, *self.sums.shape)
         if self.own_chunks is None:
-            parts = [(_aligned(self.x[some]), _aligned(self.y[some])) for some in self._pieces(len(self.x))]
+            parts = [(aligned(self.x[some]), aligned(self.y[some])) for some in self._pieces(len(self.x))]
             self.own_chunks = [list(self._parts(x, y)) for x, y in parts]
         for loss in losses.unbind():
             self._add_up(self.own_chunks, len(self.x), loss)
@@ -85,8 +85,3 @@ class RowsEngine(BatchedEngine):
         grad_factor, divisor = self._scales(rows)
         self.weights.add_(total[:numbers], alpha=-min(grad_factor * self.lr, self.largest_rate))
         torch.div(total[numbers:].view(self.sums.shape), divisor, out=out)
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """The same numbers at an address that is a multiple of 64 bytes: some products depend on that."""
-    return tensor.clone() if tensor.data_ptr() % 64 else tensor

@@ -100,20 +100,9 @@ class CompiledEngine(TensorState):
         lengths = [selection.group_rows(n, self.groups) for n in sizes]
         counts = [-(-n // length) for n, length in zip(sizes, lengths, strict=True)]
         threads = max(1, min(torch.get_num_threads(), max(counts, default=1)))
-        self._make_buffers(threads)
-        numerator, denominator = self.objective.gradient_scale(1, self.shape[2])
-        divisor = denominator if self.objective.reduction == "mean" else 0
-        call = _Call(
-            self.kernel,
-            weights=(self.weights.numpy(), self.gradients.numpy()),
-            rows=(x.view(-1).numpy(), y.view(-1).numpy(), order),
-            buffers=self.buffers,
-            batches=(begins, ends, np.array(lengths, dtype=np.int64)),
-            groups=self.groups,
-            objective=(self.objective.loss == "mse", lr is not None, divisor, numerator * (lr or 0.0)),
-            shape=self.shape,
-            losses=losses.view(len(ends), 1 if self.objective.loss == "mse" else 2).numpy(),
-        )
+        self._make_buffers(threads, 0 if lr is None else self.groups)
+        batches = begins, ends, np.array(lengths, dtype=np.int64)
+        call = self._call((x, y, order), batches, losses, lr, self.groups)
         self._pack()
         of_row = 6 * len(self.weights)  # operations
         at_once = CALL // (of_row * max([1, *sizes]))
@@ -127,10 +116,34 @@ class CompiledEngine(TensorState):
             self._unpack()
         return losses
 
-    def _make_buffers(self, threads: int) -> None:
-        """Allocate what so many threads need, unless it is there."""
+    def _call(
+        self,
+        rows: tuple[Tensor, Tensor, Array],
+        batches: tuple[Array, Array, Array],
+        losses: Tensor,
+        lr: float | None,
+        groups: int,
+    ) -> CompiledCall:
+        """What the kernel is to do for these batches: from where each begins to where it ends, and a group's rows."""
+        x, y, order = rows
+        numerator, denominator = self.objective.gradient_scale(1, self.shape[2])
+        divisor = denominator if self.objective.reduction == "mean" else 0
+        return CompiledCall(
+            self.kernel,
+            weights=(self.weights.numpy(), self.gradients.numpy()),
+            rows=(x.view(-1).numpy(), y.view(-1).numpy(), order),
+            buffers=self.buffers,
+            batches=batches,
+            groups=groups,
+            objective=(self.objective.loss == "mse", lr is not None, divisor, numerator * (lr or 0.0)),
+            shape=self.shape,
+            losses=losses.view(len(losses), 1 if self.objective.loss == "mse" else 2).numpy(),
+        )
+
+    def _make_buffers(self, threads: int, groups: int) -> None:
+        """Allocate what so many threads need for so many groups, unless it is there."""
         C, _, D_out, L = self.shape
-        if len(self.gradients) < (size := (self.groups + threads) * len(self.weights)):
+        if len(self.gradients) < (size := (groups + threads) * len(self.weights)):
             self.gradients = self.x.new_empty(size)
         while len(self.buffers) < threads:
             h, z = self.x.new_zeros(C * ROWS * L), self.x.new_zeros(D_out * ROWS + L)
@@ -156,7 +169,7 @@ class CompiledEngine(TensorState):
 
 
 @dataclass(frozen=True)
-class _Call:
+class CompiledCall:
     """Updates to be done by the kernel, whose arguments these are (see `kernels.descend`)."""
 
     kernel: Any

@@ -36,14 +36,17 @@ def make_engine(model: nn.Sequential, data: Data, config: Config, group: Group =
         raise DataError(f"the config has N = {config.N}, but the data have {len(data.x)} rows")
     _check(model, data)
     objective, lr = Objective.of(config), float(config.lr)
+    if config.engine == "compiled":
+        with extra("numba", "fast"):  # imported where it is chosen alone: it takes half a second
+            from twolayer.engines.compiled import CompiledEngine
+            from twolayer.engines.compiled_rows import CompiledRowsEngine
+        if config.parts is not None:
+            return CompiledRowsEngine(model, data, objective, lr=lr, parts=config.parts, group=group)
+        return CompiledEngine(model, data, objective, lr=lr)
     if config.parts is not None:
         return _in_parts(config)(model, data, objective, lr=lr, parts=config.parts, group=group)
     if config.engine == "autograd":
         return AutogradEngine(model, data, objective, lr=lr)
-    if config.engine == "compiled":
-        with extra("numba", "fast"):  # imported where it is chosen alone: it takes half a second
-            from twolayer.engines.compiled import CompiledEngine
-        return CompiledEngine(model, data, objective, lr=lr)
     if (in_parts(config) and config.form != "dual") or in_cached_parts(config):
         return BatchedEngine(model, data, objective, lr=lr)
     if config.engine == "manual":

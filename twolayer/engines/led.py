@@ -11,19 +11,32 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from twolayer.engines.base import Data, Engine, RowEngine, check_state
 from twolayer.engines.by_inputs import InputsEngine
-from twolayer.engines.by_rows import RowsEngine
 from twolayer.engines.by_units import UnitsEngine
-from twolayer.engines.parts import ALONE, Group
+from twolayer.engines.losses import Objective
+from twolayer.engines.parts import ALONE, Group, Sum
 
-Parted = UnitsEngine | RowsEngine | InputsEngine
 Make = Callable[[Group], Engine]
+
+
+class Parted(Engine, Protocol):
+    """An engine of what is computed in parts."""
+
+    x: Tensor
+    y: Tensor
+    objective: Objective
+
+    def described(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and dtypes of a state."""
+
+    def exchanged(self) -> Sum | None:
+        """The sum that an update on all rows exchanges."""
 
 
 class _Call(IntEnum):
@@ -45,7 +58,7 @@ class LedEngine:
         self.group, self.is_over = group, False
         _tell(group, _Call.MAKE)
         self.own = cast(Parted, make(group))
-        self.is_shared = not isinstance(self.own, RowsEngine)
+        self.is_shared = isinstance(self.own, (UnitsEngine, InputsEngine))
 
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""

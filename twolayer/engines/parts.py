@@ -86,6 +86,11 @@ def whole(parts: Sequence[Tensor], size: int, count: int, like: Tensor, group: G
     return full
 
 
+def aligned(tensor: Tensor) -> Tensor:
+    """The same numbers at an address that is a multiple of 64 bytes: some products depend on that."""
+    return tensor.clone() if tensor.data_ptr() % 64 else tensor
+
+
 class _Tree:
     """The binary tree over so many parts."""
 

@@ -36,14 +36,14 @@ def choose_engine(config: Config) -> Literal["autograd", "manual", "fused", "com
     """The engine of a config whose device is chosen.
 
     `auto` is fused; compiled on a CPU where numba is installed and `compiled_saves` enough; and autograd on MPS, where
-    nothing is tested.
+    nothing is tested. In parts it is compiled only if they are of rows.
     """
     if config.engine != "auto":
         return config.engine
-    if config.parts is not None:
-        return "fused"
     if config.device == "mps":
         return "autograd"
+    if config.parts is not None and choose_split(config.model_copy(update={"form": choose_form(config)})) != "rows":
+        return "fused"
     pays = config.device == "cpu" and compiled_saves(config) >= COMPILED_PAYS
     return "compiled" if pays and numba_works() else "fused"
 
@@ -98,10 +98,12 @@ def choose_split(config: Config) -> Literal["auto", "units", "rows", "inputs"]:
     """What the parts are of, for a config whose form is chosen; it stays `auto` without parts.
 
     Each update combines N D_out numbers if the parts are of hidden units, and the gradients of all weights if they are
-    of rows: `auto` takes the smaller. Only rows can be batches, or validated.
+    of rows: `auto` takes the smaller. Only rows can be batches, or validated; the compiled engine has no others.
     """
     if config.parts is None or config.split != "auto":
         return config.split
+    if config.engine == "compiled":
+        return "rows"
     if is_batched(config) or is_watched(config):
         return "rows"
     return "units" if config.form == "dual" or config.N * config.D_out < weights(config) else "rows"
@@ -165,6 +167,11 @@ def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
     if D_in > CACHED_D_IN:
         return part_rows(H, rows)
     return min(part_rows(H, rows), max(FEWEST_ROWS, CACHED_BYTES // (itemsize * H)))
+
+
+def cached_rows_of_x(rows: int, D_in: int, itemsize: int) -> int:
+    """How many of these rows of x a CPU's cache holds, to be read several times: a multiple of 16, or all."""
+    return min(rows, max(FEWEST_ROWS, CACHED_BYTES // (itemsize * D_in) // 16 * 16))
 
 
 def batches(N: int, batch_size: int) -> int:

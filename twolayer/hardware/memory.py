@@ -47,6 +47,8 @@ def _of_parts(config: Config, ranks: int) -> int:
     if config.split == "inputs":
         doubled = 8 // ITEMSIZE[config.dtype]  # K is summed in float64
         return (N + H) * D_in // ranks + N * N * (1 + doubled * exchanged) + (5 + exchanged) * N * H
+    if config.engine == "compiled":  # the weights packed in two ways, a gradient and that of a part
+        return (4 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
     if config.split == "rows":
         own = N * (D_in + D_out) // ranks
         return own + (3 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)

@@ -71,7 +71,7 @@ class Benchmark:
 
     def __init__(self, config: Config) -> None:
         self.device = resolve_device(config.device, config.dtype)
-        undivided = {"parts": None, "split": "auto"}  # only the fused engine has parts
+        undivided = {"parts": None, "split": "auto"}  # only some engines have parts
         base = config.model_copy(update={"engine": "auto", "form": "auto", "device": self.device, **undivided})
         self.left_out: dict[str, str] = {}
         applying = list(self._applying(base))  # before anything is allocated
