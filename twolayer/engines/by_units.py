@@ -2,13 +2,14 @@
 
 The output is the sum of what each part's units give, and with it each part has all it needs for its own gradients:
 weights of the first layer never leave it. Biases of the second layer, N x D_out residuals and losses are computed by
-all processes alike. Activations have a row per data row: that takes less time for a product of few units. Such a
-product spends a fourth of its time on reading x, so all parts are computed for some rows, then for the next ones.
+all processes alike. A product of x with few units spends a fifth of its time on reading x. So all parts are computed
+for some rows of x, which the cache holds, then for the next ones, and their gradients for some of its columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,10 @@ class _Units:
     s: Tensor  # the gradients since, added up
 
     def __init__(self, w1: Tensor, b1: Tensor, w2: Tensor, h: Tensor, grad_h: Tensor) -> None:
-        self.w1, self.b1 = w1.clone(), b1.clone()  # (h, D_in), (h,)
-        self.w2_t = w1.new_empty(w2.t().shape).copy_(w2.t())  # (h, D_out)
+        self.w1_t, self.w2_t = (w1.new_empty(w.t().shape).copy_(w.t()) for w in (w1, w2))  # (D_in, h), (h, D_out)
+        self.b1 = b1.clone()  # (h,)
         self.h, self.grad_h = h, grad_h  # (N, h)
-        self.w1_t, self.w2, self.h_t, self.grad_h_t = self.w1.t(), self.w2_t.t(), h.t(), grad_h.t()
+        self.w2, self.h_t = self.w2_t.t(), h.t()
 
 
 class UnitsEngine(FusedEngine):
@@ -54,9 +55,6 @@ class UnitsEngine(FusedEngine):
             _Units(self.w1[some], self.b1[some], self.w2[:, some], h, grad_h)
             for some, h, grad_h in zip(self.pieces, hs, grad_hs, strict=True)
         ]
-        rows = selection.cached_rows_of_x(N, D_in, self.x.itemsize) if self.x.device.type == "cpu" else N
-        of_parts = (torch.split(part.h, rows) for part in self.units)
-        self.chunks = list(zip(torch.split(self.x, rows), zip(*of_parts, strict=True), strict=False))
         self.rows: dict[str, tuple[int, ...]] = {"w1": (D_in,), "b1": (), "w2_t": (D_out,)}  # of a unit, by name
         self.grad_b2 = torch.empty_like(self.own_b2)
         self.sum = Sum(N * D_out, len(edges(H, parts)) - 1, self.x, group)
@@ -83,6 +81,22 @@ class UnitsEngine(FusedEngine):
             b2.add_(torch.sum(residual, 0, out=self.grad_b2), alpha=rate)
             self._update_first()
 
+    @cached_property
+    def by_rows(self) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Some rows of x, and the hidden activations of each part for them; then the next rows."""
+        return self._panels(self.x, [part.h for part in self.units])
+
+    @cached_property
+    def by_inputs(self) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Some columns of x, transposed, and the weights of each part for them; then the next columns."""
+        return self._panels(self.x.t().contiguous(), [part.w1_t for part in self.units])
+
+    def _panels(self, x: Tensor, parts: Sequence[Tensor]) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        on_cpu = x.device.type == "cpu"
+        length = selection.cached_rows_of_x(*x.shape, x.itemsize) if on_cpu else len(x)
+        of_parts = [torch.split(part, length) for part in parts]
+        return [(panel, tuple(part[i] for part in of_parts)) for i, panel in enumerate(torch.split(x, length))]
+
     def _outputs(self, index: int, slot: Tensor) -> None:
         """Write what a part's units give of the output, (N, D_out)."""
         part = self.units[index]
@@ -90,7 +104,7 @@ class UnitsEngine(FusedEngine):
 
     def _activate(self) -> None:
         """Compute the hidden activations."""
-        for x, hs in self.chunks:
+        for x, hs in self.by_rows:
             for part, h in zip(self.units, hs, strict=True):
                 torch.addmm(part.b1, x, part.w1_t, out=h)
             self.check()
@@ -98,8 +112,10 @@ class UnitsEngine(FusedEngine):
 
     def _update_first(self) -> None:
         """Update the first layer from the gradient at the pre-activations."""
+        for x_t, weights in self.by_inputs:
+            for part, w1_t in zip(self.units, weights, strict=True):
+                w1_t.addmm_(x_t, part.grad_h, alpha=self.rate)
         for part in self.units:
-            part.w1.addmm_(part.grad_h_t, self.x, alpha=self.rate)
             part.b1.add_(torch.sum(part.grad_h, 0), alpha=self.rate)
 
     def state(self) -> dict[str, Tensor]:
@@ -109,8 +125,8 @@ class UnitsEngine(FusedEngine):
 
     def _of_units(self, part: _Units, name: str) -> Tensor:
         """What a part has of this name, with a row for each unit."""
-        own: Tensor = getattr(part, name)
-        return own.t() if name == "s" else own
+        found: dict[str, Tensor] = {"w1": part.w1_t.t(), "b1": part.b1, "w2_t": part.w2_t}
+        return part.s.t() if name == "s" else found[name]
 
     def exchanged(self) -> Sum | None:
         """The sum that an update exchanges."""
@@ -135,14 +151,14 @@ class UnitsEngine(FusedEngine):
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         first = [self._first_layer(part) for part in self.units]
-        self.w1.copy_(self._whole([w1 for w1, _ in first], "w1"))
+        self.w1.copy_(self._whole([w1_t.t() for w1_t, _ in first], "w1"))
         self.b1.copy_(self._whole([b1 for _, b1 in first], "b1"))
         self.w2.copy_(self._whole([part.w2_t for part in self.units], "w2_t").t())
         self.b2.copy_(self.own_b2)
 
     def _first_layer(self, part: _Units) -> tuple[Tensor, Tensor]:
-        """The weights (h, D_in) and biases (h,) of a part's units."""
-        return part.w1, part.b1
+        """The weights (D_in, h) and biases (h,) of a part's units."""
+        return part.w1_t, part.b1
 
     def _whole(self, tensors: Sequence[Tensor], name: str) -> Tensor:
         """What all units have of this name, (H, ...)."""
@@ -194,8 +210,8 @@ class DualUnitsEngine(UnitsEngine):
         since_fold = self.done % selection.FOLD_EVERY
         if self.done and not since_fold:
             for part in self.units:
-                w1, b1 = self._first_layer(part)
-                part.w1.copy_(w1)
+                w1_t, b1 = self._first_layer(part)
+                part.w1_t.copy_(w1_t)
                 part.b1.copy_(b1)
             self.s.zero_()
             self._restart()
@@ -209,5 +225,5 @@ class DualUnitsEngine(UnitsEngine):
         self._advance_z()
 
     def _first_layer(self, part: _Units) -> tuple[Tensor, Tensor]:
-        w1 = torch.addmm(part.w1, part.s.t(), self.x, alpha=self.rate)
-        return w1, torch.add(part.b1, part.s.sum(0), alpha=self.rate)
+        w1_t = torch.addmm(part.w1_t, self.x.t(), part.s, alpha=self.rate)
+        return w1_t, torch.add(part.b1, part.s.sum(0), alpha=self.rate)

@@ -18,6 +18,7 @@ PART = 2**24
 # the products with x need larger parts (docs/performance.md, "Parts that fit the cache").
 CACHED_BYTES = 2**20
 CACHED_D_IN = 256
+CACHED_X_BYTES = 2**22  # of x, where all parts of the hidden units read it
 FEWEST_ROWS = 64  # with fewer a product is mostly calls
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -171,7 +172,7 @@ def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
 
 def cached_rows_of_x(rows: int, D_in: int, itemsize: int) -> int:
     """How many of these rows of x a CPU's cache holds, to be read several times: a multiple of 16, or all."""
-    return min(rows, max(FEWEST_ROWS, CACHED_BYTES // (itemsize * D_in) // 16 * 16))
+    return min(rows, max(FEWEST_ROWS, CACHED_X_BYTES // (itemsize * D_in) // 16 * 16))
 
 
 def batches(N: int, batch_size: int) -> int:

@@ -52,8 +52,8 @@ def _of_parts(config: Config, ranks: int) -> int:
     if config.split == "rows":
         own = N * (D_in + D_out) // ranks
         return own + (3 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
-    dual = N * N + 3 * N * H // ranks if config.form == "dual" else 0
-    return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + dual
+    more = N * N + 3 * N * H // ranks if config.form == "dual" else N * D_in  # x transposed
+    return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + more
 
 
 def needed_by_host(config: Config, ranks: int = 1) -> int:
