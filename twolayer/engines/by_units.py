@@ -92,8 +92,8 @@ class UnitsEngine(FusedEngine):
         return self._panels(self.x.t().contiguous(), [part.w1_t for part in self.units])
 
     def _panels(self, x: Tensor, parts: Sequence[Tensor]) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-        on_cpu = x.device.type == "cpu"
-        length = selection.cached_rows_of_x(*x.shape, x.itemsize) if on_cpu else len(x)
+        rows, columns = x.shape
+        length = selection.cached_rows_of_x(rows, columns, x.itemsize) if x.device.type == "cpu" else rows
         of_parts = [torch.split(part, length) for part in parts]
         return [(panel, tuple(part[i] for part in of_parts)) for i, panel in enumerate(torch.split(x, length))]
 
