@@ -290,7 +290,7 @@ def test_wrong_ranks_are_refused(
     ("words", "message"),
     [
         (["bench", "--ranks", "1,13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
-        (["bench", "--ranks", "2", "--set", "engine=manual"], "parts: requires the fused engine, but the engine is"),
+        (["bench", "--ranks", "2", "--set", "engine=manual"], "parts: requires the fused or the compiled engine, but"),
         (["bench", "--ranks", "2,0"], "--ranks must be numbers from 1 on, such as 1,2,4, not '2,0'"),
         (["bench", "--ranks", "two"], "--ranks must be numbers from 1 on, such as 1,2,4, not 'two'"),
         (["doctor", "--ranks", "1"], "--ranks"),

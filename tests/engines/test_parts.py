@@ -143,6 +143,9 @@ class Member:
     def __init__(self, rank: int, all_: Threads) -> None:
         self.rank, self.size, self.all = rank, all_.size, all_
 
+    def first(self, size: int) -> Group:
+        raise AssertionError
+
     def gather(self, mine: Tensor, all_: Sequence[Tensor]) -> None:
         self.all.sent[self.rank] = mine
         self.all.barrier.wait()
