@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,8 @@ class Others:
         """Start the other processes, if that is not a launcher's: before torch is imported, which all do at once."""
         if not self.place.meeting:
             return
+        with _room():
+            Path(self.place.meeting).parent.mkdir(mode=0o700)
         for rank in range(1, self.place.size):
             place = replace(self.place, rank=rank, local_rank=rank)
             more = {"join": self.join_seconds, "exchange": self.exchange_seconds}
@@ -93,12 +96,11 @@ class Others:
         return self.ranks
 
     def gone(self) -> list[str]:
-        """Which processes have ended though the training has not, and how."""
-        return [
-            f"rank {rank} {_end(process.returncode, self.place, rank)}"
-            for rank, process in enumerate(self.processes, 1)
-            if process.poll() is not None
-        ]
+        """Which processes have ended though the training has not, and how; not those that ended because of others."""
+        ends = {rank: process.poll() for rank, process in enumerate(self.processes, 1)}
+        codes = {rank: code for rank, code in ends.items() if code is not None}
+        first = {rank: code for rank, code in codes.items() if code != launchers.UNANSWERED}
+        return [f"rank {rank} {_end(code, self.place, rank)}" for rank, code in (first or codes).items()]
 
     @property
     def can_hear(self) -> bool:
@@ -135,7 +137,9 @@ def met(others: Others | None) -> Ranks | None:
 def dismissed(others: Others | None) -> int:
     """Tell the processes that a launcher has started that there is nothing to do; the exit code."""
     if others is not None and not others.place.meeting:
-        others.meet().publish("config", "")
+        ranks = others.meet()
+        ranks.publish("config", "")
+        ranks.collected("dismissed")  # the store may end with this process
     return 0
 
 
@@ -165,14 +169,25 @@ def together(context: typer.Context) -> Iterator[Others | None]:
         yield None
         return
     if place is None:
-        folder = tempfile.mkdtemp(prefix="twolayer-ranks-")
-        place = Place(0, count or 1, 0, count or 1, str(Path(folder) / "meeting"))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of lost connections we speak ourselves
+        with _room():
+            folder = Path(tempfile.gettempdir()) / f"twolayer-ranks-{secrets.token_hex(8)}"
+        place = Place(0, count or 1, 0, count or 1, str(folder / "meeting"))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # of lost connections we speak ourselves
     others = Others(place, *timeouts)
     try:
         yield others
     finally:
         others.end()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turn the error of a disk that is full, or closed to this user, into one that says what it was for."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise RankError(f"the ranks cannot meet: {where}{error.strerror}") from None
 
 
 def refuse(command: str | None) -> None:
@@ -216,6 +231,8 @@ def _errors(place: Place) -> Path:
 
 
 def _end(code: int, place: Place, rank: int) -> str:
+    if code == launchers.UNANSWERED:
+        return "has ended: another rank has not answered"
     if code < 0:
         name = next((one.name for one in signal.Signals if one == -code), "")
         return f"was killed by signal {-code} ({name})" if name else f"was killed by signal {-code}"

@@ -57,6 +57,8 @@ class Ranks:
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source` into that of all others."""
+        if not tensor.is_contiguous():  # what is sent is memory as it is: strides could differ between processes
+            raise ValueError("a tensor that is not contiguous cannot be broadcast")
         with self._explained():
             if tensor.is_cuda and not _has_nccl():
                 host = tensor.cpu()
@@ -67,26 +69,33 @@ class Ranks:
 
     def publish(self, key: str, text: str) -> None:
         """Leave a text for the others: the first's `key`, or this process's own."""
-        self.store.set(key if self.rank == 0 else f"{key}/{self.rank}", text)
+        with self._explained():
+            self.store.set(key if self.rank == 0 else f"{key}/{self.rank}", text)
 
     def heard(self, key: str) -> str:
         """The text that the first process has left or will leave."""
         with self._explained():
-            self.store.wait([key], timedelta(seconds=self.exchange))
+            if self._missing([key], self.exchange):
+                raise RuntimeError("timed out")
             return str(self.store.get(key).decode())
 
     def collected(self, key: str) -> list[str]:
         """The texts of all others, from rank 1 on."""
         keys = [f"{key}/{rank}" for rank in range(1, self.size)]
-        waiting = self._waited(keys, self.exchange)
-        if waiting:
-            raise self._failed(f"no answer from {_listed(waiting)} within {duration(self.exchange)}")
-        return [self.store.get(one).decode() for one in keys]
+        with self._explained():
+            if missing := self._missing(keys, self.exchange):
+                late = [int(one.rpartition("/")[2]) for one in missing]
+                raise self._failed(f"no answer from {_listed(late)} within {duration(self.exchange)}")
+            return [self.store.get(one).decode() for one in keys]
 
     def fail(self, message: str, exit_code: int) -> None:
-        """Tell the first process why this one ends."""
+        """Tell the first process why this one ends, and wait until it knows: a launcher ends all when one has ended."""
         with suppress(RuntimeError):
             self.store.set(f"error/{self.rank}", json.dumps([f"{socket.gethostname()}: {message}", exit_code]))
+            self.close()  # who waits for this one in an exchange waits no more
+            end = time.monotonic() + LATE
+            while not self.store.check([f"known/{self.rank}"]) and time.monotonic() < end:
+                time.sleep(0.02)
 
     def signal(self, exit_code: int) -> None:
         """Tell the first process that a signal has come to this one."""
@@ -104,8 +113,8 @@ class Ranks:
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
-    def _waited(self, keys: Iterable[str], seconds: float) -> list[int]:
-        """Wait until all keys are there; the ranks, the last part of each, of those that are not after so long."""
+    def _missing(self, keys: Iterable[str], seconds: float) -> list[str]:
+        """Wait until all keys are there; those that are not after so long. Raises RankError where a process fails."""
         end, missing, pause = time.monotonic() + seconds, list(keys), 0.002
         while missing := [key for key in missing if not self.store.check([key])]:
             if reason := self._reason():
@@ -114,7 +123,7 @@ class Ranks:
                 break
             time.sleep(pause)
             pause = min(0.1, 1.5 * pause)
-        return [int(key.rpartition("/")[2]) for key in missing]
+        return missing
 
     def _reason(self) -> RankError | None:
         """Why another process has failed, if it has said so or has ended."""
@@ -123,6 +132,8 @@ class Ranks:
                 if rank != self.rank and self.store.check([f"error/{rank}"]):
                     message, code = json.loads(self.store.get(f"error/{rank}"))
                     self.is_broken = True
+                    if not self.rank:
+                        self.store.set(f"known/{rank}", "")
                     return RankError(f"rank {rank} on {message}", code)
         if gone := self.gone():
             return self._failed("; ".join(gone))
@@ -138,6 +149,9 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            if self.place.meeting and isinstance(error, dist.DistStoreError):
+                self.is_broken = True
+                raise _cannot_meet(self.place, error) from None
             late = time.monotonic() + LATE
             while (reason := self._reason()) is None and time.monotonic() < late:
                 time.sleep(0.02)
@@ -150,20 +164,41 @@ class Ranks:
             raise RankError("the connection to another rank is lost: it has ended, or its network has") from None
 
 
+class _Watched(dist.Store):  # type: ignore[name-defined, misc]
+    """Where the group is made: nobody waits for a process that has ended, as at PyTorch's own stores."""
+
+    def __init__(self, ranks: Ranks, seconds: float) -> None:
+        super().__init__()
+        self.ranks, self.seconds = ranks, seconds
+
+    def set(self, key: str, value: bytes) -> None:
+        """Leave an address for the others."""
+        self.ranks.store.set(f"group/{key}", value)
+
+    def get(self, key: str) -> bytes:
+        """The address that another one has left or will leave."""
+        self.wait([key])
+        return bytes(self.ranks.store.get(f"group/{key}"))
+
+    def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
+        """Wait until all have left theirs. Raises RuntimeError."""
+        if self.ranks._missing([f"group/{key}" for key in keys], self.seconds):
+            raise RuntimeError("timed out")
+
+
 def join(place: Place, meet: float, exchange: float, gone: Callable[[], list[str]] = list) -> Ranks:
     """Meet the others, within `meet` seconds, and make the group, whose exchanges may take `exchange` seconds each.
 
     Raises RankError, which says who has not come.
     """
-    start = time.monotonic()
+    end = time.monotonic() + meet
     store = _store(place, meet)
     ranks = Ranks(place, store, exchange, gone)
-    number = _agree(ranks, meet - (time.monotonic() - start))
-    ranks.store = _PrefixStore(number, store)
     with ranks._explained():
+        ranks.store = _PrefixStore(_agree(ranks, end, meet), store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo",
-            store=_PrefixStore("group", ranks.store),
+            store=_Watched(ranks, end - time.monotonic()),
             rank=place.rank,
             world_size=place.size,
             timeout=timedelta(seconds=exchange),
@@ -177,7 +212,10 @@ def _store(place: Place, meet: float) -> _Store:
         loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
         if loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-        return _FileStore(place.meeting, place.size)
+        try:
+            return _FileStore(place.meeting, place.size)
+        except dist.DistStoreError as error:
+            raise _cannot_meet(place, error) from None
     host, port = place.address
     is_host = place.rank == 0 and not place.is_hosted
     where = f"rank {place.rank} on {socket.gethostname()}"
@@ -193,6 +231,11 @@ def _store(place: Place, meet: float) -> _Store:
         reason = f"cannot listen on {host}:{port}" if is_host else f"cannot reach {host}:{port}"
         limit = f" within {duration(meet)}; check MASTER_ADDR and MASTER_PORT"
         raise RankError(f"{where}: {reason}{limit}") from None
+
+
+def _cannot_meet(place: Place, error: Exception) -> RankError:
+    what = str(error).partition("\n")[0]
+    return RankError(f"the ranks cannot meet: {place.meeting}: {what}")
 
 
 def _use_the_way_to(host: str, port: int) -> None:
@@ -211,13 +254,13 @@ def _use_the_way_to(host: str, port: int) -> None:
             os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
-def _agree(ranks: Ranks, seconds: float) -> str:
+def _agree(ranks: Ranks, end: float, seconds: float) -> str:
     """A number that only these processes know, from the first one: the prefix of all their keys.
 
     A launcher that restarts processes keeps its store, with the keys of those that are dead. So each leaves an id of
     its own under its rank, and takes what answers that id; keys with the id or the number are never old ones.
     """
-    store, end, own = ranks.store, time.monotonic() + seconds, secrets.token_hex(8)
+    store, own = ranks.store, secrets.token_hex(8)
     names = [f"id/{rank}" for rank in range(ranks.size)]
     if ranks.rank:
         store.set(names[ranks.rank], own)

@@ -74,6 +74,7 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
     """
     text = ranks.heard("config")
     if not text:
+        ranks.publish("dismissed", "")
         return
     resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
     config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
