@@ -113,8 +113,18 @@ def test_torchrun_goes_on_without_a_lost_host_and_ends_with_the_same_bits(lost: 
     with two_hosts() as hosts, ExitStack() as stack:
         agents = []
         for before, address in zip(hosts, ADDRESSES, strict=True):
+            is_host = f"is_host={address == ADDRESSES[0]}"  # the names of these hosts lead to 127.0.1.1
             options = ["--nnodes", "1:2", "--max-restarts", "3", "--rdzv-id", "elastic", "--local-addr", address]
-            place = ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29512"]
+            place = [
+                "--nproc-per-node",
+                "1",
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                f"{ADDRESSES[0]}:29512",
+                "--rdzv-conf",
+                is_host,
+            ]
             command = [*before, sys.executable, "-m", "torch.distributed.run", *options, *place]
             command += ["-m", "twolayer", "train", *SETS, *words]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -7,15 +7,12 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.ranks import Ended, Training, free_port, launched, others, sets, train, wait
-from twolayer.errors import RankError
-from twolayer.hardware import distributed
+from twolayer.system import network
 
 SETS = sets("N=9", "D_in=7", "H=8", "D_out=2", "epochs=40", "lr=0.01")
 TWO = [*SETS, "--ranks", "2", "-q"]
@@ -125,30 +122,41 @@ def test_processes_started_by_hand_train_once_and_a_completed_run_is_left_alone_
         assert (done.code, done.stderr.count("error")) == (0, 0), done.stderr
 
 
-LATE = """
-import sys, time
-from twolayer.cli.main import run
-from twolayer.hardware.distributed import Ranks
+def beside(folder: Path, change: str, *words: str) -> list[tuple[int, str]]:
+    """The exit codes and errors of two processes that were started by hand; the second one's program is changed."""
+    program = f"import os, sys, time\n{change}\nfrom twolayer.cli.main import run\nraise SystemExit(run(sys.argv[1:]))"
+    (changed := folder / "changed.py").write_text(program)
+    port = free_port()
+    first, second = (clean_environment(**launched(rank, 2, port)) for rank in (0, 1))
+    with (
+        Forked([changed, "train", *words], folder, second, python=True) as other,
+        Forked(["train", *words], folder, first) as process,
+    ):
+        errors = [one.communicate()[1] for one in (process, other)]
+        return list(zip((process.wait(), other.wait()), errors, strict=True))
 
+
+LATE = """
+from twolayer.hardware.distributed import Ranks
 heard = Ranks.heard
 Ranks.heard = lambda self, key: time.sleep(1) or heard(self, key)
-raise SystemExit(run(sys.argv[1:]))
+"""
+KILLED = """
+import torch.distributed
+torch.distributed.init_process_group = lambda *_, **more: os.kill(os.getpid(), 9)
 """
 
 
 def test_one_that_is_late_to_hear_that_the_run_is_completed_has_exit_code_0(tmp_path: Path) -> None:
-    words = ["train", *SETS, "-q", "--resume-or-start", "run"]
-    assert train(tmp_path, *words[1:], "--set", "parts=12").code == 0
-    (late := tmp_path / "late.py").write_text(LATE)
-    port = free_port()
-    variables = [clean_environment(**launched(rank, 2, port)) for rank in (0, 1)]
-    with (
-        Forked([late, *words], tmp_path, variables[1], python=True) as second,
-        Forked(words, tmp_path, variables[0]) as first,
-    ):
-        ends = [process.communicate() for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], ends
-    assert "run run is completed" in ends[0][1]
+    words = [*SETS, "-q", "--resume-or-start", "run"]
+    assert train(tmp_path, *words, "--set", "parts=12").code == 0
+    assert beside(tmp_path, LATE, *words) == [(0, "run run is completed\n"), (0, "")]
+
+
+def test_one_that_ends_while_the_group_is_made_is_not_waited_for_beyond_the_timeout(tmp_path: Path) -> None:
+    first, second = beside(tmp_path, KILLED, *SETS, "-q", "--no-save", "--join-timeout", "2")
+    assert first == (1, f"error: rank 0 on {socket.gethostname()}: the others have not connected within 2 s\n")
+    assert second[0] == -signal.SIGKILL
 
 
 def test_two_jobs_at_once_do_not_meet(tmp_path: Path, whole: Path) -> None:
@@ -182,34 +190,6 @@ def test_a_rank_that_ends_before_the_others_have_come_is_told_at_once(number: in
     assert done.code in (1, 143)
 
 
-class Store:
-    """What `Ranks` needs of a store."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, bytes] = {}
-
-    def set(self, key: str, value: str | bytes) -> None:
-        self.texts[key] = value.encode() if isinstance(value, str) else value
-
-    def get(self, key: str) -> bytes:
-        return self.texts[key]
-
-    def check(self, keys: list[str]) -> bool:
-        return all(key in self.texts for key in keys)
-
-
-def test_the_group_is_not_waited_for_when_one_that_makes_it_has_ended() -> None:
-    place: Any = SimpleNamespace(rank=0, size=2)
-    ended: list[str] = []
-    ranks = distributed.Ranks(place, Store(), 300, lambda: ended)
-    watched = distributed._Watched(ranks, 300)
-    watched.set("0", b"here")
-    assert watched.get("0") == b"here"
-    ended.append("rank 1 was killed by signal 9 (SIGKILL)")
-    with pytest.raises(RankError, match="rank 1 was killed"):
-        watched.wait(["1"])
-
-
 @pytest.mark.parametrize(
     ("own", "there", "chosen"),
     [("127.0.1.1", "10.0.0.1", "eth7"), ("10.0.0.2", "10.0.0.1", None), ("127.0.1.1", "127.0.0.1", None)],
@@ -219,8 +199,8 @@ def test_a_name_that_leads_to_this_machine_alone_is_not_gloos(
 ) -> None:
     """Debian's 127.0.1.1; that it is so on real hosts is tested in namespaces (test_launched.py)."""
     monkeypatch.setattr(socket, "gethostbyname", lambda name: there if name == "hosta" else own)
-    monkeypatch.setattr(distributed, "interface", lambda address: "eth7")
+    monkeypatch.setattr(network, "interface", lambda address: "eth7")
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: None)
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    distributed._use_the_way_to("hosta", 1)
+    network.use_the_way_to("hosta", 1)
     assert os.environ.pop("GLOO_SOCKET_IFNAME", None) == chosen

@@ -30,15 +30,21 @@ def main() -> NoReturn:
     place = Place(**given | {"address": tuple(given["address"])})
     Thread(target=_end_with_the_first, args=(place,), daemon=True).start()
     code = follow(place, join, exchange, quiet=True)
-    sys.stdout.flush()
+    if not code:  # then nobody reads there any more, and the first may be killed before it has removed it
+        _remove(place)
     os._exit(code)
 
 
 def _end_with_the_first(place: Place) -> None:
     while sys.stdin.buffer.readline():
         pass
-    shutil.rmtree(Path(place.meeting).parent, ignore_errors=True)
+    _remove(place)
     os._exit(1)
+
+
+def _remove(place: Place) -> None:
+    """Remove the folder where the processes have met."""
+    shutil.rmtree(Path(place.meeting).parent, ignore_errors=True)
 
 
 def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet: bool) -> int:

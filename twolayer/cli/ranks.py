@@ -24,7 +24,7 @@ from twolayer.errors import ConfigError, Origin, Problem, RankError
 from twolayer.formatting import counted, duration
 from twolayer.hardware import launchers, memory
 from twolayer.hardware.launchers import Place
-from twolayer.system.console import OWN_SESSION
+from twolayer.system.console import OWN_SESSION, SIGNALS
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
@@ -113,6 +113,8 @@ class Others:
 
     def end(self) -> None:
         """End all that was started: a process leaves when the pipe from this one is closed."""
+        for number in SIGNALS:  # it is a matter of seconds, and nothing is to be left
+            signal.signal(number, signal.SIG_IGN)
         if self.ranks is not None:
             self.ranks.close()
         for process in self.processes:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeAlias
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from twolayer.errors import RankError
 from twolayer.formatting import counted, duration
 from twolayer.hardware.launchers import Place
-from twolayer.system.network import interface
+from twolayer.system.network import use_the_way_to
 
 # PyTorch documents these, and exports them without saying so to type checkers.
 _Store: TypeAlias = Any
@@ -164,8 +165,8 @@ class Ranks:
             raise RankError("the connection to another rank is lost: it has ended, or its network has") from None
 
 
-class _Watched(dist.Store):  # type: ignore[name-defined, misc]
-    """Where the group is made: nobody waits for a process that has ended, as at PyTorch's own stores."""
+class _Polled(dist.Store):  # type: ignore[name-defined, misc]
+    """Where the group is made. PyTorch's own store has no time for another thread while one waits."""
 
     def __init__(self, ranks: Ranks, seconds: float) -> None:
         super().__init__()
@@ -196,14 +197,37 @@ def join(place: Place, meet: float, exchange: float, gone: Callable[[], list[str
     ranks = Ranks(place, store, exchange, gone)
     with ranks._explained():
         ranks.store = _PrefixStore(_agree(ranks, end, meet), store)
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo",
-            store=_Watched(ranks, end - time.monotonic()),
-            rank=place.rank,
-            world_size=place.size,
-            timeout=timedelta(seconds=exchange),
-        )
+        _make_group(ranks, end, meet)
     return ranks
+
+
+def _make_group(ranks: Ranks, end: float, seconds: float) -> None:
+    """Make PyTorch's group; in a thread, which waits for ever for a process that ends meanwhile."""
+    failed: list[Exception] = []
+
+    def make() -> None:
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo",
+                store=_Polled(ranks, seconds),
+                rank=ranks.rank,
+                world_size=ranks.size,
+                timeout=timedelta(seconds=ranks.exchange),
+            )
+        except Exception as error:  # noqa: BLE001 (raised below)
+            failed.append(error)
+
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if reason := ranks._reason():
+            raise reason
+        if time.monotonic() > end:
+            where = f"rank {ranks.rank} on {socket.gethostname()}"
+            raise RankError(f"{where}: the others have not connected within {duration(seconds)}")
+        thread.join(0.02)
+    if failed:
+        raise failed[0]
 
 
 def _store(place: Place, meet: float) -> _Store:
@@ -219,7 +243,7 @@ def _store(place: Place, meet: float) -> _Store:
     host, port = place.address
     is_host = place.rank == 0 and not place.is_hosted
     where = f"rank {place.rank} on {socket.gethostname()}"
-    _use_the_way_to(host, port)
+    use_the_way_to(host, port)
     try:
         return _TCPStore(
             host, port, place.size, is_host, timedelta(seconds=meet), wait_for_workers=False, multi_tenant=False
@@ -236,22 +260,6 @@ def _store(place: Place, meet: float) -> _Store:
 def _cannot_meet(place: Place, error: Exception) -> RankError:
     what = str(error).partition("\n")[0]
     return RankError(f"the ranks cannot meet: {place.meeting}: {what}")
-
-
-def _use_the_way_to(host: str, port: int) -> None:
-    """Let gloo use the interface that leads to the others, where this machine's name leads to itself alone.
-
-    Debian's 127.0.1.1 is such a name: gloo would listen where no other machine can connect.
-    """
-    with suppress(OSError):
-        own, there = socket.gethostbyname(socket.gethostname()), socket.gethostbyname(host)
-        if not own.startswith("127.") or there.startswith("127.") or "GLOO_SOCKET_IFNAME" in os.environ:
-            return
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((there, port))
-            address = probe.getsockname()[0]
-        if name := interface(address):
-            os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def _agree(ranks: Ranks, end: float, seconds: float) -> str:
