@@ -77,8 +77,9 @@ def make_round(shared: Path) -> Round:
 def wrong(done: Ended, rank: int, number: int, *, came: bool) -> str:
     """What is wrong with how a training ended of which a rank got a signal; empty where nothing is."""
     said = f"exit code {done.code}: {done.stderr[-2000:]}"
-    if done.left:
-        return f"left {done.left}; {said}"
+    # One that is killed before it has told the others where they meet leaves that folder.
+    if left := [one for one in done.left if done.code >= 0 or one.isdigit()]:
+        return f"left {left}; {said}"
     if [text for text in CRASHES if text in done.stderr]:
         return said
     errors = sum("error: " in line for line in done.stderr.splitlines())
