@@ -62,7 +62,8 @@ def make_round(shared: Path) -> Round:
         words = ["--resume", "run", "-q"] if (folder / "run").exists() else [*TRAININGS[name], "--out", "run"]
         more = ["--ranks", str(again)] if again > 1 else [] if "--resume" in words else sets("parts=12")
         rest = train(folder, *words, *more)
-        if rest.code not in (0, 2) or rest.left:  # 2: it is completed, and there is nothing to resume
+        left = set(rest.left) - set(done.left)
+        if rest.code not in (0, 2) or left:  # 2: it is completed, and there is nothing to resume
             yield Trial(
                 what, "lost", f"{name}: by {again} ranks: exit code {rest.code}, left {rest.left}: {rest.stderr}"
             )
