@@ -188,6 +188,24 @@ def test_wrong_ranks_are_refused(
     assert (code, message in said) == (2, True), said
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "--ranks", "1,13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
+        (["bench", "--ranks", "2", "--set", "engine=manual"], "parts: requires the fused engine, but the engine is"),
+        (["bench", "--ranks", "2,0"], "--ranks must be numbers from 1 on, such as 1,2,4, not '2,0'"),
+        (["bench", "--ranks", "two"], "--ranks must be numbers from 1 on, such as 1,2,4, not 'two'"),
+        (["doctor", "--ranks", "1"], "--ranks"),
+        (["doctor", "--ranks", "2", "--published"], "leave out --ranks"),
+    ],
+)
+def test_wrong_ranks_of_bench_and_doctor_are_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command(*words, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, message in said) == (2, True), said
+
+
 LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
 

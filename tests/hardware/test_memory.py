@@ -65,3 +65,17 @@ def test_what_is_kept_of_the_weights_counts() -> None:
     weights = plain.H * (plain.D_in + 1) + plain.D_out * (plain.H + 1)
     for more, copies in (({"patience": 5}, 1), ({"average": 0.9}, 2), ({"lr": "auto"}, 4)):
         assert memory.needed(plain.model_copy(update=more)) - memory.needed(plain) == 4 * copies * weights
+
+
+def test_as_many_trainings_fit_at_once_as_the_largest_of_them_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = load_config("scratch"), load_config("scratch", H=10_000_000)
+    room = 2 * memory.needed_by_host(large) + 2**30
+    monkeypatch.setattr(available_memory, "available", lambda: int(room / 0.9))
+    assert memory.at_once([small] * 4, 4, saved=False) == 4
+    assert memory.at_once([small, large, large, large], 4, saved=False) == 2
+    assert memory.at_once([small, large, small, small], 4, saved=False) == 4
+    assert memory.at_once([large] * 4, 4, saved=True) == 1  # two copies more, while they are saved
+    monkeypatch.setattr(available_memory, "available", lambda: 1)
+    assert memory.at_once([small] * 4, 4, saved=False) == 1
+    monkeypatch.setattr(available_memory, "available", lambda: None)
+    assert memory.at_once([large] * 4, 4, saved=False) == 4

@@ -27,6 +27,9 @@ class Group(Protocol):
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source` into that of all others."""
 
+    def first(self, size: int) -> Group:
+        """The first processes as a group of their own; all processes ask for it."""
+
 
 class Alone:
     """A group of one process."""
@@ -38,6 +41,10 @@ class Alone:
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Nobody else is there."""
+
+    def first(self, size: int) -> Group:
+        """The same: it is all there is."""
+        return self
 
 
 ALONE = Alone()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from heapq import nlargest
+from itertools import accumulate
+
 from twolayer.config.schema import Config
 from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
 from twolayer.errors import ConfigError, Origin, Problem
@@ -9,6 +13,7 @@ from twolayer.formatting import size
 from twolayer.system import available_memory
 
 _LARGE = 2**30  # bytes
+_PROCESS = 160 * 2**20  # bytes that a process with PyTorch has for itself; measured: 152 MiB
 
 
 def needed(config: Config, ranks: int = 1) -> int:
@@ -24,6 +29,11 @@ def needed(config: Config, ranks: int = 1) -> int:
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * weights(config) + activations + dual
     return numbers * ITEMSIZE[config.dtype]
+
+
+def beside_data(config: Config, ranks: int = 1) -> int:
+    """The minimum number of bytes for one more model and engine where the data are already."""
+    return needed(config, ranks) - config.N * (config.D_in + config.D_out) * ITEMSIZE[config.dtype]
 
 
 def _of_parts(config: Config, ranks: int) -> int:
@@ -82,14 +92,38 @@ def _drawn(config: Config) -> int:
     return config.N * (config.D_in + config.D_out) + weights(config)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1) -> None:
+def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, idle: int = 0) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    `ranks` are those on this machine.
+    `ranks` are those on this machine; `idle` are more processes, which only have the data and a model.
     """
-    need, free = needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0), available_memory.available()
-    # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
-    if free is not None and need > (free if need < _LARGE else 0.9 * free):
+    need = _whole(config, ranks, saved=saved) + idle * _drawn(config) * ITEMSIZE[config.dtype]
+    free = available_memory.available()
+    if free is not None and not _fits(need, free):
         by = f" by {ranks} ranks" if ranks > 1 else ""
         message = f"{config.shape}{by} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])
+
+
+def at_once(configs: Iterable[Config], most: int, *, saved: bool) -> int:
+    """How many of these trainings, at least 1 and at most `most`, fit into the CPU's memory at once, each in a process.
+
+    The largest of them are counted, wherever they come in the order.
+    """
+    free = available_memory.available()
+    if free is None:
+        return most
+    needs = nlargest(most, (_PROCESS + _whole(config, 1, saved=saved) for config in configs))
+    return max(1, sum(_fits(need, free) for need in accumulate(needs)))
+
+
+def _whole(config: Config, ranks: int, *, saved: bool) -> int:
+    return needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0)
+
+
+def _fits(need: int, free: int) -> bool:
+    """Whether so many bytes are available. A tenth is left to what cannot be counted.
+
+    A training that grows beyond the memory is killed without a word.
+    """
+    return need <= (free if need < _LARGE else 0.9 * free)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,14 +14,13 @@ from twolayer.config import loading
 from twolayer.config.schema import Config, document, settled
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
-from twolayer.engines.led import LedEngine, compute_seconds, follow
+from twolayer.engines.led import follow
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
 from twolayer.hardware import threads
 from twolayer.hardware.launchers import Place
 from twolayer.training.fingerprints import fingerprints
-from twolayer.training.loop import Fit
 from twolayer.training.setup import prepare, resolve_auto
 
 if TYPE_CHECKING:
@@ -31,16 +28,6 @@ if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
 
 WHAT = {"data_sha256": "the data", "validation_sha256": "the validation rows", "initial_sha256": "the initial weights"}
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The seconds of an update: that a rank computes, that ranks exchange numbers, and of one process without parts."""
-
-    computes: float
-    exchanges: float
-    alone: float
-    threads: int  # of that process
 
 
 def prepare_together(
@@ -52,11 +39,27 @@ def prepare_together(
     """
     if ranks is None:
         return *prepare(config, table), ALONE
-    config = settled(resolve_auto(_placed(config, ranks.place)))
-    ranks.publish("config", document(config))
+    (config,) = announce([config], ranks)
+    return *prepare_alike(config, table, ranks), ranks
+
+
+def announce(configs: Sequence[Config], ranks: Ranks) -> list[Config]:
+    """Tell the others which trainings there will be, one after another; the configs without `auto` but `lr`."""
+    settled_ = [settled(resolve_auto(_placed(config, ranks.place))) for config in configs]
+    ranks.publish("configs", json.dumps([document(config) for config in settled_]))
+    return settled_
+
+
+def prepare_alike(
+    config: Config, table: Table | None, ranks: Ranks, number: int = 0
+) -> tuple[Config, Data, nn.Sequential]:
+    """What `prepare` gives for the config of this number, which the others have prepared as well.
+
+    Raises DataError where another process has other data, and what `prepare` raises.
+    """
     prepared = prepare(config, table)
     own = fingerprints(*prepared[1:])
-    for rank, text in enumerate(ranks.collected("sums"), 1):
+    for rank, text in enumerate(ranks.collected(f"sums of {number}"), 1):
         host, sums = json.loads(text)
         ranks.hosts.append(host)
         if other := [WHAT[key] for key, digest in own.items() if sums.get(key) != digest]:
@@ -64,22 +67,14 @@ def prepare_together(
             raise DataError(
                 f"{' and '.join(other)} of rank {rank} on {host} are not {here}: all must have the same file"
             )
-    return *prepared, ranks
+    return prepared
 
 
 def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
-    """Train as the first process tells, until it tells the end. Raises TwolayerError.
+    """Train each config that is announced, as the first process tells, until it tells the end. Raises TwolayerError.
 
     `signalled` gives the exit code of a signal that has come, else 0.
     """
-    text = ranks.heard("config")
-    if not text:
-        ranks.publish("dismissed", "")
-        return
-    resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
-    config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
-    ranks.publish("sums", json.dumps([socket.gethostname(), fingerprints(data, model)]))
-    start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
     told: list[int] = []
 
     def tell() -> None:
@@ -87,8 +82,20 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
             ranks.signal(code)
             told.append(code)
 
-    with threads.set_up(config):
-        follow(lambda: make_engine(model, data, start, ranks), ranks, tell)
+    texts = json.loads(ranks.heard("configs"))
+    if not texts:
+        ranks.publish("dismissed", "")
+    for number, text in enumerate(texts):
+        resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
+        config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
+        ranks.publish(f"sums of {number}", json.dumps([socket.gethostname(), fingerprints(data, model)]))
+        start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
+        with threads.set_up(config):
+            _follow(model, data, start, ranks, tell)
+
+
+def _follow(model: nn.Sequential, data: Data, config: Config, ranks: Ranks, tell: Callable[[], None]) -> None:
+    follow(lambda group: make_engine(model, data, config, group), ranks, tell)
 
 
 def _placed(config: Config, place: Place) -> Config:
@@ -105,20 +112,3 @@ def _placed(config: Config, place: Place) -> Config:
         have = counted(count, "GPU")
         raise DeviceError(f"{place.local_size} ranks on this machine, which has {have}: each rank needs one of its own")
     return config.model_copy(update={"device": f"cuda:{place.local_rank}"})
-
-
-def pace(fit: Fit) -> Pace | None:
-    """How long an update takes; None in a training of one process.
-
-    Nothing of the training changes: what computes is a copy.
-    """
-    engine, config = fit.engine, fit.config
-    if not isinstance(engine, LedEngine):
-        return None
-    whole = resolve_auto(config.model_copy(update={"parts": None, "split": "auto", "threads": "auto"}))
-    with threads.set_up(config):
-        computes = compute_seconds(copy.deepcopy(fit.model), fit.data, config, engine.group)
-        exchanges = engine.exchange_seconds()
-    with threads.set_up(whole):
-        alone = compute_seconds(copy.deepcopy(fit.model), fit.data, whole)
-    return Pace(computes, exchanges, alone, int(whole.threads))
