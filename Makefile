@@ -25,7 +25,7 @@ test-deep: .venv/.test
 	.venv/bin/python -m pytest $(PARALLEL) -m 'deep or hypothesis' --hypothesis-profile deep $(ARGS)
 
 # Kills, damage, forged runs, full disks, any input, many at once: the figures of docs/reliability.md.
-DRIVERS ?= kills flips strangers disks inputs crowds
+DRIVERS ?= kills ranks flips strangers disks inputs crowds
 MINUTES ?= 2
 SEED ?= 0
 torture: .venv/.test

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.forking import HANGS, clean_environment
-from tests.helpers.two_hosts import ADDRESSES, two_hosts
+from tests.helpers.two_hosts import ADDRESSES, pids, two_hosts
 
 SETS = [word for key in ["N=9", "D_in=7", "H=8", "D_out=2", "lr=1e-4"] for word in ("--set", key)]
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,77 @@ def test_torchrun_restarts_after_a_kill_and_ends_with_the_same_bits(tmp_path: Pa
     assert process.returncode == 0, stderr
     alone(tmp_path, "--epochs", "3000", "--out", "whole")
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.deep
+def test_torchrun_restarts_ten_times_in_a_row_and_ends_with_the_same_bits(tmp_path: Path) -> None:
+    words = ["--epochs", "8000", "-q", "--checkpoint-every", "20", "--resume-or-start", "run"]
+    run = tmp_path / "run"
+    with torchrun(tmp_path, *words, options=["--max-restarts", "10"]) as process:
+        for restarts in range(10):
+            before = len((run / "history.csv").read_bytes()) if restarts else 0
+            goes_on(run, restarts, before + 500, process)
+            os.kill(worker(process.pid, str(restarts % 2)), signal.SIGKILL)
+        _, stderr = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, stderr
+    assert len(resumed(run)) == 10
+    alone(tmp_path, "--epochs", "8000", "--out", "whole")
+    assert same(run, tmp_path / "whole")
+
+
+def resumed(run: Path) -> list[dict[str, Any]]:
+    """What run.json keeps of each time that the run went on."""
+    found: list[dict[str, Any]] = json.loads((run / "run.json").read_text()).get("resumed", [])
+    return found
+
+
+def goes_on(run: Path, restarts: int, size: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has gone on so often, and has so many bytes of losses."""
+    history, end = run / "history.csv", time.monotonic() + HANGS
+    while not (history.exists() and len(resumed(run)) == restarts and history.stat().st_size >= size):
+        assert time.monotonic() < end
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("lost", [1], ids=["the host that does not keep the rendezvous"])
+def test_torchrun_goes_on_without_a_lost_host_and_ends_with_the_same_bits(lost: int, tmp_path: Path) -> None:
+    words = ["--epochs", "4000", "-q", "--checkpoint-every", "20", "--resume-or-start", "run"]
+    run = tmp_path / "run"  # on a disk of both hosts
+    with two_hosts() as hosts, ExitStack() as stack:
+        agents = []
+        for before, address in zip(hosts, ADDRESSES, strict=True):
+            is_host = f"is_host={address == ADDRESSES[0]}"  # the names of these hosts lead to 127.0.1.1
+            options = ["--nnodes", "1:2", "--max-restarts", "3", "--rdzv-id", "elastic", "--local-addr", address]
+            place = [
+                "--nproc-per-node",
+                "1",
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                f"{ADDRESSES[0]}:29512",
+                "--rdzv-conf",
+                is_host,
+            ]
+            command = [*before, sys.executable, "-m", "torch.distributed.run", *options, *place]
+            command += ["-m", "twolayer", "train", *SETS, *words]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            agents.append(
+                stack.enter_context(
+                    subprocess.Popen(command, cwd=tmp_path, env=environment(), text=True, **pipes)  # type: ignore[call-overload]
+                )
+            )
+        goes_on(run, 0, 2000, agents[0])
+        assert json.loads((run / "run.json").read_text())["ranks"] == 2
+        for pid in pids(hosts[lost]):
+            os.kill(pid, signal.SIGKILL)
+        agents[lost].communicate()
+        _, stderr = agents[1 - lost].communicate(timeout=HANGS)
+        assert agents[1 - lost].returncode == 0, stderr
+    assert resumed(run)
+    alone(tmp_path, "--epochs", "4000", "--out", "whole")
+    assert same(run, tmp_path / "whole")
 
 
 def worker(agent: int, rank: str) -> int:

@@ -19,11 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any, NoReturn, Self
 
@@ -50,6 +50,9 @@ TORCH = [
     "cli.training_session",
     "cli.folds_session",
     "cli.sweep_session",
+    "cli.rank_process",
+    "hardware.meeting",
+    "training.together",
     "training.learning_rate",
     "runs.tensorboard",
     *TABLES,
@@ -138,11 +141,14 @@ class Forked:
             "file_size": file_size,
         }
         kind = "windows" if windows else "bare" if bare else "torch"
-        _send(_server(kind), request, [*theirs, end])
+        self._ask(kind, request, [*theirs, end])
         for number in (*closed, end):
             os.close(number)
         self._status = os.fdopen(status, "rb", 0)
         self.pid = self._number()
+
+    def _ask(self, kind: str, request: Mapping[str, Any], streams: list[int]) -> None:
+        _send(_server(kind), request, streams)
 
     def _number(self) -> int:
         """The next line of its status: first its pid, then its exit code."""
@@ -213,6 +219,29 @@ class Forked:
         self.wait()
 
 
+class Follower(Forked):
+    """A rank that a forked training has started: forked as it was itself, which has no threads yet."""
+
+    def __init__(self, errors: IO[bytes]) -> None:
+        super().__init__(
+            ["--follow"],
+            Path.cwd(),
+            os.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=False,
+            new_session=True,
+        )
+
+    def _ask(self, kind: str, request: Mapping[str, Any], streams: list[int]) -> None:
+        socket.send_fds(ASKING, [json.dumps(request).encode()], streams)
+
+
+# How a forked process asks for another one.
+ASKED, ASKING = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
 def run(
     arguments: Sequence[str | Path],
     cwd: Path,
@@ -236,7 +265,7 @@ def _server(kind: str) -> socket.socket:
     # In a session of its own, so that Ctrl-C ends the tests and not this.
     process = subprocess.Popen(
         [sys.executable, __file__, str(theirs.fileno()), kind],
-        env=clean_environment(),
+        env=clean_environment(TORCH_CPP_LOG_LEVEL="FATAL"),  # which torch reads when it is imported
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
@@ -265,6 +294,11 @@ def _receive(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return json.loads(data), streams
 
 
+def _receive_asked() -> tuple[dict[str, Any], list[int]]:
+    data, streams, _, _ = socket.recv_fds(ASKED, 2**20, 4)
+    return json.loads(data), streams
+
+
 def _child(server: socket.socket) -> list[str]:
     """Fork for each request and report each child's pid and exit code; returns in the child that is to run."""
     running: dict[int, int] = {}  # where to report, by pid
@@ -273,12 +307,13 @@ def _child(server: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes)
     while True:
-        ready = select.select([server.fileno(), woken], [], [])[0]
+        ready = select.select([server.fileno(), ASKED.fileno(), woken], [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
             _report_ends(running)
-        if server.fileno() in ready:
-            request, (*streams, status) = _receive(server)
+        if woken not in ready or len(ready) > 1:
+            is_asked = server.fileno() not in ready
+            request, (*streams, status) = _receive_asked() if is_asked else _receive(server)
             with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads of libraries
                 pid = os.fork()
             if not pid:
@@ -324,6 +359,7 @@ def _become(request: Mapping[str, Any], streams: list[int]) -> None:
         setattr(sys, name, os.fdopen(number, mode, lines, old.encoding, old.errors, closefd=False))
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # that of this environment
     os.chdir(request["cwd"])
 
 
@@ -354,7 +390,7 @@ def _same(number: int) -> int:
 
 def _shared(function: Callable[..., str]) -> Callable[..., str]:
     """A function that only the first child computes, and leaves to the others; it starts threads, so none before."""
-    file = TemporaryFile()  # noqa: SIM115 (open as long as the process)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
 
     def shared(argument: str) -> str:
         length = int.from_bytes(os.pread(file.fileno(), 8, 0))
@@ -371,6 +407,10 @@ def _shared(function: Callable[..., str]) -> Callable[..., str]:
 
 def _run(arguments: list[str]) -> int:
     """Run the command line, or a program without twolayer's modules; the exit code."""
+    if arguments == ["twolayer", "--follow"]:
+        from twolayer.cli import rank_process
+
+        rank_process.main()
     if arguments[0] == "twolayer":
         from twolayer import __main__
 
@@ -395,6 +435,10 @@ def main(server: socket.socket, kind: str) -> NoReturn:
         with as_on_windows():
             for name in [*names, "twolayer.__main__"]:
                 importlib.import_module(name)
+    if kind == "torch":
+        from twolayer.cli import ranks
+
+        ranks._started = Follower  # type: ignore[assignment]
     _build_once()
     gc.collect()
     gc.freeze()

@@ -50,3 +50,9 @@ def two_hosts() -> Iterator[list[list[str]]]:
 def _on(name: str) -> list[str]:
     script = f'hostname {name}; exec "$@"'
     return ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", script, "sh"]
+
+
+def pids(before: list[str]) -> list[int]:
+    """The processes on the host of these words."""
+    done = subprocess.run(["ip", "netns", "pids", before[3]], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in done.stdout.split()]

@@ -16,7 +16,7 @@ from tests.torture.driver import Round, Trial, crash, judged, main
 from tests.torture.flips import DAMAGES, Damage
 
 ROOT = Path(__file__).parents[2]
-DRIVERS = ("kills", "flips", "strangers", "disks", "inputs", "crowds")
+DRIVERS = ("kills", "ranks", "flips", "strangers", "disks", "inputs", "crowds")
 
 
 def ended(code: int, stderr: str = "", stdout: str = "") -> driver.Done:

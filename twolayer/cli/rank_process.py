@@ -15,7 +15,7 @@ from typing import NoReturn
 from twolayer.cli import process, terminal
 from twolayer.cli.process import computing
 from twolayer.errors import RankError, TwolayerError
-from twolayer.hardware.launchers import Place
+from twolayer.hardware.launchers import UNANSWERED, Place
 from twolayer.system.console import SIGNALS
 
 
@@ -30,15 +30,21 @@ def main() -> NoReturn:
     place = Place(**given | {"address": tuple(given["address"])})
     Thread(target=_end_with_the_first, args=(place,), daemon=True).start()
     code = follow(place, join, exchange, quiet=True)
-    sys.stdout.flush()
+    if not code:  # then nobody reads there any more, and the first may be killed before it has removed it
+        _remove(place)
     os._exit(code)
 
 
 def _end_with_the_first(place: Place) -> None:
     while sys.stdin.buffer.readline():
         pass
-    shutil.rmtree(Path(place.meeting).parent, ignore_errors=True)
+    _remove(place)
     os._exit(1)
+
+
+def _remove(place: Place) -> None:
+    """Remove the folder where the processes have met."""
+    shutil.rmtree(Path(place.meeting).parent, ignore_errors=True)
 
 
 def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet: bool) -> int:
@@ -46,15 +52,17 @@ def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet:
 
     An error is the first's to print; unless `quiet`, one that it cannot hear of is printed here.
     """
-    signals: list[int] = []
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    signals = _Signals()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     with computing():
-        from twolayer.hardware.distributed import join
+        from twolayer.hardware.meeting import join
         from twolayer.training.together import work
     process.start_computing()
-    _note_signals(signals)
+    signals.handle()
     try:
         ranks = join(place, join_seconds, exchange_seconds)
+    except SystemExit:
+        return signals.code
     except TwolayerError as error:
         if quiet:
             sys.stderr.write(f"{error}\n")
@@ -62,9 +70,12 @@ def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet:
             terminal.error(error)
         return error.exit_code
     try:
-        work(ranks, lambda: signals[0] if signals else 0)
+        work(ranks, signals.first)
+    except SystemExit:
+        ranks.fail("ended by a signal", signals.code)
+        return signals.code
     except RankError as error:  # of another rank: the first says it
-        return error.exit_code
+        return UNANSWERED if quiet else error.exit_code
     except TwolayerError as error:
         ranks.fail(str(error), error.exit_code)
         return error.exit_code
@@ -75,12 +86,24 @@ def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet:
     return 0
 
 
-def _note_signals(signals: list[int]) -> None:
-    """Keep the exit code of the first signal: what becomes of the training is for the first process to decide."""
+class _Signals:
+    """The first signal ends what is no training yet; of a training the first process decides what becomes of it."""
 
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.append(process.exit_code(number))
+    def __init__(self) -> None:
+        self.code, self.is_training = 0, False
 
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, note)
+    def handle(self) -> None:
+        """Heed those signals that are not ignored."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+
+    def first(self) -> int:
+        """The exit code of the first signal, else 0; asked for in a training."""
+        self.is_training = True
+        return self.code
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.code = self.code or process.exit_code(number)
+        if not self.is_training:
+            raise SystemExit(self.code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from twolayer.errors import ConfigError, Origin, Problem, RankError
 from twolayer.formatting import counted, duration, size
 from twolayer.hardware import launchers, memory
 from twolayer.hardware.launchers import Place
-from twolayer.system.console import OWN_SESSION
+from twolayer.system.console import OWN_SESSION, SIGNALS
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
@@ -71,6 +72,8 @@ class Others:
         """Start the other processes, if that is not a launcher's: before torch is imported, which all do at once."""
         if not self.place.meeting:
             return
+        with _room():
+            Path(self.place.meeting).parent.mkdir(mode=0o700)
         for rank in range(1, self.place.size):
             place = replace(self.place, rank=rank, local_rank=rank)
             more = {"join": self.join_seconds, "exchange": self.exchange_seconds}
@@ -81,7 +84,7 @@ class Others:
 
     def meet(self) -> Ranks:
         """Meet the other processes; call it once torch may be imported. Raises RankError."""
-        from twolayer.hardware.distributed import join
+        from twolayer.hardware.meeting import join
 
         self.ranks = join(self.place, self.join_seconds, self.exchange_seconds, self.gone)
         return self.ranks
@@ -92,12 +95,11 @@ class Others:
         return self.meet()
 
     def gone(self) -> list[str]:
-        """Which processes have ended though the training has not, and how."""
-        return [
-            f"rank {rank} {_end(process.returncode, self.place, rank)}"
-            for rank, process in enumerate(self.processes, 1)
-            if process.poll() is not None
-        ]
+        """Which processes have ended though the training has not, and how; not those that ended because of others."""
+        ends = {rank: process.poll() for rank, process in enumerate(self.processes, 1)}
+        codes = {rank: code for rank, code in ends.items() if code is not None}
+        first = {rank: code for rank, code in codes.items() if code != launchers.UNANSWERED}
+        return [f"rank {rank} {_end(code, self.place, rank)}" for rank, code in (first or codes).items()]
 
     @property
     def can_hear(self) -> bool:
@@ -110,6 +112,14 @@ class Others:
 
     def end(self) -> None:
         """End all that was started: a process leaves when the pipe from this one is closed."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}  # for seconds; nothing is left
+        try:
+            self._end()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self) -> None:
         if self.ranks is not None:
             self.ranks.close()
         for process in self.processes:
@@ -146,7 +156,9 @@ def met(others: Others | None) -> Ranks | None:
 def dismissed(others: Others | None) -> int:
     """Tell the processes that a launcher has started that there is nothing to do; the exit code."""
     if others is not None and not others.place.meeting:
-        others.meet().publish("configs", "[]")
+        ranks = others.meet()
+        ranks.publish("configs", "[]")
+        ranks.collected("dismissed")  # the store may end with this process
     return 0
 
 
@@ -182,19 +194,30 @@ def on_this_machine(count: int, join: float = JOIN, exchange: float = EXCHANGE) 
     if count == 1:
         yield None
         return
-    folder = tempfile.mkdtemp(prefix="twolayer-ranks-")
-    with _ended(Place(0, count, 0, count, str(Path(folder) / "meeting")), join, exchange) as others:
+    with _room():
+        folder = Path(tempfile.gettempdir()) / f"twolayer-ranks-{secrets.token_hex(8)}"
+    with _ended(Place(0, count, 0, count, str(folder / "meeting")), join, exchange) as others:
         yield others
 
 
 @contextmanager
 def _ended(place: Place, join: float, exchange: float) -> Iterator[Others]:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of lost connections we speak ourselves
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # of lost connections we speak ourselves
     others = Others(place, join, exchange)
     try:
         yield others
     finally:
         others.end()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turn the error of a disk that is full, or closed to this user, into one that says what it was for."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise RankError(f"the ranks cannot meet: {where}{error.strerror}") from None
 
 
 def refuse(command: str | None) -> None:
@@ -238,6 +261,8 @@ def _errors(place: Place) -> Path:
 
 
 def _end(code: int, place: Place, rank: int) -> str:
+    if code == launchers.UNANSWERED:
+        return "has ended: another rank has not answered"
     if code < 0:
         name = next((one.name for one in signal.Signals if one == -code), "")
         return f"was killed by signal {-code} ({name})" if name else f"was killed by signal {-code}"

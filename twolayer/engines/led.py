@@ -190,7 +190,8 @@ def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> 
     elif call == _Call.STATE:
         engine.state()
     elif call == _Call.LOAD_STATE:
-        like = {name: torch.empty_like(tensor, device=engine.x.device) for name, tensor in engine.described().items()}
+        shapes = engine.described().items()  # whose own tensors need not be contiguous, as what is received
+        like = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device=engine.x.device) for name, tensor in shapes}
         engine.load_state(_exchange_state(like, group), int(numbers[0]))
     elif call == _Call.SYNC:
         engine.sync()

@@ -1,10 +1,8 @@
-"""The group of processes that train together: PyTorch's own, `torch.distributed`, which nothing else imports."""
+"""The group of processes that train together: PyTorch's own, `torch.distributed`."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +18,10 @@ from torch import Tensor
 from twolayer.errors import RankError
 from twolayer.formatting import counted, duration
 from twolayer.hardware.launchers import Place
-from twolayer.system.network import interface
 
 # PyTorch documents these, and exports them without saying so to type checkers.
-_Store: TypeAlias = Any
+Store: TypeAlias = Any
 _ProcessGroup: TypeAlias = Any
-_FileStore, _PrefixStore, _TCPStore = (getattr(dist, f"{kind}Store") for kind in ("File", "Prefix", "TCP"))
 
 LATE = 3.0  # seconds in which a failed process has told why, or has ended
 
@@ -37,9 +33,10 @@ class Ranks:
     """
 
     def __init__(
-        self, place: Place, store: _Store, exchange: float, gone: Callable[[], list[str]], group: _ProcessGroup = None
+        self, place: Place, store: Store, exchange: float, gone: Callable[[], list[str]], group: _ProcessGroup = None
     ) -> None:
         self.place, self.store, self.exchange, self.gone, self.group = place, store, exchange, gone, group
+        self.polled: Store = None  # where the group was made
         self.some: dict[int, Ranks] = {}  # groups of the first processes, by how many they are
         self.rank, self.size = place.rank, place.size
         self.is_broken = False
@@ -52,7 +49,7 @@ class Ranks:
     def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
         """Write each process's own tensor, all of one shape, into the tensor at its rank."""
         with self._explained():
-            if own.is_cuda and not _has_nccl():
+            if own.is_cuda and not has_nccl():
                 hosts = [torch.empty_like(tensor, device="cpu") for tensor in all_]
                 dist.all_gather(hosts, own.cpu(), group=self.group)
                 for tensor, host in zip(all_, hosts, strict=True):
@@ -62,8 +59,10 @@ class Ranks:
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source` into that of all others."""
+        if not tensor.is_contiguous():  # what is sent is memory as it is: strides could differ between processes
+            raise ValueError("a tensor that is not contiguous cannot be broadcast")
         with self._explained():
-            if tensor.is_cuda and not _has_nccl():
+            if tensor.is_cuda and not has_nccl():
                 host = tensor.cpu()
                 dist.broadcast(host, source, group=self.group)
                 tensor.copy_(host)
@@ -82,26 +81,33 @@ class Ranks:
 
     def publish(self, key: str, text: str) -> None:
         """Leave a text for the others: the first's `key`, or this process's own."""
-        self.store.set(key if self.rank == 0 else f"{key}/{self.rank}", text)
+        with self._explained():
+            self.store.set(key if self.rank == 0 else f"{key}/{self.rank}", text)
 
     def heard(self, key: str) -> str:
         """The text that the first process has left or will leave."""
         with self._explained():
-            self.store.wait([key], timedelta(seconds=self.exchange))
+            if self._missing([key], self.exchange):
+                raise RuntimeError("timed out")
             return str(self.store.get(key).decode())
 
     def collected(self, key: str) -> list[str]:
         """The texts of all others, from rank 1 on."""
         keys = [f"{key}/{rank}" for rank in range(1, self.size)]
-        waiting = self._waited(keys, self.exchange)
-        if waiting:
-            raise self._failed(f"no answer from {_listed(waiting)} within {duration(self.exchange)}")
-        return [self.store.get(one).decode() for one in keys]
+        with self._explained():
+            if missing := self._missing(keys, self.exchange):
+                late = [int(one.rpartition("/")[2]) for one in missing]
+                raise self._failed(f"no answer from {listed(late)} within {duration(self.exchange)}")
+            return [self.store.get(one).decode() for one in keys]
 
     def fail(self, message: str, exit_code: int) -> None:
-        """Tell the first process why this one ends."""
+        """Tell the first process why this one ends, and wait until it knows: a launcher ends all when one has ended."""
         with suppress(RuntimeError):
             self.store.set(f"error/{self.rank}", json.dumps([f"{socket.gethostname()}: {message}", exit_code]))
+            self.close()  # who waits for this one in an exchange waits no more
+            end = time.monotonic() + LATE
+            while not self.store.check([f"known/{self.rank}"]) and time.monotonic() < end:
+                time.sleep(0.02)
 
     def signal(self, exit_code: int) -> None:
         """Tell the first process that a signal has come to this one."""
@@ -119,8 +125,8 @@ class Ranks:
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
-    def _waited(self, keys: Iterable[str], seconds: float) -> list[int]:
-        """Wait until all keys are there; the ranks, the last part of each, of those that are not after so long."""
+    def _missing(self, keys: Iterable[str], seconds: float) -> list[str]:
+        """Wait until all keys are there; those that are not after so long. Raises RankError where a process fails."""
         end, missing, pause = time.monotonic() + seconds, list(keys), 0.002
         while missing := [key for key in missing if not self.store.check([key])]:
             if reason := self._reason():
@@ -129,7 +135,7 @@ class Ranks:
                 break
             time.sleep(pause)
             pause = min(0.1, 1.5 * pause)
-        return [int(key.rpartition("/")[2]) for key in missing]
+        return missing
 
     def _reason(self) -> RankError | None:
         """Why another process has failed, if it has said so or has ended."""
@@ -138,6 +144,8 @@ class Ranks:
                 if rank != self.rank and self.store.check([f"error/{rank}"]):
                     message, code = json.loads(self.store.get(f"error/{rank}"))
                     self.is_broken = True
+                    if not self.rank:
+                        self.store.set(f"known/{rank}", "")
                     return RankError(f"rank {rank} on {message}", code)
         if gone := self.gone():
             return self._failed("; ".join(gone))
@@ -153,6 +161,9 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            if self.place.meeting and isinstance(error, dist.DistStoreError):
+                self.is_broken = True
+                raise cannot_meet(self.place, error) from None
             late = time.monotonic() + LATE
             while (reason := self._reason()) is None and time.monotonic() < late:
                 time.sleep(0.02)
@@ -165,108 +176,18 @@ class Ranks:
             raise RankError("the connection to another rank is lost: it has ended, or its network has") from None
 
 
-def join(place: Place, meet: float, exchange: float, gone: Callable[[], list[str]] = list) -> Ranks:
-    """Meet the others, within `meet` seconds, and make the group, whose exchanges may take `exchange` seconds each.
-
-    Raises RankError, which says who has not come.
-    """
-    start = time.monotonic()
-    store = _store(place, meet)
-    ranks = Ranks(place, store, exchange, gone)
-    number = _agree(ranks, meet - (time.monotonic() - start))
-    ranks.store = _PrefixStore(number, store)
-    with ranks._explained():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo",
-            store=_PrefixStore("group", ranks.store),
-            rank=place.rank,
-            world_size=place.size,
-            timeout=timedelta(seconds=exchange),
-        )
-    return ranks
+def cannot_meet(place: Place, error: Exception) -> RankError:
+    """The file at which the ranks of this machine meet cannot be used."""
+    what = str(error).partition("\n")[0]
+    return RankError(f"the ranks cannot meet: {place.meeting}: {what}")
 
 
-def _store(place: Place, meet: float) -> _Store:
-    if place.meeting:
-        # All are on this machine: no name need be resolved, and no other machine can connect.
-        loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-        if loopback:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-        return _FileStore(place.meeting, place.size)
-    host, port = place.address
-    is_host = place.rank == 0 and not place.is_hosted
-    where = f"rank {place.rank} on {socket.gethostname()}"
-    _use_the_way_to(host, port)
-    try:
-        return _TCPStore(
-            host, port, place.size, is_host, timedelta(seconds=meet), wait_for_workers=False, multi_tenant=False
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        what = str(error).partition("\n")[0]
-        if is_host and "in use" in what.lower():
-            raise RankError(f"{where}: port {port} is in use; set another MASTER_PORT") from None
-        reason = f"cannot listen on {host}:{port}" if is_host else f"cannot reach {host}:{port}"
-        limit = f" within {duration(meet)}; check MASTER_ADDR and MASTER_PORT"
-        raise RankError(f"{where}: {reason}{limit}") from None
-
-
-def _use_the_way_to(host: str, port: int) -> None:
-    """Let gloo use the interface that leads to the others, where this machine's name leads to itself alone.
-
-    Debian's 127.0.1.1 is such a name: gloo would listen where no other machine can connect.
-    """
-    with suppress(OSError):
-        own, there = socket.gethostbyname(socket.gethostname()), socket.gethostbyname(host)
-        if not own.startswith("127.") or there.startswith("127.") or "GLOO_SOCKET_IFNAME" in os.environ:
-            return
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((there, port))
-            address = probe.getsockname()[0]
-        if name := interface(address):
-            os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
-def _agree(ranks: Ranks, seconds: float) -> str:
-    """A number that only these processes know, from the first one: the prefix of all their keys.
-
-    A launcher that restarts processes keeps its store, with the keys of those that are dead. So each leaves an id of
-    its own under its rank, and takes what answers that id; keys with the id or the number are never old ones.
-    """
-    store, end, own = ranks.store, time.monotonic() + seconds, secrets.token_hex(8)
-    names = [f"id/{rank}" for rank in range(ranks.size)]
-    if ranks.rank:
-        store.set(names[ranks.rank], own)
-        if _appears(store, f"answer/{own}", end, ranks):
-            number = str(store.get(f"answer/{own}").decode())
-            store.set(f"here/{number}/{ranks.rank}", "")
-            return number
-        where = f"rank {ranks.rank} on {socket.gethostname()}"
-        raise RankError(f"{where}: rank 0 has not come within {duration(seconds)}")
-    missing = list(range(1, ranks.size))
-    while missing := [rank for rank in missing if not store.check([f"here/{own}/{rank}"])]:
-        for rank in missing:
-            if store.check([names[rank]]):
-                store.set(f"answer/{store.get(names[rank]).decode()}", own)
-        if gone := ranks.gone():
-            raise RankError("; ".join(gone))
-        if time.monotonic() > end:
-            raise RankError(f"{_listed(missing)} of {ranks.size} did not come within {duration(seconds)}")
-        time.sleep(0.01)
-    return own
-
-
-def _appears(store: _Store, key: str, end: float, ranks: Ranks) -> bool:
-    while not store.check([key]):
-        if time.monotonic() > end or ranks.gone():
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _has_nccl() -> bool:
+def has_nccl() -> bool:
+    """Whether ranks on GPUs talk by nccl."""
     # A build with CUDA has nccl also where there is no GPU, and from torch 2.15 on refuses to start it there.
     return dist.is_nccl_available() and torch.cuda.is_available()
 
 
-def _listed(ranks: Sequence[int]) -> str:
+def listed(ranks: Sequence[int]) -> str:
+    """Such as "ranks 1, 2"."""
     return f"{counted(len(ranks), 'rank').partition(' ')[2]} {', '.join(map(str, ranks))}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from twolayer.errors import RankError
 
+UNANSWERED = 75  # the exit code of a process that was started by the first one, and ends because another has failed
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 

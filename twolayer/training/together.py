@@ -82,7 +82,10 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
             ranks.signal(code)
             told.append(code)
 
-    for number, text in enumerate(json.loads(ranks.heard("configs"))):
+    texts = json.loads(ranks.heard("configs"))
+    if not texts:
+        ranks.publish("dismissed", "")
+    for number, text in enumerate(texts):
         resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
         config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
         ranks.publish(f"sums of {number}", json.dumps([socket.gethostname(), fingerprints(data, model)]))
