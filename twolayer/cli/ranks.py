@@ -70,7 +70,7 @@ class Others:
             problems.append(Problem(origin, "ranks", f"{size} ranks are more than {config.parts} parts", hint))
         if problems:
             raise ConfigError(problems)
-        memory.check(config, resolved.name, saved=saved, ranks=self.place.local_size)
+        memory.check(config, resolved.name, saved=saved, ranks=size, here=self.place.local_size)
         return replace(resolved, config=config)
 
     def start(self) -> None:

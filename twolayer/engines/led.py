@@ -26,6 +26,7 @@ from twolayer.engines.losses import Objective
 from twolayer.engines.parts import ALONE, Group
 
 Parted = UnitsEngine | RowsEngine | InputsEngine
+Sharing = RowsEngine | InputsEngine  # what computes where each process has its own share of the data
 
 MEASURED_SECONDS = 0.02  # at least so long an iteration's computation is measured
 
@@ -33,7 +34,7 @@ MEASURED_SECONDS = 0.02  # at least so long an iteration's computation is measur
 class _Call(IntEnum):
     """What the others are to do, with up to two numbers: these are broadcast, as float64."""
 
-    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, EXCHANGE, END = range(9)
+    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, SCORE, EXCHANGE, END = range(10)
 
 
 class LedEngine:
@@ -101,6 +102,11 @@ class LedEngine:
             self._tell(_Call.SYNC)
         self.own.sync()
 
+    def final_score(self) -> Tensor:
+        """The loss of the weights that are kept, on the rows or inputs that all have; see `selection.shares_data`."""
+        self._tell(_Call.SCORE)
+        return cast(Sharing, self.own).final_score()
+
     def exchange_seconds(self, count: int = 20) -> float:
         """How long the exchanges of an iteration take: the median of some that mean nothing."""
         self._tell(_Call.EXCHANGE, count)
@@ -152,6 +158,8 @@ def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> 
         engine.load_state(_exchange_state(like, group), int(numbers[0]))
     elif call == _Call.SYNC:
         engine.sync()
+    elif call == _Call.SCORE:
+        cast(Sharing, engine).final_score()
     elif call == _Call.EXCHANGE:
         _exchange(engine, int(numbers[0]))
 

@@ -54,6 +54,13 @@ def own(count: int, rank: int, ranks: int) -> range:
     return range(rank * count // ranks, (rank + 1) * count // ranks)
 
 
+def own_range(size: int, parts: int, rank: int, ranks: int) -> slice:
+    """What this rank computes, all its parts together, of what has this size."""
+    ends = edges(size, parts)
+    mine = own(len(ends) - 1, rank, ranks)
+    return slice(ends[mine.start], ends[mine.stop])
+
+
 def pieces(size: int, parts: int, group: Group) -> list[slice]:
     """The parts of what has this size that this process computes."""
     ends = edges(size, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twolayer.config.schema import Config
+from twolayer.engines import selection
 from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
@@ -19,7 +20,9 @@ def needed(config: Config, ranks: int = 1) -> int:
     S (N, H); and what else is kept of the parameters (see `_copies`).
     """
     if config.parts is not None:
-        return (_drawn(config) + _of_parts(config, ranks)) * ITEMSIZE[config.dtype]
+        config = _chosen(config)
+        numbers = _data(config, ranks) + weights(config) + _of_parts(config, ranks)
+        return numbers * ITEMSIZE[config.dtype]
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * weights(config) + activations + dual
@@ -38,19 +41,22 @@ def _of_parts(config: Config, ranks: int) -> int:
         doubled = 8 // ITEMSIZE[config.dtype]  # K is summed in float64
         return (N + H) * D_in // ranks + N * N * (1 + doubled * exchanged) + (5 + exchanged) * N * H
     if config.split == "rows":
-        own = N * (D_in + D_out) // ranks
-        return own + (3 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
+        own, at_once = N * (D_in + D_out) // ranks, min(rows_at_once(config), -(-N // ranks))
+        return own + (3 + exchanged) * weights(config) + 2 * at_once * (H + D_out)
     dual = N * N + 3 * N * H // ranks if config.form == "dual" else 0
     return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + dual
 
 
-def needed_by_host(config: Config, ranks: int = 1) -> int:
+def needed_by_host(config: Config, ranks: int = 1, here: int = 1) -> int:
     """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32.
 
-    With ranks, that they need on this machine, where so many of them are.
+    With ranks, that those need which are on this machine, `here` of them, the first among them.
     """
     if ranks > 1:
-        return ranks * (needed(config, ranks) if config.device == "cpu" else 4 * _drawn(config))
+        config = _chosen(config)
+        each = needed(config, ranks) if config.device == "cpu" else 4 * (_data(config, ranks) + weights(config))
+        more = _data(config) - _data(config, ranks) if selection.leader_has_all(config) else 0
+        return here * each + more * ITEMSIZE[config.dtype]
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
@@ -79,17 +85,33 @@ def _copies(config: Config) -> int:
 
 
 def _drawn(config: Config) -> int:
-    return config.N * (config.D_in + config.D_out) + weights(config)
+    return _data(config) + weights(config)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1) -> None:
+def _chosen(config: Config) -> Config:
+    """The config with its form and split chosen."""
+    config = config.model_copy(update={"form": selection.choose_form(config)})
+    return config.model_copy(update={"split": selection.choose_split(config)})
+
+
+def _data(config: Config, ranks: int = 1) -> int:
+    """The numbers of x and y that each of so many ranks has, but for the first (see `leader_has_all`)."""
+    if ranks == 1 or not selection.shares_data(config):
+        return config.N * (config.D_in + config.D_out)
+    if config.split == "inputs":
+        return config.N * (-(-config.D_in // ranks) + config.D_out)
+    return -(-config.N // ranks) * (config.D_in + config.D_out)
+
+
+def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, here: int = 1) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    `ranks` are those on this machine.
+    Of its `ranks` so many are `here`, on this machine.
     """
-    need, free = needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0), available_memory.available()
+    need, free = needed_by_host(config, ranks, here), available_memory.available()
+    need += needed_to_save(config) if saved else 0
     # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
     if free is not None and need > (free if need < _LARGE else 0.9 * free):
-        by = f" by {ranks} ranks" if ranks > 1 else ""
+        by = f" by {here} ranks" if here > 1 else ""
         message = f"{config.shape}{by} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])

@@ -13,18 +13,23 @@ import torch
 from torch import nn
 
 from twolayer.config import loading
+from twolayer.config.from_table import table_of
 from twolayer.config.schema import Config, document, settled
+from twolayer.engines import selection
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
 from twolayer.engines.led import LedEngine, compute_seconds, follow
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
-from twolayer.hardware import threads
+from twolayer.hardware import memory, threads
 from twolayer.hardware.launchers import Place
+from twolayer.tables.features import Encoding
+from twolayer.tables.options import FileData
+from twolayer.training import shares
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
-from twolayer.training.setup import prepare, resolve_auto
+from twolayer.training.setup import build_model, prepare, resolve_auto
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
@@ -53,12 +58,20 @@ def prepare_together(
     if ranks is None:
         return *prepare(config, table), ALONE
     config = settled(resolve_auto(_placed(config, ranks.place)))
+    memory.check(config, ranks=ranks.size, here=ranks.place.local_size)
     ranks.publish("config", document(config))
-    prepared = prepare(config, table)
-    own = fingerprints(*prepared[1:])
+    is_shared_table = isinstance(config.data, FileData) and selection.shares_data(config)
+    if is_shared_table:
+        table = table or table_of(config)
+        ranks.publish("columns", json.dumps(table.columns.document()))
+        shares.tell_rows(table, config, ranks)
+    prepared = _, data, model = prepare(config, table, ranks)
+    own = fingerprints(data, model)
     for rank, text in enumerate(ranks.collected("sums"), 1):
         host, sums = json.loads(text)
         ranks.hosts.append(host)
+        if is_shared_table:
+            own = fingerprints(shares.part_of(data, config, rank, ranks.size), model)
         if other := [WHAT[key] for key, digest in own.items() if sums.get(key) != digest]:
             here = f"those of rank 0 on {socket.gethostname()}"
             raise DataError(
@@ -75,8 +88,12 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
     text = ranks.heard("config")
     if not text:
         return
-    resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
-    config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
+    config = loading.resolve("the config of rank 0", environment={}, read=False, raw=text.encode()).config
+    table = None
+    if isinstance(config.data, FileData) and selection.shares_data(config):
+        columns = Encoding.of(json.loads(ranks.heard("columns")))
+        table = shares.read_own(config, columns, ranks)
+    config, data, model = prepare(_placed(config, ranks.place), table, ranks)
     ranks.publish("sums", json.dumps([socket.gethostname(), fingerprints(data, model)]))
     start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
     told: list[int] = []
@@ -118,6 +135,10 @@ def pace(fit: Fit) -> Pace | None:
     with threads.set_up(config):
         computes = compute_seconds(copy.deepcopy(fit.model), fit.data, config, engine.group)
         exchanges = engine.exchange_seconds()
+    x, y, more = fit.data.x, fit.data.y, config.N / max(1, len(fit.data.x))
+    # An update takes as long as its rows are many; of the inputs only the dual form has a share, and no work with them.
+    some = whole.model_copy(update={"N": len(x), "D_in": x.shape[1]})
+    model = copy.deepcopy(fit.model) if fit.data.share is None else build_model(some)
     with threads.set_up(whole):
-        alone = compute_seconds(copy.deepcopy(fit.model), fit.data, whole)
+        alone = more * compute_seconds(model, Data(x, y), some)
     return Pace(computes, exchanges, alone, int(whole.threads))
