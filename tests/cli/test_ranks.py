@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.helpers import rank_commands
@@ -97,6 +98,26 @@ def test_a_table_in_batches_with_validation_is_trained_with_the_same_bits(tmp_pa
     results = run_all(tmp_path, tasks)
     assert [result["code"] for result in results] == [0, 0, 0], results
     assert len({contents(tmp_path / f"table-{n}") for n in (1, 2, 3)}) == 1
+
+
+@pytest.mark.deep
+def test_a_table_of_which_each_rank_reads_its_own_rows_is_trained_with_the_same_bits(tmp_path: Path) -> None:
+    columns = {
+        "a": range(97),
+        "b": [i * 37 % 53 / 7 for i in range(97)],
+        "price": [3 * i + i * i % 7 for i in range(97)],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "my.parquet")
+    table = ["my.parquet", "--target", "price", "--epochs", "40", "--set", "batch_size=null", "-q"]
+    tasks = [train(*table, "--set", "parts=12", out="table-1")]
+    tasks += [train(*table, "--ranks", n, out=f"table-{n}", real=True) for n in ("2", "3")]
+    results = run_all(tmp_path, tasks)
+    assert [result["code"] for result in results] == [0, 0, 0], results
+    assert len({contents(tmp_path / f"table-{n}") for n in (1, 2, 3)}) == 1
+    assert len({(tmp_path / f"table-{n}" / "config.yaml").read_bytes() for n in (1, 2, 3)}) == 1
+    infos = [json.loads((tmp_path / f"table-{n}" / INFO).read_text()) for n in (1, 2, 3)]
+    same = ("data_sha256", "validation_sha256", "row_sums", "final_loss", "final_val_loss")
+    assert all(infos[0][key] == info[key] for info in infos for key in same)
 
 
 def test_the_first_alone_prints_and_each_row_once(done: Any) -> None:

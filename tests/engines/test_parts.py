@@ -19,7 +19,7 @@ from tests.helpers.published import agree_to_three_digits
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.factory import make_engine
-from twolayer.engines.parts import Sum, edges, own
+from twolayer.engines.parts import Alone, Sum, edges, own, pieces, whole
 from twolayer.engines.selection import choose_split
 from twolayer.errors import ConfigError
 from twolayer.hardware.threads import set_up
@@ -111,7 +111,7 @@ def test_a_state_continues_bit_for_bit_also_at_a_fold(split: str, at: int) -> No
     assert same([p.detach() for p in model.parameters()], [p.detach() for p in other.parameters()])
 
 
-class Known:
+class Known(Alone):
     """A group in one process: keeps what this rank sends, and answers with what all have sent before."""
 
     def __init__(self, rank: int, sent: list[Tensor]) -> None:
@@ -144,6 +144,32 @@ def test_a_sum_is_the_same_bits_whoever_adds_up_which_parts(count: int, numbers:
     (alone,) = total(1)
     torch.testing.assert_close(alone, terms.double().sum(0).float(), rtol=1e-4, atol=1e-5)
     assert all(torch.equal(alone, one) for ranks in (2, 3, 4, 7) for one in total(ranks))
+
+
+class Giving(Alone):
+    """A group of which the others have given their tensors, by rank, before the first asks for them."""
+
+    def __init__(self, rank: int, size: int, given: dict[int, Tensor]) -> None:
+        self.rank, self.size, self.given = rank, size, given
+
+    def give(self, tensor: Tensor, source: int) -> None:
+        if self.rank:
+            self.given[source] = tensor.clone()
+        else:
+            tensor.copy_(self.given[source])
+
+
+@pytest.mark.parametrize(("size", "parts", "ranks"), [(7, 3, 2), (1, 12, 3), (50, 12, 5)])
+def test_the_first_process_alone_gets_what_all_have(size: int, parts: int, ranks: int) -> None:
+    everything = torch.randn(size, 4)
+    given: dict[int, Tensor] = {}
+    found = []
+    for rank in reversed(range(ranks)):
+        group = Giving(rank, ranks, given)
+        mine = [everything[some] for some in pieces(size, parts, group)]
+        found.append(whole(mine, size, parts, everything[0], group))
+    assert torch.equal(found[-1], everything)
+    assert all(not one.numel() for one in found[:-1])
 
 
 @given(size=st.integers(1, 2000), parts=st.integers(1, 60), ranks=st.integers(1, 9))

@@ -24,22 +24,22 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
+from twolayer.engines.parts import Alone
 from twolayer.errors import DataError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
 from twolayer.training import shares
 from twolayer.training.fingerprints import fingerprints
+from twolayer.training.loop import fit, train
+from twolayer.training.metrics import scores
 from twolayer.training.setup import load_data, prepare
 
 
-class Member:
+class Member(Alone):
     """A place in a group whose first process sends `told`, and nobody anything else."""
 
     def __init__(self, rank: int, size: int, told: Sequence[Tensor] = ()) -> None:
         self.rank, self.size, self.told = rank, size, list(told)
-
-    def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
-        pass
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         if not self.rank:
@@ -97,6 +97,27 @@ def test_the_first_has_all_data_where_it_measures_the_learning_rate() -> None:
     assert len(load_data(config, group=Member(1, 3)).x) == 3
 
 
+@pytest.mark.parametrize("split", ["rows", "inputs"])
+def test_the_final_loss_is_that_of_the_weights(split: str) -> None:
+    done = train("default", N=50, D_in=20, H=9, D_out=2, lr=1e-4, epochs=30, parts=5, split=split, reduction="mean")
+    (expected,) = scores(done.model, done.data, done.config)
+    assert done.final_loss == pytest.approx(expected, rel=1e-5)
+    assert done.final_loss < done.losses[-1]
+
+
+def test_it_is_of_the_weights_that_patience_has_kept_for_classes_too(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("a,kind\n" + "".join(f"{i},{'xyz'[i * i % 7 % 3]}\n" for i in range(60)))
+    data = {"source": "file", "path": str(tmp_path / "my.csv"), "target": "kind"}
+    config = load_config(data=data, parts=4, batch_size=None, lr=3.0, H=4, epochs=40, patience=3, average=None)
+    config, rows, model = prepare(config)
+    training = fit(model, rows, config)
+    for _ in training:
+        pass
+    outcome = training.finish()
+    assert outcome.kept < training.done
+    assert [outcome.scores[name] for name in ("loss", "accuracy")] == pytest.approx(scores(model, rows, config))
+
+
 def test_batches_may_have_any_rows() -> None:
     config = load_config("default", N=9, D_in=5, H=3, D_out=2, parts=3, split="rows", batch_size=2)
     assert load_data(config, group=Member(1, 3)).share is None
@@ -105,11 +126,11 @@ def test_batches_may_have_any_rows() -> None:
 # --- memory
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that there are at once; `peak` is their largest sum so far."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.counts: dict[int, int] = {}
 
@@ -134,8 +155,9 @@ class Live(TorchDispatchMode):
 
 def peak(config: Config, ranks: int) -> int:
     """The bytes of tensors that the last of so many ranks has at once while it gets ready and computes an update."""
-    member: Any = Member(ranks - 1, ranks)
-    with Live() as live:
+    member = Member(ranks - 1, ranks)
+    live = Live()
+    with live:
         full, data, model = prepare(config, None, member)
         with set_up(full):
             make_engine(model, data, full, member).advance(1)

@@ -22,7 +22,8 @@ COLUMNS = 4096
 class InputsEngine(DualForm):
     """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and give and take the weights of all inputs.
+    `state`, `load_state` and `sync` are for all processes at once, and take the weights of all inputs; the first
+    process alone gets them.
     """
 
     STATE = ("base_b1", "s", "b")
@@ -106,8 +107,10 @@ class InputsEngine(DualForm):
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         super().sync()
-        self.w1.copy_(self._whole(self._w1_t()).t())
-        self.b1.copy_(self._b1())
+        w1_t = self._whole(self._w1_t())
+        if self.group.rank == 0:
+            self.w1.copy_(w1_t.t())
+            self.b1.copy_(self._b1())
 
     @torch.inference_mode()
     def final_score(self) -> Tensor:

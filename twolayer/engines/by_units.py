@@ -43,7 +43,8 @@ class _Units:
 class UnitsEngine(FusedEngine):
     """The primal form in parts of the hidden units; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and give and take what all units have.
+    `state`, `load_state` and `sync` are for all processes at once, and take what all units have; the first process
+    alone gets it.
     """
 
     CLASS_DIM = -2
@@ -112,10 +113,14 @@ class UnitsEngine(FusedEngine):
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         first = [self._first_layer(part) for part in self.units]
-        self.w1.copy_(self._whole([w1 for w1, _ in first], "w1"))
-        self.b1.copy_(self._whole([b1 for _, b1 in first], "b1")[:, 0])
-        self.w2.copy_(self._whole([part.w2_t for part in self.units], "w2_t").t())
-        self.b2.copy_(self.own_b2)
+        w1 = self._whole([w1 for w1, _ in first], "w1")
+        b1 = self._whole([b1 for _, b1 in first], "b1")
+        w2_t = self._whole([part.w2_t for part in self.units], "w2_t")
+        if self.group.rank == 0:
+            self.w1.copy_(w1)
+            self.b1.copy_(b1[:, 0])
+            self.w2.copy_(w2_t.t())
+            self.b2.copy_(self.own_b2)
 
     def _first_layer(self, part: _Units) -> tuple[Tensor, Tensor]:
         """The weights (h, D_in) and biases (h, 1) of a part's units."""

@@ -212,6 +212,9 @@ class _Silent:
     def broadcast(self, tensor: Tensor, source: int) -> None:
         pass
 
+    def give(self, tensor: Tensor, source: int) -> None:
+        pass
+
 
 def _broadcast(numbers: Sequence[float], group: Group) -> list[float]:
     tensor = torch.tensor(numbers, dtype=torch.float64)

@@ -65,6 +65,17 @@ class Ranks:
             else:
                 dist.broadcast(tensor, source)
 
+    def give(self, tensor: Tensor, source: int) -> None:
+        """Write the tensor of the process `source`, which is not the first, into that of the first; for these two."""
+        with self._explained():
+            host = tensor.cpu() if tensor.is_cuda and not _has_nccl() else tensor
+            if self.rank:
+                dist.send(host, 0)
+            else:
+                dist.recv(host, source)
+                if host is not tensor:
+                    tensor.copy_(host)
+
     def publish(self, key: str, text: str) -> None:
         """Leave a text for the others: the first's `key`, or this process's own."""
         self.store.set(key if self.rank == 0 else f"{key}/{self.rank}", text)

@@ -24,7 +24,7 @@ from twolayer.tables.file_checks import check_size
 from twolayer.tables.readers import batches
 from twolayer.tables.reading import open_for_model
 
-_BLOCK = 2**20  # features that are encoded at a time
+_ROWS, _BLOCK = 2**10, 2**20  # that are read at a time: at least so many rows, and otherwise so many features
 _SLICED = (".npy", ".safetensors")  # arrays of which some rows can be read
 
 
@@ -41,7 +41,7 @@ def read_rows(
     if not len(numbers):
         return x, y
     at = 0
-    for first, frame in _frames(path, columns, int(numbers[0]), int(numbers[-1]), max(1 << 10, _BLOCK // D_in)):
+    for first, frame in _frames(path, columns, int(numbers[0]), int(numbers[-1]), max(_ROWS, _BLOCK // D_in)):
         end = at + int(np.searchsorted(numbers[at:], first + frame.height))
         rows = frame[numbers[at:end] - first]
         with np.errstate(over="ignore", invalid="ignore"):  # the first process has checked all rows
