@@ -67,6 +67,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
         tasks[f"{split} 1"] = train(*SETS, *words, "--set", "parts=12", "-q", out=f"{split}-1")
         for ranks in ("2", "3") if split in ("units", "rows") else ("2",):
             tasks[f"{split} {ranks}"] = train(*SETS, *words, "--ranks", ranks, "-q", out=f"{split}-{ranks}")
+    for split in ("rows", "inputs"):
+        words = [*SETS, *SPLITS[split], "--epochs", "15", "--ranks", "2", "-q"]
+        tasks[f"{split} begun"] = train(*words, out=f"again-{split}")
+        again = ["train", "--resume", f"again-{split}", "--epochs", "40", "--ranks", "3", "-q"]
+        tasks[f"{split} again"] = {"arguments": again}
     tasks["csv"] = train(*SETS, "--ranks", "2", "--format", "csv")
     tasks["killed"] = train(*SETS, *LONG, "--ranks", "3", "--checkpoint-every", "7", out="k", act=[1, signal.SIGKILL])
     tasks["terminated"] = train(*SETS, *LONG, "--ranks", "2", out="t", act=[1, signal.SIGTERM])
@@ -86,6 +91,13 @@ def test_losses_and_weights_are_the_same_bits_on_one_two_and_three_ranks(done: A
         assert len(runs) == (3 if what in ("units", "rows") else 2)
         assert len({contents(run) for run in runs}) == 1, what
     assert len((folder / "units-1" / "history.csv").read_text().splitlines()) == 41
+
+
+@pytest.mark.parametrize("split", ["rows", "inputs"])
+def test_a_run_goes_on_with_more_ranks_and_the_same_bits(done: Any, split: str) -> None:
+    folder, results = done
+    assert results[f"{split} again"]["code"] == 0, results[f"{split} again"]["stderr"]
+    assert contents(folder / f"again-{split}") == contents(folder / f"{split}-1")
 
 
 @pytest.mark.deep

@@ -154,7 +154,11 @@ def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> 
     elif call == _Call.STATE:
         engine.state()
     elif call == _Call.LOAD_STATE:
-        like = {name: torch.empty_like(tensor, device=engine.x.device) for name, tensor in engine.described().items()}
+        device = engine.x.device  # in rows, as the leader sends it, however the engine keeps it
+        like = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+            for name, tensor in engine.described().items()
+        }
         engine.load_state(_exchange_state(like, group), int(numbers[0]))
     elif call == _Call.SYNC:
         engine.sync()
