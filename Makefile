@@ -82,19 +82,11 @@ docs: .venv/.test
 	.venv/bin/python docs/generate.py
 	.venv/bin/python docs/pictures.py
 
-# The peers have an environment of their own; results and plots are tracked.
+# The peers have an environment of their own; results, plots and two sections of docs/performance.md are tracked. Some of them:
+# make bench BENCH='roofline million'
+BENCH ?= loop batches roofline process million memory saving tables reading looking growth threads steps products
 bench: .venv-bench/.bench
-	.venv-bench/bin/python benchmarks/loop.py --json benchmarks/results/loop.json
-	.venv-bench/bin/python benchmarks/batches.py --json benchmarks/results/batches.json
-	.venv-bench/bin/python benchmarks/process.py --json benchmarks/results/process.json
-	.venv-bench/bin/python benchmarks/memory.py --json benchmarks/results/memory.json
-	.venv-bench/bin/python benchmarks/saving.py --json benchmarks/results/saving.json
-	.venv-bench/bin/python benchmarks/tables.py --json benchmarks/results/tables.json
-	.venv-bench/bin/python benchmarks/reading.py --json benchmarks/results/reading.json
-	.venv-bench/bin/python benchmarks/looking.py --json benchmarks/results/looking.json
-	.venv-bench/bin/python benchmarks/growth.py --json benchmarks/results/growth.json
-	.venv-bench/bin/python benchmarks/threads.py --json benchmarks/results/threads.json
-	.venv-bench/bin/python benchmarks/steps.py --json benchmarks/results/steps.json
+	for name in $(BENCH); do .venv-bench/bin/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	.venv-bench/bin/python benchmarks/plot.py
 
 %/bin/python:

@@ -51,9 +51,10 @@ def check(name: str, losses: list[float], expected: list[float]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """The hardware, the versions, the command and the date."""
+    """The hardware, how busy it is, the versions, the command and the date."""
     return {
         "command": " ".join(["python", *sys.argv]),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # of the last minute
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": {
             "processor": _first("/proc/cpuinfo", "model name") or platform.processor(),
@@ -79,6 +80,21 @@ def _first(path: str, key: str) -> str:
     if not Path(path).exists():
         return ""
     return next((line.partition(":")[2].strip() for line in Path(path).open() if line.startswith(key)), "")
+
+
+def caution(results: dict[str, Any]) -> str:
+    """A sentence on results that were measured beside other programs."""
+    is_busy = (results["load"] or 0) > 2 * results["hardware"]["cores"]
+    return "\nOther programs took the cores: these figures show that it runs, and little else." if is_busy else ""
+
+
+def section(page: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- end of name -->` in a page."""
+    before, opened, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, closed, after = rest.partition(f"<!-- end of {name} -->\n")
+    if not opened or not closed:
+        raise SystemExit(f"{page} has no section {name}")
+    page.write_text(f"{before}{opened}{text}\n{closed}{after}")
 
 
 def save(path: Path | None, results: dict[str, Any]) -> None:

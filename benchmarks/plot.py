@@ -1,4 +1,4 @@
-"""Draws docs/loop.svg and docs/growth.svg from the results of loop.py and growth.py.
+"""Draws docs/{loop,growth,roofline}.svg from the results, and writes two sections of docs/performance.md from them.
 
 python benchmarks/plot.py
 """
@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import harness
+import million
+import roofline
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 BLUE, ORANGE, GREY, INK, FAINT = "#1f5fae", "#d9730d", "#8c8c8c", "#333333", "#e4e4e4"
+GREEN = "#2a7f3f"
 PANELS = 4  # in a line
 POWERS = [10**power for power in range(7)]
 # 20000 -> 20 ms, in Vega's language
@@ -120,7 +124,40 @@ def growth() -> alt.HConcatChart:
     return alt.hconcat(*panels, spacing=24)
 
 
-def save(chart: alt.HConcatChart, name: str) -> None:
+def limits() -> alt.LayerChart:
+    """A row for each shape: the GFLOP/s of each engine, the product's as a line, and the memory's as a tick."""
+    results = read("roofline.json")
+    most = results["limits"][str(results["cores"])]
+    names = [roofline.name_of_shape(one["shape"]) for one in results["shapes"]]
+    rows, memory = [], []
+    for name, one in zip(names, results["shapes"], strict=True):
+        for engine, found in one["engines"].items():
+            rows.append({"shape": name, "engine": engine.removeprefix("twolayer "), "rate": max(found["rates"])})
+        auto = one["engines"][one["auto"]]
+        rows[[*one["engines"]].index(one["auto"]) - len(one["engines"])]["auto"] = True
+        memory.append({"shape": name, "rate": auto["operations"] / auto["bytes"] * most["bandwidth"]})
+    engines = {"autograd": GREY, "manual": "#b5a642", "fused (primal)": ORANGE, "fused (dual)": BLUE, "compiled": GREEN}
+    rate = alt.X("rate:Q", title="GFLOP/s", scale=log_scale([row["rate"] for row in (*rows, *memory)])).axis(
+        values=POWERS, format="~s"
+    )
+    place = alt.Y("shape:N", sort=names, title=None).axis(labelLimit=300)
+    color = alt.Color("engine:N", title=None, scale=alt.Scale(domain=[*engines], range=[*engines.values()]))
+    base = alt.Chart(alt.Data(values=rows), width=560, height=30 * len(names))
+    product = alt.Chart(alt.Data(values=[{"rate": most["product"], "text": "a large product"}])).encode(rate)
+    ends = alt.Chart(alt.Data(values=memory)).encode(rate, place)
+    return alt.layer(
+        product.mark_rule(color=INK, strokeDash=[4, 3]),
+        product.mark_text(align="right", dx=-5, y=-7, fontSize=11, color=INK).encode(text="text:N"),
+        ends.mark_tick(color=INK, thickness=2, size=18),
+        ends.transform_filter(f"datum.shape == '{names[0]}'")
+        .mark_text(align="left", dx=6, fontSize=11, color=INK)
+        .encode(text=alt.value("memory")),
+        base.mark_point(filled=True, size=70, opacity=1).encode(rate, place, color),
+        base.transform_filter("datum.auto").mark_point(size=190, strokeWidth=1.5).encode(rate, place, color),
+    )
+
+
+def save(chart: alt.TopLevelMixin, name: str) -> None:
     """Write a plot, in the style of both, on a white ground, for light pages and dark ones."""
     chart = (
         chart.configure(background="white", font="Helvetica, Arial, sans-serif", padding=12)
@@ -135,9 +172,12 @@ def save(chart: alt.HConcatChart, name: str) -> None:
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw the three, and write the sections."""
     save(loop(), "loop.svg")
     save(growth(), "growth.svg")
+    save(limits(), "roofline.svg")
+    for name, told in (("roofline", roofline.told), ("million", million.told)):
+        harness.section(DOCS / "performance.md", name, told(read(f"{name}.json")))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ ONLY_USER = {
 # Imports inside functions, each with its reason.
 LAZY = {
     "__main__": "Ctrl-C is handled before anything else is imported",
-    "cli.resume": "polars, only for a table of an older run",
+    "cli.resume": "polars and numpy, only for a table of an older run, or for another table",
     "config.from_table": "polars, only for a table",
     "engines.factory": "numba, only where its engine is chosen",
     "training.folds": "polars, only for a table",
@@ -99,6 +99,7 @@ LAZY = {
     "cli.rank_process": "torch",
     "cli.ranks": "torch, and what the other processes do, only with ranks",
     "cli.commands.bench": "torch",
+    "cli.scaling": "torch, after the other processes are started",
     "cli.commands.doctor": "torch",
     "cli.commands.lr": "torch",
     "exporters.writing": "onnx, only for an .onnx",

@@ -19,13 +19,15 @@ def main() -> int:
     if handled:
         signal.signal(signal.SIGINT, _leave)
 
+    from twolayer.system.load import is_busy
+
     gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
     # pydantic looks for plugins, of which we use none, in the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # PyTorch's threads wait for each other by spinning, for milliseconds unless this says how often. Beside other
     # programs that takes the cores from those that are waited for (docs/performance.md, "Threads").
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "0" if is_busy() else "1000")
     from twolayer.cli.main import run
 
     code = run()

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.helpers import rank_commands
 from tests.helpers.forking import HANGS, clean_environment
@@ -21,6 +22,7 @@ from twolayer.runs.run_files import INFO
 
 SMALL = "N=9 D_in=7 H=8 D_out=2 epochs=40 lr=0.01 checkpoint"
 SETS = [word for key in SMALL.split()[:-1] for word in ("--set", key)]
+SCHEMA = Path(__file__).parents[2] / "docs" / "doctor.schema.json"
 LONG = ["--epochs", "1000000", "-q"]
 
 
@@ -58,6 +60,14 @@ SPLITS = {
 }
 
 
+BENCH = {
+    "interrupted": [0, signal.SIGINT],
+    "terminated": [1, signal.SIGTERM],
+    "killed": [1, signal.SIGKILL],
+    "first killed": [0, signal.SIGKILL],
+}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
     """A folder in which all these have run, and what came of each, by name."""
@@ -79,6 +89,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
     stopped = train(*SETS, *LONG, "--ranks", "2", "--exchange-timeout", "1", out="s", act=[1, signal.SIGSTOP])
     tasks["stopped"] = stopped
     tasks["first killed"] = train(*SETS, *LONG, "--ranks", "3", out="f", act=[0, signal.SIGKILL])
+    bench = {"arguments": ["bench", *SETS[:-2], "--ranks", "1,2", "--rounds"]}
+    tasks["bench"] = {"arguments": [*bench["arguments"], "2"]}
+    tasks["bench, jsonl"] = {"arguments": [*bench["arguments"], "2", "--format", "jsonl"]}
+    tasks["bench, wrong"] = tasks["bench"] | {"environment": {"WRONG_RANK": "1"}}
+    for name, act in BENCH.items():
+        tasks[f"bench, {name}"] = {"arguments": [*bench["arguments"], "1000000"], "act": act}
+    tasks["doctor"] = {"arguments": ["doctor", "--ranks", "2"], "sections": ["ranks"]}
+    wrong = {"arguments": ["doctor", "--ranks", "3"], "sections": ["ranks"], "environment": {"WRONG_RANK": "2"}}
+    tasks["doctor, wrong"] = wrong
+    tasks["doctor, jsonl"] = wrong | {"arguments": [*wrong["arguments"], "--format", "jsonl"]}
     tasks["diverged"] = train(*SETS, "--lr", "1e6", "--ranks", "2", "-q", out="d")
     return folder, dict(zip(tasks, run_all(folder, list(tasks.values())), strict=True))
 
@@ -197,6 +217,76 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks_and_ends_with_the_sam
     assert contents(folder / "one") == contents(folder / "two") == contents(folder / "whole")
 
 
+# --- bench and doctor
+
+
+def test_bench_shows_the_scaling_beside_one_process_without_parts(done: Any) -> None:
+    _, results = done
+    lines = results["bench"]["stdout"].splitlines()
+    assert (results["bench"]["code"], results["bench"]["stderr"], results["bench"]["left"]) == (0, "", 0)
+    assert lines[0] == "9 x 7 -> 8 -> 2, float32, on cpu, 12 parts of units"
+    assert lines[2].split() == ["ranks", "update", "exchanging", "speed-up", "efficiency", "bits"]
+    assert [line[:8].strip() for line in lines[3:6]] == ["1", "2", "no parts"]
+    assert (lines[3].split()[-2:], lines[4].split()[-1]) == (["100", "%"], "same")
+    assert lines[7] == "no parts: one process as without --ranks, fused (dual), 1 thread"
+    assert lines[-1].startswith("fastest: ")
+    assert max(map(len, lines)) <= 80
+
+
+def test_programs_read_the_same_from_bench_as_figures(done: Any) -> None:
+    _, results = done
+    one, two, alone = map(json.loads, results["bench, jsonl"]["stdout"].splitlines())
+    assert [row["ranks"] for row in (one, two, alone)] == [1, 2, 1]
+    assert (one["parts"], one["split"], alone["parts"], alone["split"]) == (12, "units", None, None)
+    assert (one["same_bits"], two["same_bits"], alone["same_bits"]) == (True, True, None)
+    assert (one["exchanging_us"], alone["exchanging_us"]) == (0, 0)
+    assert 0 < two["exchanging_us"] < two["max_us"]
+    assert two["speed_up"] == pytest.approx(one["median_us"] / two["median_us"])
+    assert two["efficiency"] == pytest.approx(two["speed_up"] / 2)
+
+
+def test_bench_finds_other_bits(done: Any) -> None:
+    _, results = done
+    wrong = results["bench, wrong"]
+    assert (wrong["code"], wrong["left"]) == (1, 0)
+    assert wrong["stderr"] == "error: the losses are other bits than on one rank: on 2 ranks\n"
+    assert wrong["stdout"].splitlines()[4].split()[-1] == "OTHER"
+
+
+def test_bench_ends_as_a_training_does(done: Any) -> None:
+    _, results = done
+    ends = {name: (results[f"bench, {name}"]["code"], results[f"bench, {name}"]["left"]) for name in BENCH}
+    killed = {"killed": (1, 0), "first killed": (-signal.SIGKILL, 0)}
+    assert ends == {"interrupted": (130, 0), "terminated": (143, 0), **killed}
+    assert "interrupted after" in results["bench, interrupted"]["stderr"]
+    assert results["bench, killed"]["stderr"] == "error: rank 1 was killed by signal 9 (SIGKILL)\n"
+
+
+def test_doctor_proves_equal_bits_and_tells_what_an_exchange_costs(done: Any) -> None:
+    _, results = done
+    assert (results["doctor"]["code"], results["doctor"]["left"]) == (0, 0), results["doctor"]
+    *_, passed, cost, _, verdict = results["doctor"]["stdout"].splitlines()
+    assert passed == "ranks        passed: same bits on 1 and 2 ranks by 4 splits"
+    assert cost.startswith("             an exchange takes ")
+    assert verdict.startswith("All 12 checks passed")
+
+
+def test_doctor_names_the_rank_and_the_split_that_are_wrong(done: Any) -> None:
+    _, results = done
+    assert (results["doctor, wrong"]["code"], results["doctor, wrong"]["left"]) == (1, 0)
+    text = results["doctor, wrong"]["stdout"]
+    assert "ranks        FAILED: 4 of 20 checks" in text
+    assert "  units (primal), rank 2 alone, iteration 2, not the same bits: expected " in text
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+    rows = [json.loads(line) for line in results["doctor, jsonl"]["stdout"].splitlines()]
+    for row in rows:
+        validator.validate(row)
+    checks = {(row["engine"], row["name"]): row["status"] for row in rows if row["section"] == "ranks"}
+    wrong = {check for check, status in checks.items() if status == "wrong"}
+    assert wrong == {(f"units ({form})", name) for form in ("primal", "dual") for name in ("rank 2 alone", "3 ranks")}
+    assert checks["units (dual)", "2 ranks"] == checks["rows", "3 ranks"] == checks["inputs", "rank 2 alone"] == "right"
+
+
 # --- Wrong command lines, in this process
 
 
@@ -222,6 +312,24 @@ def test_wrong_ranks_are_refused(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, said = command("train", "--no-save", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, message in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "--ranks", "1,13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
+        (["bench", "--ranks", "2", "--set", "engine=manual"], "parts: requires the fused engine, but the engine is"),
+        (["bench", "--ranks", "2,0"], "--ranks must be numbers from 1 on, such as 1,2,4, not '2,0'"),
+        (["bench", "--ranks", "two"], "--ranks must be numbers from 1 on, such as 1,2,4, not 'two'"),
+        (["doctor", "--ranks", "1"], "--ranks"),
+        (["doctor", "--ranks", "2", "--published"], "leave out --ranks"),
+    ],
+)
+def test_wrong_ranks_of_bench_and_doctor_are_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command(*words, monkeypatch=monkeypatch, capsys=capsys)
     assert (code, message in said) == (2, True), said
 
 

@@ -71,6 +71,10 @@ def test_a_table_that_moved_alone_can_be_named(project: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "a,b,y\n" + "".join(f"{'uvw'[i % 3]},{i * i % 17},{i * 5 % 11}.25\n" for i in range(60)),
+            "D_in is 2, but other.csv gives 4; column a gives 3 inputs, not 1\n",
+        ),
         (TABLE.replace("5.25", "5.5"), "other.csv: is not the table that runs/part was started with, or has changed"),
         (
             TABLE + "1,2,3\n",
@@ -184,6 +188,7 @@ def test_another_table_is_refused_for_a_run_of_version_0_1_0(older: Path) -> Non
     done = twolayer("train", "--resume=part", "--epochs=9", "-q", cwd=older)
     assert done.returncode == 1
     assert "has changed since: D_in is " in done.stderr
+    assert "gives 17; column k gives 3 inputs, not 2; or this version" in done.stderr
     assert done.stderr.endswith("or this version of twolayer reads it otherwise than 0.1.0 did: then train anew\n")
 
 

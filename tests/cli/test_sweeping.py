@@ -302,3 +302,35 @@ def test_a_sweep_that_is_killed_at_random_moments_is_the_same_in_the_end(
     for row in rows(sweep):
         assert same(sweep / row["path"], tmp_path / "whole" / row["path"])
     assert not list(sweep.rglob("*.part"))
+
+
+def test_a_sweep_whose_table_moved_goes_on(twolayer: Run, tmp_path: Path) -> None:
+    place, table = tmp_path / "p", "a,b,y\n" + "".join(f"{i * 7 % 13},{i * i % 17},{i * 5 % 11}\n" for i in range(60))
+    place.mkdir()
+    (place / "t.csv").write_text(table)
+    words = ["p/t.csv", "--target=y", "--sweep", "lr=1e-2,1e-3", "--epochs=3", "--set=H=4", "--out=p/s", "-q"]
+    assert twolayer("train", *words).returncode == 0
+    known = (place / "s/lr=0.001/history.csv").read_bytes()
+
+    def resumed(*more: str) -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(tmp_path / "q/s/lr=0.001", ignore_errors=True)
+        return twolayer("train", "--resume", "q/s", "-q", *more)
+
+    place.rename(tmp_path / "q")
+    done = resumed()
+    assert (done.returncode, known) == (0, (tmp_path / "q/s/lr=0.001/history.csv").read_bytes()), done.stderr
+    assert f"{place / 't.csv'}: no such file; {tmp_path / 'q/t.csv'} is read in its place\n" in done.stderr
+    assert lasting(tmp_path / "q/s")[1]["status"] == "completed"
+    (tmp_path / "q/t.csv").rename(tmp_path / "u.csv")
+    done = resumed()
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f"error: q/s: its table is not at {place / 't.csv'}; if it was moved, add --set data.path=PATH\n"
+    )
+    done = resumed("--set", "data.path=u.csv")
+    assert (done.returncode, known) == (0, (tmp_path / "q/s/lr=0.001/history.csv").read_bytes()), done.stderr
+    assert "remove --set lr" in resumed("--set", "lr=1").stderr
+    (tmp_path / "u.csv").write_text(table.replace("12,", "11,", 1))
+    done = resumed("--set", "data.path=u.csv")
+    assert (done.returncode, "u.csv: is not the table that q/s was started with" in done.stderr) == (1, True)
+    assert not (tmp_path / "q/s/lr=0.001").exists()

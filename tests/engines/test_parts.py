@@ -125,6 +125,9 @@ class Known(Alone):
     def broadcast(self, tensor: Tensor, source: int) -> None:
         raise AssertionError
 
+    def first(self, size: int) -> Known:
+        raise AssertionError
+
 
 @given(count=st.integers(1, 40), numbers=st.integers(1, 70), seed=st.integers(0, 99))
 @examples(20)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,54 @@ def test_the_logistic_model_is_at_the_minimum_that_scikit_learn_seeks(classes: i
     assert np.abs(gradient / x.std(0)).max() < 1e-3
     assert np.abs(residual.sum(0)).max() < 1e-3
     np.testing.assert_allclose(found.constant.numpy(), y.mean(0))
+
+
+# By scikit-learn 1.9.1: LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12), its loss with the penalty, the
+# mean of the losses, the accuracy, and the probabilities of the first row.
+FITTED = {
+    "two": (74.86589140773799, 0.6232852860717881, 76 / 120, [0.57222124, 0.42777876]),
+    "collinear": (124.15029107058889, 1.0333377700071043, 68 / 120, [0.45443975, 0.12457409, 0.42098616]),
+    "scales": (125.05088365962638, 1.0414741233481921, 55 / 120, [0.41324095, 0.13085387, 0.45590518]),
+    "separable": (14.173725707492403, 0.06348092634808011, 1, [9.9932663e-01, 6.7337000e-04]),
+    "rare": (8.835757204640652, 0.07039172370852832, 118 / 120, [0.95983184, 0.04016816]),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_the_logistic_model_is_the_one_that_scikit_learn_finds(name: str) -> None:
+    i, j = np.arange(120)[:, None], np.arange(1, 5)
+    x = (i**2 * j + 7 * i * j**2 + 3 * j) % 41 / 10.0
+    classes = ((x @ [3, -2, 1, 1] + i[:, 0] * 7 % 11) // 4).astype(int) % 3
+    if name == "two":
+        classes = classes // 2
+    elif name == "collinear":
+        x = np.c_[x, x[:, 0] - x[:, 1], np.full(120, 3.0)]
+    elif name == "scales":
+        x = x * [1, 1e4, 1e-3, 1] + [0, 1e5, 0, 50]
+    elif name == "separable":
+        classes = (x[:, 0] > 2).astype(int)
+    elif name == "rare":
+        classes = (np.arange(120) < 2).astype(int)
+    y = torch.eye(int(classes.max()) + 1)[classes]
+    found = linear_baseline(torch.from_numpy(x), y, True)
+    weight = found.weight.numpy()
+    p = torch.softmax(torch.from_numpy(x) @ found.weight.t() + found.bias, 1).numpy()
+    losses = -np.log(p[np.arange(120), classes])
+    whole, mean, accuracy, first = FITTED[name]
+    assert losses.sum() + (weight**2).sum() / 2 == pytest.approx(whole, rel=1e-10)
+    assert losses.mean() == pytest.approx(mean, rel=1e-7)
+    assert (p.argmax(1) == classes).mean() == accuracy
+    assert p[0] == pytest.approx(first, abs=1e-7)
+
+
+def test_the_logistic_model_imports_no_compiler_of_pytorch() -> None:
+    lines = (
+        "import sys, torch; from twolayer.evaluation.baselines import linear_baseline; before = set(sys.modules);"
+        "linear_baseline(torch.randn(20, 3), torch.eye(4)[torch.arange(20) % 4], True);"
+        "print(len(set(sys.modules) - before), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 False\n", "")
 
 
 def test_the_baseline_is_the_same_every_time() -> None:

@@ -26,7 +26,7 @@ import torch
 
 from tests.helpers.forking import run
 from tests.helpers.scripts import run_scripts
-from tests.helpers.table_files import workbook
+from tests.helpers.table_files import workbook, zstd
 from twolayer.exporters.functions import eject
 
 FIXED = "--lr 0.001 --epochs 4"
@@ -164,6 +164,7 @@ def write_arrays(path: Path) -> None:
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "plain.csv.gz": (lambda path: path.write_bytes(gzip.compress(PLAIN.encode())), "pl.read_csv(path, infer"),
     "plain.csv.xz": (lambda path: path.write_bytes(lzma.compress(PLAIN.encode())), "pl.read_csv(lzma.open(path), "),
+    "plain.csv.zst": (lambda path: path.write_bytes(zstd(PLAIN.encode())), "pl.read_csv(path, infer"),
     "plain.csv.bz2": (lambda path: path.write_bytes(bz2.compress(PLAIN.encode())), "pl.read_csv(bz2.open(path), "),
     "utf16.csv": (lambda path: path.write_bytes(PLAIN.encode("utf-16")), 'encoding="utf-16"'),
     "rows.ndjson.gz": (
@@ -221,6 +222,7 @@ def test_a_script_fills_missing_values_where_nothing_is_scaled(tmp_path: Path, m
 WRONG = {
     "negative.csv": "a plain script cannot read this table as the training does",
     "clock.csv": 'column a: a plain script cannot read dates such as "',
+    "rows.ndjson.zst": "a plain script has no line that opens such a file; unpack it, or save it as CSV or Parquet",
     "packed.zip": "a plain script has no line that opens such a file; unpack it, or save it as CSV or Parquet",
 }
 
@@ -229,6 +231,7 @@ WRONG = {
 def test_a_table_that_a_script_would_read_otherwise_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "negative.csv").write_text("a,y\n" + "".join(f"({i}€),{i % 5}\n" for i in range(28)))
     (tmp_path / "clock.csv").write_text("a,y\n" + "".join(f"{i % 24}:{2 * i:02},{i % 5}\n" for i in range(28)))
+    (tmp_path / "rows.ndjson.zst").write_bytes(zstd(pl.read_csv(io.StringIO(PLAIN)).write_ndjson().encode()))
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         archive.writestr("plain.csv", PLAIN)
     done = run(["eject", name, "--target", "y", "--lr", "0.1", "-o", "x.py"], tmp_path)

@@ -133,6 +133,32 @@ def test_ruff_formats_a_script_as_it_is(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+def test_a_script_ends_quietly_at_a_closed_pipe_and_loses_nothing_in_a_file(tmp_path: Path) -> None:
+    table = run_of(tmp_path / "run", made(KINDS[:1], 3, missing=False), "numbers")
+    networks = {"table": load(tmp_path / "run"), "drawn": load(OLD / "drawn")}
+    header, *rows = table.text.split("\r\n")[:-1]
+    lines = {"table": [header, *rows * 1000], "drawn": [",".join("1" * networks["drawn"].shape[0])] * 2000}
+
+    def start(name: str, out: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, f"{name}.py", "new.csv"]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True)
+
+    for name, wanted in (("drawn", 0), ("table", 1)):
+        (tmp_path / f"{name}.py").write_bytes(script.dump(networks[name]))
+        (tmp_path / "new.csv").write_text("\n".join(lines[name]) + "\n")
+        with start(name, subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert all(process.stdout.readline() for _ in range(wanted))
+            process.stdout.close()
+            assert (process.communicate()[1], process.returncode) == ("", 0)
+    with (tmp_path / "out.csv").open("w") as out, start("table", out) as process:
+        assert (process.communicate()[1], process.returncode) == ("", 0)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == len(lines["table"])
+    with Path("/dev/full").open("w") as full, start("table", full) as process:
+        assert "No space left" in process.communicate()[1]
+    assert process.returncode == 1
+
+
 @pytest.fixture
 def numpy_alone(tmp_path: Path) -> list[str]:
     """The start of a command: Python that can import numpy and its own library, and nothing else."""

@@ -95,3 +95,17 @@ def test_of_inputs_a_rank_needs_its_columns_and_of_units_and_batches_all_data() 
     batches = load_config("default", **values, batch_size=10)
     for other in (units, batches):
         assert memory.needed(other, 4) > 4 * 50 * 100_000
+
+
+def test_as_many_trainings_fit_at_once_as_the_largest_of_them_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = load_config("scratch"), load_config("scratch", H=10_000_000)
+    room = 2 * memory.needed_by_host(large) + 2**30
+    monkeypatch.setattr(available_memory, "available", lambda: int(room / 0.9))
+    assert memory.at_once([small] * 4, 4, saved=False) == 4
+    assert memory.at_once([small, large, large, large], 4, saved=False) == 2
+    assert memory.at_once([small, large, small, small], 4, saved=False) == 4
+    assert memory.at_once([large] * 4, 4, saved=True) == 1  # two copies more, while they are saved
+    monkeypatch.setattr(available_memory, "available", lambda: 1)
+    assert memory.at_once([small] * 4, 4, saved=False) == 1
+    monkeypatch.setattr(available_memory, "available", lambda: None)
+    assert memory.at_once([large] * 4, 4, saved=False) == 4

@@ -1,8 +1,10 @@
 """Runs command lines with ranks: a process that has imported everything, and forks all of theirs.
 
 python tests/helpers/rank_commands.py FOLDER TASKS, where TASKS is JSON: a list of mappings with `arguments`; `act`, if
-given, is what comes once the run `out` has losses: a rank, and the signal that it gets. Prints a line of JSON for each:
-exit code, stdout, stderr, and how many of its processes are left in the end. With `real` none is forked.
+given, is what comes once the run `out` has losses, or without one once something is printed: a rank, and the signal
+that it gets. Prints a line of JSON for each: exit code, stdout, stderr, and how many of its processes are left in the
+end. With `real` none is forked; with `sections` doctor has these alone; in the rank that the variable WRONG_RANK names
+the units are trained at another learning rate.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import torch
 
 from twolayer.cli import main as cli
 from twolayer.cli import rank_process, ranks, training_session
+from twolayer.engines.by_units import UnitsEngine
 from twolayer.hardware import distributed
-from twolayer.training import together
+from twolayer.training import benchmark, scaling, together
+from twolayer.training.doctor.examination import Examination
 
 HANGS = 300
 
@@ -46,6 +50,9 @@ class Started:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(errors.fileno(), 2)
             sys.stdin = os.fdopen(0, "r")
+            if os.environ.get("WRONG_RANK") == str(len(ALL) + 1):
+                right = UnitsEngine.__init__
+                UnitsEngine.__init__ = lambda self, *given, lr, **more: right(self, *given, lr=1.01 * lr, **more)  # type: ignore[method-assign]
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             rank_process.main()
@@ -78,12 +85,21 @@ REAL = ranks._started
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
     pids = Path("pids")
-    pids.write_text("")
+    for name in ("pids", "stdout.txt", "stderr.txt"):
+        Path(name).write_text("")
     pid = os.fork()
     if not pid:
         for name, number in (("stdout", 1), ("stderr", 2)):
             os.dup2(os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ.update(task.get("environment", {}))
+        if "sections" in task:
+            of_all = Examination.__init__
+
+            def some(self: Examination, *given: Any) -> None:
+                of_all(self, *given)
+                self.sections = {name: self.sections[name] for name in task["sections"]}
+
+            Examination.__init__ = some  # type: ignore[method-assign, assignment]
         if task.get("real"):  # where threads of polars run already, none can be forked
             ranks._started = REAL
         code = cli.run(task["arguments"])
@@ -91,8 +107,9 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         os._exit(code)
     if "act" in task:
         rank, number = task["act"]
-        history, end = Path(task["out"]) / "history.csv", time.monotonic() + HANGS
-        while not (history.exists() and history.stat().st_size > 100):
+        file, size = (Path(task["out"]) / "history.csv", 100) if task.get("out") else (Path("stdout.txt"), 0)
+        end = time.monotonic() + HANGS
+        while not (file.exists() and file.stat().st_size > size):
             assert time.monotonic() < end
             assert not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), Path("stderr.txt").read_text()
             time.sleep(0.002)
@@ -113,6 +130,8 @@ if __name__ == "__main__":
     assert training_session
     assert distributed
     assert together
+    assert scaling
+    benchmark.ROUND_SECONDS = 0.005
     torch.set_num_threads(1)
     ranks._started = Started  # type: ignore[assignment]
     os.chdir(sys.argv[1])

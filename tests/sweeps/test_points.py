@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from twolayer.config.loading import Override, load_config
 from twolayer.errors import ConfigError, TableError
 from twolayer.sweeps.points import Base, plan
+from twolayer.tables import dataset
 
 MODULES = Base("modules", environment={})
 
@@ -103,3 +106,29 @@ def test_all_that_is_wrong_with_tables_is_said_at_once(tmp_path: Path) -> None:
     found = plan(base, ["data.exclude=[a],[b]"], "2")
     assert [point.config.D_in for point in found.points] == [1] * 4
     assert found.points[0].name == "data.exclude=a,seed=0"
+
+
+def test_a_table_is_read_once_where_the_points_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, reads, read = tmp_path / "x.csv", list[int](), dataset.read
+    path.write_text("a,b,y\n" + "".join(f"{i},{i * i % 7},{i % 5}\n" for i in range(60)))
+    os.utime(path, (1, 1))  # a file that was written just now is not taken for known
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        reads.append(1)
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(dataset, "read", counted)
+    base = Base(str(path), [Override(("data", "target"), "y", "--target")], environment={})
+    for sweeps, seeds, count in (
+        (["lr=0.1,0.2", "H=4,8"], None, 1),
+        (["lr=0.1,0.2"], "3", 6),  # a seed draws the rows that are held out
+        (["validation=null", "lr=0.1,0.2"], "3", 1),
+        (["data.exclude=[a],[b]", "lr=0.1,0.2"], None, 2),
+    ):
+        reads.clear()
+        plan(base, sweeps, seeds)
+        assert len(reads) == count
+    plan(base, ["lr=0.1"], None)
+    path.write_text("a,b,y\n" + "".join(f"{i},{i * i % 11},{i % 5}\n" for i in range(60)))
+    os.utime(path, (1, 1))
+    assert plan(base, ["lr=0.1"], None).points[0].config.N == 51

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -61,6 +62,8 @@ def test_digits_that_follow_no_notation_are_text(cells: list[str]) -> None:
     ("cells", "refused", "decide"),
     [
         (["1.2.10", "1.2.11"], "what may be dates or versions, such as 1.2.10", '"date_order": "dmy"'),
+        (["1.2.10", "2.4.11", "3.1.12", "4.4.10", "13.1.12"], "what may be dates or versions", '"date_order": "dmy"'),
+        (["21.3.24", "3.21.24"], "what may be dates or versions", '"date_order": "dmy"'),
         (["1.13.10", "1.14.11"], "what may be dates or versions, such as 1.13.10", "add {it} to data.categories"),
         (["555 123 456", "555 123 457"], "phone numbers and codes, such as 555 123 456", '{"thousands": " "}'),
         (["001,234", "012,345"], "ways, such as 001,234", '","} (for 1234) or data={"decimal": ","} (for 1.234)'),
@@ -102,6 +105,22 @@ def test_a_date_order_or_a_sure_date_makes_dates_of_them() -> None:
     assert column(["1.2.10", "3.4.11"], date_order="dmy").kind == "date"
     assert column(["01.02.10", "13.5.11"]).kind == "date"
     assert column(["13.2.2010", "14.3.2011"]).kind == "date"
+
+
+@examples(60)
+@given(
+    st.lists(st.dates(date(1970, 1, 1), date(2068, 12, 31)), min_size=1, max_size=8), st.sampled_from([".", "/", "-"])
+)
+def test_dates_without_zeros_in_front_come_back_or_are_refused(days: list[date], sign: str) -> None:
+    for order, form in (("dmy", "{0.day}{1}{0.month}{1}{2}"), ("mdy", "{0.month}{1}{0.day}{1}{2}")):
+        for years in (4, 2):
+            cells = [form.format(day, sign, f"{day:%Y}"[-years:]) for day in days]
+            found = column(cells)
+            assert found.refused or [when.date() for when in found.cells] == days
+            if order == "dmy" and sign == "." and all(day.day > 12 for day in days):
+                assert not found.refused
+            decided = column(cells, date_order=order)
+            assert [when.date() for when in decided.cells] == days
 
 
 def test_a_column_named_as_numbers_that_holds_others_is_refused() -> None:

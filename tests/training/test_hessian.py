@@ -176,3 +176,14 @@ def test_from_its_eigenvector_one_product_is_enough_and_the_gradient_shows_it_a_
         space.add_gradient(0.3)
         assert 0.9 * largest <= space.largest(0.1, 200)[0] <= (1 + 1e-9) * largest
     assert values[-5] < 0.8 * largest
+
+
+@pytest.mark.parametrize("diagonal", [[3.0, 1.0], [1.0, 3.0], [-2.0, -2.0], [1e30, -1e30], [0.0, 0.0]])
+@pytest.mark.parametrize("other", [0.0, 0.5, 1e30])
+def test_two_by_two_is_solved_as_by_lapack(diagonal: list[float], other: float) -> None:
+    matrix = np.array([[diagonal[0], other], [other, diagonal[1]]])
+    size, largest, vector = lanczos._eigen(diagonal, [other])
+    expected = np.linalg.eigvalsh(matrix)
+    assert [size, largest] == pytest.approx([abs(expected).max(), expected[1]], rel=1e-12, abs=1e-12)
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    assert matrix @ vector == pytest.approx(largest * np.array(vector), rel=1e-12, abs=1e-12 * max(size, 1))

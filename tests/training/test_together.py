@@ -48,7 +48,9 @@ def test_all_must_have_the_same_data() -> None:
     config, _, _, group = prepare_together(CONFIG, None, ranks)
     assert id(group) == id(ranks)
     assert (config.split, config.threads, ranks.hosts) == ("units", 1, ["hosta", "hostb"])
-    assert "parts: 2" in ranks.told["config"]
+    shared, (text,) = json.loads(ranks.told["configs"])
+    assert shared
+    assert "parts: 2" in text
     for key, what in (("data_sha256", "the data"), ("initial_sha256", "the initial weights")):
         with pytest.raises(DataError, match=f"^{what} of rank 1 on hostb are not those of rank 0"):
             prepare_together(CONFIG, None, first(sums | {key: "0"}))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from twolayer.cli import terminal
 from twolayer.cli.terminal import Format, out
-from twolayer.formatting import counted, duration, safe
+from twolayer.formatting import counted, duration, microseconds_unit, safe
 from twolayer.training.doctor.finding import COLUMNS, Finding, Section
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def _checks(name: Section, own: Sequence[Finding], *, is_whole: bool) -> Iterato
         yield Text(f"  {_told(one)}")
     if len(first) > _MOST:
         yield Text(f"  and {len(first) - _MOST} more; --format jsonl has all")
+    if name == "ranks" and (cost := [one for one in own if one.status == "fact"]):
+        yield _line("", _exchange(cost))
     for one in own:
         if one.status == "no record":
             yield _line("", (safe(f"{one.name}: {one.note}"), "dim"))
@@ -146,9 +148,20 @@ def _what(name: Section, own: Sequence[Finding]) -> str:
     engines = counted(len({one.engine for one in own if one.engine and one.engine != "by hand"}), "engine")
     if name == "answers":
         return f"the book's 500 losses by {engines}; draws, gradients, numpy"
+    if name == "ranks":
+        sizes = [one.name.split()[0] for one in own if one.name.endswith(" ranks") and one.status == "right"]
+        listed = ", ".join(dict.fromkeys(["1", *sizes]))
+        return f"same bits on {' and '.join(listed.rsplit(', ', 1))} ranks by {engines.replace('engine', 'split')}"
     if name == "determinism":
         return f"same bits by {engines}, also cut, resumed and moved"
     return "; ".join(f"{one.note}, every bit as it must be" for one in own)
+
+
+def _exchange(cost: Sequence[Finding]) -> str:
+    """What an exchange of numbers costs."""
+    latency, *rest = (float(one.got or 0) for one in cost)
+    unit = microseconds_unit(out().options.ascii_only)
+    return f"an exchange takes {duration(latency / 1e6, unit)}" + "".join(f" and moves {one:.3g} GB/s" for one in rest)
 
 
 def _told(one: Finding) -> str:

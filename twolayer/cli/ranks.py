@@ -20,17 +20,18 @@ import typer
 from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
 from twolayer.errors import ConfigError, Origin, Problem, RankError
-from twolayer.formatting import counted, duration
+from twolayer.formatting import counted, duration, size
 from twolayer.hardware import launchers, memory
 from twolayer.hardware.launchers import Place
 from twolayer.system.console import OWN_SESSION
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
-    from twolayer.training.together import Pace
+    from twolayer.training.pace import Pace
 
 PARTS = 12  # where the config says nothing: each of 1, 2, 3, 4 and 6 ranks gets as many as the others
 ENDS = 3.0  # seconds in which a process ends that has been told to
+JOIN, EXCHANGE = 60, 300  # seconds that ranks wait for each other: to start, and in training
 
 RanksOption = Annotated[
     int | None, typer.Option("--ranks", metavar="INT", help="Train in so many processes on this machine.")
@@ -58,20 +59,13 @@ class Others:
 
     def check(self, resolved: Resolved, *, saved: bool, resumed: bool = False) -> Resolved:
         """The config with parts for the ranks. Raises ConfigError where they do not fit."""
-        config, size = resolved.config, self.place.size
-        origin = Origin("--ranks" if self.place.meeting else "the launcher")
-        if config.parts is None and resumed:
+        size, origin = self.place.size, Origin("--ranks" if self.place.meeting else "the launcher")
+        if resolved.config.parts is None and resumed:
             message = f"{size} ranks, but the run has no parts; resume it with one process"
             raise ConfigError([Problem(origin, "ranks", message)])
-        config = config.model_copy(update={"parts": config.parts or PARTS})
-        problems = [Problem(origin, key, what) for key, what in config.conflicts_of_parts()]
-        if size > (config.parts or 0):
-            hint = f"use at most {config.parts}, or --set parts={size}"
-            problems.append(Problem(origin, "ranks", f"{size} ranks are more than {config.parts} parts", hint))
-        if problems:
-            raise ConfigError(problems)
-        memory.check(config, resolved.name, saved=saved, ranks=size, here=self.place.local_size)
-        return replace(resolved, config=config)
+        resolved = in_parts(resolved, size, origin)
+        memory.check(resolved.config, resolved.name, saved=saved, ranks=size, here=self.place.local_size)
+        return resolved
 
     def start(self) -> None:
         """Start the other processes, if that is not a launcher's: before torch is imported, which all do at once."""
@@ -91,6 +85,11 @@ class Others:
 
         self.ranks = join(self.place, self.join_seconds, self.exchange_seconds, self.gone)
         return self.ranks
+
+    def start_and_meet(self) -> Ranks:
+        """Both, where torch has been imported. Raises RankError."""
+        self.start()
+        return self.meet()
 
     def gone(self) -> list[str]:
         """Which processes have ended though the training has not, and how."""
@@ -127,6 +126,18 @@ class Others:
             shutil.rmtree(Path(self.place.meeting).parent, ignore_errors=True)
 
 
+def in_parts(resolved: Resolved, size: int, origin: Origin) -> Resolved:
+    """The config with parts for so many ranks. Raises ConfigError where it cannot have them."""
+    config = resolved.config.model_copy(update={"parts": resolved.config.parts or PARTS})
+    problems = [Problem(origin, key, what) for key, what in config.conflicts_of_parts()]
+    if size > (config.parts or 0):
+        hint = f"use at most {config.parts}, or --set parts={size}"
+        problems.append(Problem(origin, "ranks", f"{size} ranks are more than {config.parts} parts", hint))
+    if problems:
+        raise ConfigError(problems)
+    return replace(resolved, config=config)
+
+
 def met(others: Others | None) -> Ranks | None:
     """The other processes, met; None without any."""
     return others.meet() if others is not None else None
@@ -135,7 +146,7 @@ def met(others: Others | None) -> Ranks | None:
 def dismissed(others: Others | None) -> int:
     """Tell the processes that a launcher has started that there is nothing to do; the exit code."""
     if others is not None and not others.place.meeting:
-        others.meet().publish("config", "")
+        others.meet().publish("configs", "[false, []]")
     return 0
 
 
@@ -161,14 +172,25 @@ def together(context: typer.Context) -> Iterator[Others | None]:
         raise typer.BadParameter(f"--ranks starts processes, and the launcher has started {place.size}; remove --ranks")
     if place is not None and place.rank:
         raise SystemExit(_follow_launched(place, *timeouts))
-    if place is None and (count is None or count == 1):
+    with _ended(place, *timeouts) if place is not None else on_this_machine(count or 1, *timeouts) as others:
+        yield others
+
+
+@contextmanager
+def on_this_machine(count: int, join: float = JOIN, exchange: float = EXCHANGE) -> Iterator[Others | None]:
+    """A context for `count` processes on this machine, of which this is the first; None for one alone."""
+    if count == 1:
         yield None
         return
-    if place is None:
-        folder = tempfile.mkdtemp(prefix="twolayer-ranks-")
-        place = Place(0, count or 1, 0, count or 1, str(Path(folder) / "meeting"))
+    folder = tempfile.mkdtemp(prefix="twolayer-ranks-")
+    with _ended(Place(0, count, 0, count, str(Path(folder) / "meeting")), join, exchange) as others:
+        yield others
+
+
+@contextmanager
+def _ended(place: Place, join: float, exchange: float) -> Iterator[Others]:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of lost connections we speak ourselves
-    others = Others(place, *timeouts)
+    others = Others(place, join, exchange)
     try:
         yield others
     finally:
@@ -231,7 +253,13 @@ def told(others: Others | None, config: Config, pace: Pace | None) -> Iterator[s
     if others is None or pace is None:
         return
     yield f"{others.place.size} ranks, {counted(config.parts or 1, 'part')} of {config.split}"
-    yield f"an update computes for {duration(pace.computes)} and exchanges for {duration(pace.exchanges)}"
-    if pace.computes + pace.exchanges > pace.alone:
-        alone = f"one process without parts, {counted(pace.threads, 'thread')}, needs {duration(pace.alone)}"
-        yield f"{others.place.size} ranks make this slower: {alone}"
+    exchanges = f"exchanges for {duration(pace.exchanges)}"
+    if pace.computes is None:
+        yield f"an update {exchanges}; there is too little memory to time more of it"
+        return
+    yield f"an update computes for {duration(pace.computes)} and {exchanges}"
+    one = f"one process without parts, {counted(int(pace.one.threads), 'thread')}"
+    if pace.alone is None:
+        yield f"{one}, is not timed: it needs {size(memory.needed(pace.one))} of memory"
+    elif pace.computes + pace.exchanges > pace.alone:
+        yield f"{others.place.size} ranks make this slower: {one}, needs {duration(pace.alone)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +11,12 @@ import typer
 
 from twolayer.cli import terminal
 from twolayer.cli.resolving import overrides_of
-from twolayer.config import loading, schema, validation
+from twolayer.config import from_table, loading, schema, validation
 from twolayer.config.loading import Override
 from twolayer.config.schema import Config, flat
 from twolayer.config.validation import show
 from twolayer.errors import ConfigError, Origin, RunError, extra
+from twolayer.formatting import counted, safe
 from twolayer.hardware import memory
 from twolayer.runs import table_paths
 from twolayer.runs.folder import Run
@@ -24,6 +26,7 @@ from twolayer.tables.panics import without_panics
 
 # The keys that may change. So may the paths of tables: their fingerprints say whether they are the same.
 CHANGEABLE = ("epochs", "log_every", "device")
+_SHOWN = 6  # columns that are named
 
 
 def resolve_again(run: Run, sets: Sequence[str], context: typer.Context, *, alone: bool = True) -> validation.Resolved:
@@ -45,8 +48,10 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context, *, alon
             after = loading.resolve(source, environment={}, overrides=overrides, values=as_then, raw=raw)
     except ConfigError as error:
         if {problem.key for problem in error.problems} <= set(schema.SIZES):  # which only the table can have changed
-            what = "; ".join(f"{problem.key} {problem.message}" for problem in error.problems)
-            reason = f"its table is another one, or has changed since: {what}"
+            what = [f"{problem.key} {problem.message}" for problem in error.problems]
+            config = loading.resolve(source, environment={}, overrides=overrides, values=as_then, read=False, raw=raw)
+            what += _columns_that_differ(run, config.config)
+            reason = f"its table is another one, or has changed since: {'; '.join(what)}"
             hint = "or this version of twolayer reads it otherwise than 0.1.0 did: then train anew" if is_older else ""
             raise RunError(reason, path=run.path, hint=hint) from None
         raise
@@ -89,6 +94,31 @@ def _as_read_then(config: Config, source: str) -> list[tuple[Override, Any]]:
 
     keys = older.keys_of_0_1_0(cast(FileData, config.data))
     return [(Override(("data", key), "", source), value) for key, value in keys.items()]
+
+
+def _columns_that_differ(run: Run, config: Config) -> list[str]:
+    """The columns that give another number of inputs or classes than in the run, as its model says.
+
+    Where it has none yet, the columns that give several.
+    """
+    from twolayer.runs.model_file import encoding_of
+
+    now = from_table.table_of(config).columns
+    count = Counter(feature.column for feature in now.features)
+    try:
+        before = encoding_of(run.path)
+    except RunError:
+        several = [f"{safe(name)} {number}" for name, number in count.items() if number > 1]
+        return [f"columns that give several inputs: {', '.join(several[:_SHOWN])}"] if several else []
+    then = Counter(feature.column for feature in before.features)
+    found = [
+        f"column {safe(name)} gives {counted(count[name], 'input')}, not {then[name]}"
+        for name in dict.fromkeys([*then, *count])
+        if count[name] != then[name]
+    ]
+    if now.classes is not None and before.classes is not None and len(now.classes) != len(before.classes):
+        found.append(f"target {safe(now.targets[0].column)} has {len(now.classes)} classes, not {len(before.classes)}")
+    return found[:_SHOWN] + ([f"and {len(found) - _SHOWN} more columns"] if len(found) > _SHOWN else [])
 
 
 def _moved_tables(run: Run, config: Config, given: Sequence[Override]) -> list[Override]:

@@ -8,8 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from twolayer.cli import process, progress, sweep_tables, terminal
+from twolayer.cli.sweep_tables import told
 from twolayer.cli.terminal import Format
-from twolayer.formatting import counted, duration, microseconds_unit
+from twolayer.config.schema import Config
+from twolayer.formatting import counted
+from twolayer.hardware import memory
 from twolayer.reporting import sweep_summary
 from twolayer.runs import checkpoint_interval
 from twolayer.sweeps import results
@@ -33,14 +36,18 @@ def unsaved(plan: Plan, jobs: int | None, form: Format, *, quiet: bool) -> int:
 
 def saved(
     folder: SweepFolder, done: Sequence[Result], existing: Mapping[str, str], jobs: int | None, form: Format,
-    *, quiet: bool,
+    *, quiet: bool, moved: Mapping[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """Train what is left of a sweep in its folder; the exit code. Raises RunError."""
+    """Train what is left of a sweep in its folder; the exit code. Raises RunError.
+
+    `moved` are the paths of tables that are elsewhere now, by those in the configs.
+    """
     plan, info = folder.plan, folder.info
     every = checkpoint_interval.parse(str(info.get("checkpoint_every", "30s")))
     job = Job(
-        plan.source, folder.path, every, note=str(info.get("note", "")), tensorboard=info.get("tensorboard") is True
-    )
+        plan.source, folder.path, every, note=str(info.get("note", "")), tensorboard=info.get("tensorboard") is True,
+        moved=moved or {},
+    )  # fmt: skip
     folder.write_table(done)
     ended = {result.point.number for result in done}
     left = [(point, existing.get(point.sha256, "")) for point in plan.points if point.number not in ended]
@@ -95,20 +102,9 @@ class View:
             terminal.note(f"{len(self.ended)}/{len(self.plan.points)} {told(result)}")
 
 
-def told(result: Result) -> str:
-    """A point that has ended, in a line."""
-    said = [result.status]
-    for name in ("final_loss", "final_val_loss"):
-        if (value := result.number(name)) is not None:
-            said.append(f"{name.removeprefix('final_')} {value:.6g}")
-    if (seconds := result.number("seconds")) is not None:
-        said.append(duration(seconds, microseconds_unit(terminal.err().options.ascii_only)))
-    return f"{result.point.name}: {', '.join(said)}"
-
-
 def _run(view: View, job: Job, points: Sequence[tuple[Point, str]], jobs: int | None) -> int:
     """Train points, show them, and print the tables; the exit code."""
-    trainer = _trainer(job, len(points), jobs, check(view.plan))
+    trainer = trainer_of(job, [point.config for point, _ in points], jobs, check(view.plan))
     view.begin()
     count = len(view.plan.points)
     with (
@@ -134,14 +130,18 @@ def check(plan: Plan) -> int:
     return threads_of(plan.points)
 
 
-def _trainer(job: Job, count: int, jobs: int | None, threads: int) -> Trainer | Pool:
-    """What trains so many points: this process, or several others."""
-    if jobs == 1 or count < 2:
+def trainer_of(job: Job, configs: Sequence[Config], jobs: int | None, threads: int) -> Trainer | Pool:
+    """What trains so many points: this process, or several others, as many as there are cores and memory for."""
+    if jobs == 1 or len(configs) < 2:
         return Trainer(job)
     most = most_jobs(threads)
     if jobs is not None and jobs > most:
         terminal.note(f"--jobs {jobs}: there is room for {most}, with {counted(threads, 'thread')} a training")
-    count = min(most if jobs is None else jobs, most, count)
+    count = min(most if jobs is None else jobs, most, len(configs))
+    fitting = memory.at_once(configs, count, saved=job.folder is not None)
+    if fitting < count:
+        terminal.note(f"there is memory for {counted(fitting, 'training')} at a time, not for {count}")
+        count = fitting
     return Pool(job, count) if count > 1 else Trainer(job)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from twolayer.cli import terminal
 from twolayer.cli.terminal import Format, out
-from twolayer.formatting import json_number, microseconds_unit, safe, shown
+from twolayer.formatting import duration, json_number, microseconds_unit, safe, shown
 from twolayer.reporting import sweep_summary
 from twolayer.runs import names
 from twolayer.sweeps.points import Plan
@@ -35,6 +35,17 @@ def name_of(path: Path) -> str:
     """A sweep or a run as a command takes it: its name in runs/, or its path."""
     is_named = path.parent == names.RUNS and names.is_name(path.name) and not Path(path.name).is_dir()
     return shlex.quote(path.name if is_named else str(path))
+
+
+def told(result: Result) -> str:
+    """A point that has ended, in a line."""
+    said = [result.status]
+    for name in ("final_loss", "final_val_loss"):
+        if (value := result.number(name)) is not None:
+            said.append(f"{name.removeprefix('final_')} {value:.6g}")
+    if (seconds := result.number("seconds")) is not None:
+        said.append(duration(seconds, microseconds_unit(terminal.err().options.ascii_only)))
+    return f"{result.point.name}: {', '.join(said)}"
 
 
 def print_rows(plan: Plan, results: Sequence[Result], form: Format) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from twolayer.cli.options import checked_jobs
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import LISTS, NAMED, malformed_sets, overrides_of
 from twolayer.errors import ConfigError
+from twolayer.files import expand_home
 from twolayer.hardware import memory
-from twolayer.runs import checkpoint_interval
-from twolayer.sweeps import folder, points
+from twolayer.runs import checkpoint_interval, table_paths
+from twolayer.sweeps import folder, points, table_files
 from twolayer.sweeps.points import Base, Plan
 from twolayer.tables.panics import without_panics
 
 # What a sweep that is resumed keeps.
-_FIXED = ("set_", "missing", "classes", "ranks", "checkpoint_every", "tensorboard", *LISTS, *NAMED)
+_FIXED = ("missing", "classes", "ranks", "checkpoint_every", "tensorboard", *LISTS, *NAMED)
 
 
 _LAUNCHED = "many trainings are not for a launcher; use --jobs for several processes"
@@ -98,10 +100,33 @@ def resume(path: Path, context: typer.Context, *, is_launched: bool) -> int:
         raise typer.BadParameter(f"a sweep is resumed as it was started; remove {option}")
     jobs = checked_jobs(given["jobs"])
     with folder.open_for_resume(path) as opened:
+        given_tables = _named_tables(opened.plan, context)
         memory.check(max((point.config for point in opened.plan.points), key=memory.needed_by_host), saved=True)
         with computing():
             from twolayer.cli import sweep_session
         process.start_computing()
         terminal.outlive_reader()
         done, existing = folder.results_of(opened)
-        return sweep_session.saved(opened, done, existing, jobs, given["format_"], quiet=given["quiet"])
+        moved = {}
+        if len(done) < len(opened.plan.points):
+            moved = table_files.places(path, opened.plan, opened.info, given_tables)
+        for before, place in moved.items():
+            if place not in given_tables.values():
+                terminal.note(f"{before}: no such file; {place} is read in its place")
+        return sweep_session.saved(opened, done, existing, jobs, given["format_"], quiet=given["quiet"], moved=moved)
+
+
+def _named_tables(plan: Plan, context: typer.Context) -> dict[str, str]:
+    """The paths of tables that `--set` gives, by key. Raises ConfigError, and BadParameter for any other key."""
+    sets = context.params.get("set_") or []
+    if malformed := malformed_sets(sets):
+        raise ConfigError(malformed)
+    found = {}
+    for override in overrides_of(sets, context):
+        key = ".".join(map(str, override.path))
+        if key not in table_paths.tables(plan.points[0].config):
+            raise typer.BadParameter(f"a sweep is resumed as it was started; remove --set {key}")
+        if table_files.several(plan, key):
+            raise typer.BadParameter(f"{key} varies in this sweep; put the tables back where they were")
+        found[key] = os.path.abspath(expand_home(override.text))  # noqa: PTH100 (it keeps links)
+    return found

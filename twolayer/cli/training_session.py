@@ -27,9 +27,10 @@ from twolayer.system.console import shell_words
 from twolayer.training.learning_rate import curvature, is_cheap
 from twolayer.training.loop import Fit
 from twolayer.training.outcome import Outcome
+from twolayer.training.pace import pace
 from twolayer.training.recorder import Recording, start_recording
 from twolayer.training.resuming import resume_recording
-from twolayer.training.together import pace, prepare_together
+from twolayer.training.together import prepare_together
 
 if TYPE_CHECKING:
     from twolayer.runs.tensorboard import Writer

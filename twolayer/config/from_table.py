@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
 
 _Files: TypeAlias = list[tuple[int, ...]] | None
+Tables: TypeAlias = "list[tuple[object, Table]]"  # at most one, with all that it depends on
 
 
 def which_target(path: str) -> str:
@@ -132,7 +134,34 @@ def table_of(config: Config) -> Table:
     return _read(config, config.loss)
 
 
+# Where the contexts of `sharing` that are open keep the table that was read last.
+_sharing: list[Tables] = []
+
+
+@contextmanager
+def sharing(last: Tables) -> Iterator[None]:
+    """A context in which a table that is read is kept in `last`, and not read again for the next config that has it.
+
+    The trainings of a sweep have it from there; nothing may change its arrays.
+    """
+    _sharing.append(last)
+    try:
+        yield
+    finally:
+        _sharing.pop()
+
+
 def _read(config: Config, loss: str | None, *, keep_survey: bool = False) -> Table:
+    if not _sharing or keep_survey or (files := _files(config)) is None:
+        return _read_anew(config, loss, keep_survey=keep_survey)
+    last, depends = _sharing[-1], (_dependencies(config, files), loss)
+    if not last or last[0][0] != depends:
+        last.clear()  # before the next one takes memory
+        last.append((depends, _read_anew(config, loss, keep_survey=False)))
+    return last[0][1]
+
+
+def _read_anew(config: Config, loss: str | None, *, keep_survey: bool) -> Table:
     with extra("polars", "data"):
         from twolayer.tables import dataset  # slow to import
 
@@ -156,8 +185,9 @@ def _keep(config: Config, before: _Files, table: Table) -> None:
 
 
 def _dependencies(config: Config, files: _Files) -> object:
-    """All that a table depends on."""
-    return files, config.data.model_dump(), config.validation, config.seed, config.loss, config.dtype
+    """All that a table depends on. The seed draws the rows that are held out."""
+    seed = config.seed if isinstance(config.validation, float) else None
+    return files, config.data.model_dump(), config.validation, seed, config.loss, config.dtype
 
 
 def _files(config: Config) -> _Files:

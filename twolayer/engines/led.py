@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from twolayer.config.schema import Config
-from twolayer.engines import selection
 from twolayer.engines.base import Data, Engine, RowEngine, check_state
 from twolayer.engines.by_inputs import InputsEngine
 from twolayer.engines.by_rows import RowsEngine
 from twolayer.engines.by_units import UnitsEngine
-from twolayer.engines.factory import make_engine
-from twolayer.engines.losses import Objective
 from twolayer.engines.parts import ALONE, Group
 
 Parted = UnitsEngine | RowsEngine | InputsEngine
 Sharing = RowsEngine | InputsEngine  # what computes where each process has its own share of the data
-
-MEASURED_SECONDS = 0.02  # at least so long an iteration's computation is measured
+Make = Callable[[Group], Engine]
 
 
 class _Call(IntEnum):
     """What the others are to do, with up to two numbers: these are broadcast, as float64."""
 
-    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, SCORE, EXCHANGE, END = range(10)
+    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, SCORE, EXCHANGE, ALONE, FIRST, END = range(12)
 
 
 class LedEngine:
@@ -46,18 +42,15 @@ class LedEngine:
 
     check: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, make: Callable[[], Engine], group: Group) -> None:
+    def __init__(self, make: Make, group: Group) -> None:
         self.group, self.is_over = group, False
-        self._tell(_Call.MAKE)
-        self.own = cast(Parted, make())
+        _tell(group, _Call.MAKE)
+        self.own = cast(Parted, make(group))
         self.is_shared = not isinstance(self.own, RowsEngine)
-
-    def _tell(self, call: _Call, *numbers: float) -> None:
-        _broadcast([call, *numbers, *[0] * (2 - len(numbers))], self.group)
 
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
-        self._tell(_Call.ADVANCE, iterations)
+        _tell(self.group, _Call.ADVANCE, iterations)
         return self.own.advance(iterations)
 
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
@@ -69,7 +62,7 @@ class LedEngine:
     def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
         """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
         sizes = torch.tensor([len(rows) for rows in batches])
-        self._tell(_Call.UPDATES, len(batches), int(sizes.sum()))
+        _tell(self.group, _Call.UPDATES, len(batches), int(sizes.sum()))
         self.group.broadcast(sizes, 0)
         self.group.broadcast(torch.cat(list(batches)), 0)
         cast(RowEngine, self.own).updates(batches, out)
@@ -80,51 +73,81 @@ class LedEngine:
 
     def set_lr(self, lr: float) -> None:
         """Use another learning rate from the next iteration on."""
-        self._tell(_Call.SET_LR, lr)
+        _tell(self.group, _Call.SET_LR, lr)
         self.own.set_lr(lr)
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs to be the same bit for bit, by name."""
         if self.is_shared:
-            self._tell(_Call.STATE)
+            _tell(self.group, _Call.STATE)
         return self.own.state()
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
         check_state(described := self.own.described(), state)
-        self._tell(_Call.LOAD_STATE, done)
+        _tell(self.group, _Call.LOAD_STATE, done)
         _exchange_state({name: state[name].to(self.own.x.device).contiguous() for name in described}, self.group)
         self.own.load_state(state, done)
 
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         if self.is_shared:
-            self._tell(_Call.SYNC)
+            _tell(self.group, _Call.SYNC)
         self.own.sync()
 
     def final_score(self) -> Tensor:
         """The loss of the weights that are kept, on the rows or inputs that all have; see `selection.shares_data`."""
-        self._tell(_Call.SCORE)
+        _tell(self.group, _Call.SCORE)
         return cast(Sharing, self.own).final_score()
 
-    def exchange_seconds(self, count: int = 20) -> float:
-        """How long the exchanges of an iteration take: the median of some that mean nothing."""
-        self._tell(_Call.EXCHANGE, count)
-        return _exchange(self.own, count)
+    def exchange_seconds(self, count: int = 20, numbers: int = 0) -> float:
+        """How long the exchange of an iteration takes, or of so many numbers: the median of some that mean nothing."""
+        _tell(self.group, _Call.EXCHANGE, count, numbers)
+        return _exchange(self.own, count, numbers, self.group)
 
     def end(self) -> None:
         """Tell the others that there is nothing left to do."""
         if not self.is_over:
             self.is_over = True
-            self._tell(_Call.END)
+            end(self.group)
 
 
-def led(make: Callable[[], Engine], group: Group) -> Engine:
+def led(make: Make, group: Group) -> Engine:
     """The engine that `make` makes; in a group of several processes led by this one."""
-    return make() if group.size == 1 else LedEngine(make, group)
+    return make(group) if group.size == 1 else LedEngine(make, group)
 
 
-def follow(make: Callable[[], Engine], group: Group, between: Callable[[], None]) -> None:
+@contextmanager
+def led_by_first(make: Make, size: int, group: Group) -> Iterator[Engine]:
+    """A context with an engine led in the first `size` processes of the group; the rest wait for its end."""
+    if size == 1:
+        yield make(ALONE)
+        return
+    _tell(group, _Call.FIRST, size)
+    engine = LedEngine(make, group.first(size))
+    yield engine
+    engine.end()
+
+
+def trained_alone(make: Make, iterations: int, group: Group) -> list[Tensor]:
+    """The `trained` of each process, by rank, that has trained alone."""
+    _tell(group, _Call.ALONE, iterations)
+    return _alone(make, iterations, group)
+
+
+def trained(engine: Engine, iterations: int) -> Tensor:
+    """The losses of so many iterations and the state after them, as one vector."""
+    losses, state = engine.advance(iterations), engine.state()
+    return torch.cat([losses.flatten(), *(state[name].flatten() for name in sorted(state))])
+
+
+def end(group: Group) -> None:
+    """Tell the others of a group that there is nothing left to do."""
+    if group.size > 1:
+        _tell(group, _Call.END)
+
+
+def follow(make: Make, group: Group, between: Callable[[], None]) -> None:
     """Make engines and do what the leader tells; `between` is called after each. Returns when it tells the end."""
     engine: Parted | None = None
     while True:
@@ -133,7 +156,13 @@ def follow(make: Callable[[], Engine], group: Group, between: Callable[[], None]
         if call == _Call.END:
             return
         if call == _Call.MAKE:
-            engine = cast(Parted, make())
+            engine = cast(Parted, make(group))
+        elif call == _Call.ALONE:
+            _alone(make, int(numbers[0]), group)
+        elif call == _Call.FIRST:
+            some = group.first(int(numbers[0]))
+            if group.rank < some.size:
+                follow(make, some, between)
         elif engine is not None:
             _do(call, numbers, engine, group)
         between()
@@ -165,59 +194,33 @@ def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> 
     elif call == _Call.SCORE:
         cast(Sharing, engine).final_score()
     elif call == _Call.EXCHANGE:
-        _exchange(engine, int(numbers[0]))
+        _exchange(engine, int(numbers[0]), int(numbers[1]), group)
 
 
-def _exchange(engine: Parted, count: int) -> float:
-    seconds = [0.0]
-    if (add_up := engine.exchanged()) is not None:
-        for _ in range(count):
-            start = time.perf_counter()
-            add_up.exchange()
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def compute_seconds(model: nn.Sequential, data: Data, config: Config, group: Group = ALONE) -> float:
-    """How long an update takes to compute, on a model that is changed; of a batch if the config has batches.
-
-    In a group of several processes it is this one's share, by an engine that hears from nobody: its numbers are wrong.
-    """
-    config = config.model_copy(update={"lr": 1e-12})
-    engine = make_engine(model, data, config, _Silent(group) if group.size > 1 else group)
-    rows = torch.arange(config.batch_size or 0, device=data.x.device)
-
-    def seconds(count: int) -> float:
+def _exchange(engine: Parted, count: int, numbers: int, group: Group) -> float:
+    add_up = None if numbers else engine.exchanged()
+    own = engine.x.new_zeros(numbers)
+    all_ = [torch.empty_like(own) for _ in range(group.size)]
+    seconds = []
+    for _ in range(count if numbers or add_up is not None else 0):
         start = time.perf_counter()
-        if selection.is_batched(config):
-            scores = data.x.new_empty(count, *Objective.of(config).shape)
-            cast(RowEngine, engine).updates([rows] * count, scores)
-            scores.tolist()
+        if add_up is not None:
+            add_up.exchange()
         else:
-            engine.advance(count).tolist()
-        return time.perf_counter() - start
-
-    count, taken = 1, seconds(1)
-    while taken < MEASURED_SECONDS and count < 1000:
-        count *= 2
-        taken = seconds(count)
-    return taken / count
+            group.gather(own, all_)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) if seconds else 0.0
 
 
-class _Silent:
-    """A place in a group from which nothing is sent, and where nothing comes."""
+def _alone(make: Make, iterations: int, group: Group) -> list[Tensor]:
+    own = trained(make(ALONE), iterations)
+    all_ = [torch.empty_like(own) for _ in range(group.size)]
+    group.gather(own, all_)
+    return all_
 
-    def __init__(self, group: Group) -> None:
-        self.rank, self.size = group.rank, group.size
 
-    def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
-        pass
-
-    def broadcast(self, tensor: Tensor, source: int) -> None:
-        pass
-
-    def give(self, tensor: Tensor, source: int) -> None:
-        pass
+def _tell(group: Group, call: _Call, *numbers: float) -> None:
+    _broadcast([call, *numbers, *[0] * (2 - len(numbers))], group)
 
 
 def _broadcast(numbers: Sequence[float], group: Group) -> list[float]:

@@ -30,6 +30,9 @@ class Group(Protocol):
     def give(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source`, which is not the first, into that of the first; for these two."""
 
+    def first(self, size: int) -> Group:
+        """The first processes as a group of their own; all processes ask for it."""
+
 
 class Alone:
     """A group of one process."""
@@ -44,6 +47,10 @@ class Alone:
 
     def give(self, tensor: Tensor, source: int) -> None:
         """Nobody else is there."""
+
+    def first(self, size: int) -> Group:
+        """The same: it is all there is."""
+        return self
 
 
 ALONE = Alone()

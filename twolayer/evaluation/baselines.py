@@ -11,7 +11,9 @@ from torch.nn import functional
 
 _CHUNK = 2**22  # numbers of x that are converted to float64 at a time
 _MAX_ROWS, _MAX_NUMBERS = 100_000, 2**25  # of x for the logistic model, which reads them many times
-_MAX_ITERATIONS = 500
+_MAX_STEPS, _MAX_PRODUCTS = 100, 200  # of Newton's method, and products with the Hessian in each
+_TOLERANCE = 1e-9  # of the gradient, by row
+_SMALLEST = 1e-10  # part of a step
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,68 @@ def _logistic(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     limit = min(_MAX_ROWS, max(1000, _MAX_NUMBERS // x.shape[1]))
     rows = torch.arange(min(len(x), limit)) * len(x) // min(len(x), limit)
     x, y = (tensor.detach()[rows.to(tensor.device)].to("cpu", torch.float64) for tensor in (x, y))
-    classes = y.shape[1]
     mean, std = _moments(x)
-    z = (x - mean) / std  # gives the same model in fewer iterations
-    free = torch.zeros(classes - (classes == 2), x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    ones = torch.ones(len(x), 1, dtype=torch.float64)  # for the bias, which has no penalty
+    z = torch.cat([(x - mean) / std, ones], 1)  # gives the same model in fewer steps
+    penalty = torch.cat([std**-2, torch.zeros_like(std[:1])])
+    free = _minimum(z, y, penalty)
+    whole = functional.pad(free, (0, 0, y.shape[1] - len(free), 0))
+    weight = whole[:, :-1] / std
+    return weight.contiguous(), whole[:, -1] - weight @ mean
 
-    def split() -> tuple[Tensor, Tensor]:
-        whole = functional.pad(free, (0, 0, 1, 0)) if classes == 2 else free
-        return whole[:, :-1], whole[:, -1]
 
-    optimizer = torch.optim.LBFGS(
-        [free], max_iter=_MAX_ITERATIONS, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+def _minimum(z: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """The weights (classes, columns of z) at the penalised loss's minimum, by Newton's method.
 
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        weight, bias = split()
-        losses = functional.cross_entropy(functional.linear(z, weight, bias), y, reduction="sum")
-        loss: Tensor = (losses + 0.5 * (weight / std).square().sum()) / len(z)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    Of two classes they are the second's.
 
-    optimizer.step(objective)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        weight, bias = split()
-        weight = weight / std
-        return weight.contiguous(), bias - weight @ mean
+    (`torch.optim` has no such method, and imports all of PyTorch's compiler, which takes a second.)
+    """
+    first = int(y.shape[1] == 2)
+    known = y[:, first:]
+
+    def evaluate(weight: Tensor) -> tuple[float, Tensor]:
+        logits = functional.pad(z @ weight.t(), (first, 0))
+        losses = functional.cross_entropy(logits, y, reduction="sum")
+        return float(losses + 0.5 * (penalty * weight.square()).sum()), logits.softmax(1)[:, first:]
+
+    weight = torch.zeros(known.shape[1], z.shape[1], dtype=torch.float64)
+    loss, p = evaluate(weight)
+    for _ in range(_MAX_STEPS):
+        gradient = (p - known).t() @ z + penalty * weight
+        error = float(gradient.abs().max()) / len(z)
+        if error <= _TOLERANCE:
+            break
+        step = -_newton_step(z, p, penalty, gradient, min(0.5, error**0.5))
+        slope, size = float((gradient * step).sum()), 1.0
+        while (found := evaluate(weight + size * step))[0] > loss + 1e-4 * size * slope + 1e-14 * abs(loss):
+            size /= 2
+            if size < _SMALLEST:  # rounding errors are all that is left
+                return weight
+        weight, (loss, p) = weight + size * step, found
+    return weight
+
+
+def _newton_step(z: Tensor, p: Tensor, penalty: Tensor, gradient: Tensor, tolerance: float) -> Tensor:
+    """The inverse Hessian times the gradient, by conjugate gradients: the Hessian itself may not fit into memory."""
+    diagonal = (
+        (p * (1 - p)).sum(0)[:, None] + penalty + 1e-12
+    )  # about that of the Hessian: columns of z have variance 1
+    solution, residual = torch.zeros_like(gradient), gradient
+    scaled = residual / diagonal
+    direction, square = scaled, float((residual * scaled).sum())
+    end = tolerance**2 * square
+    for _ in range(_MAX_PRODUCTS):
+        change = z @ direction.t()
+        product = (p * (change - (p * change).sum(1, keepdim=True))).t() @ z + penalty * direction
+        curvature = float((direction * product).sum())
+        if curvature <= 0:  # by rounding: no step in this direction
+            break
+        size = square / curvature
+        solution, residual = solution + size * direction, residual - size * product
+        scaled = residual / diagonal
+        before, square = square, float((residual * scaled).sum())
+        if square <= end:
+            break
+        direction = scaled + square / before * direction
+    return solution

@@ -25,7 +25,11 @@ _END = """
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(f"usage: python {sys.argv[0]} FILE (- is stdin)")
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader, such as `| head`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 """
 
 
@@ -117,7 +121,7 @@ def _code(function: Callable[..., Any], wanted: set[str]) -> str:
 
 
 def _imports(body: str, *, table: bool) -> Iterator[str]:
-    modules = ["base64", "csv", "sys", *(name for name, use in _LIBRARIES.items() if re.search(use, body))]
+    modules = ["base64", "csv", "os", "sys", *(name for name, use in _LIBRARIES.items() if re.search(use, body))]
     yield from (f"import {name}" for name in sorted(modules))
     if table:
         yield "from collections import Counter"

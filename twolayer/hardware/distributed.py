@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from twolayer.system.network import interface
 
 # PyTorch documents these, and exports them without saying so to type checkers.
 _Store: TypeAlias = Any
+_ProcessGroup: TypeAlias = Any
 _FileStore, _PrefixStore, _TCPStore = (getattr(dist, f"{kind}Store") for kind in ("File", "Prefix", "TCP"))
 
 LATE = 3.0  # seconds in which a failed process has told why, or has ended
@@ -34,8 +36,11 @@ class Ranks:
     `gone` says which processes have ended, and how: of those that this one has started.
     """
 
-    def __init__(self, place: Place, store: _Store, exchange: float, gone: Callable[[], list[str]]) -> None:
-        self.place, self.store, self.exchange, self.gone = place, store, exchange, gone
+    def __init__(
+        self, place: Place, store: _Store, exchange: float, gone: Callable[[], list[str]], group: _ProcessGroup = None
+    ) -> None:
+        self.place, self.store, self.exchange, self.gone, self.group = place, store, exchange, gone, group
+        self.some: dict[int, Ranks] = {}  # groups of the first processes, by how many they are
         self.rank, self.size = place.rank, place.size
         self.is_broken = False
         self.hosts = [socket.gethostname()]  # of all ranks, once they have compared their data
@@ -49,30 +54,40 @@ class Ranks:
         with self._explained():
             if own.is_cuda and not _has_nccl():
                 hosts = [torch.empty_like(tensor, device="cpu") for tensor in all_]
-                dist.all_gather(hosts, own.cpu())
+                dist.all_gather(hosts, own.cpu(), group=self.group)
                 for tensor, host in zip(all_, hosts, strict=True):
                     tensor.copy_(host)
             else:
-                dist.all_gather(list(all_), own)
+                dist.all_gather(list(all_), own, group=self.group)
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source` into that of all others."""
         with self._explained():
             if tensor.is_cuda and not _has_nccl():
                 host = tensor.cpu()
-                dist.broadcast(host, source)
+                dist.broadcast(host, source, group=self.group)
                 tensor.copy_(host)
             else:
-                dist.broadcast(tensor, source)
+                dist.broadcast(tensor, source, group=self.group)
+
+    def first(self, size: int) -> Ranks:
+        """The first processes as a group of their own; all processes ask for it, also the rest."""
+        if size == self.size:
+            return self
+        if size not in self.some:
+            with self._explained():
+                group = dist.new_group(range(size), timeout=timedelta(seconds=self.exchange))
+            self.some[size] = Ranks(replace(self.place, size=size), self.store, self.exchange, self.gone, group)
+        return self.some[size]
 
     def give(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source`, which is not the first, into that of the first; for these two."""
         with self._explained():
             host = tensor.cpu() if tensor.is_cuda and not _has_nccl() else tensor
             if self.rank:
-                dist.send(host, 0)
+                dist.send(host, 0, group=self.group)
             else:
-                dist.recv(host, source)
+                dist.recv(host, source, group=self.group)
                 if host is not tensor:
                     tensor.copy_(host)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from heapq import nlargest
+from itertools import accumulate
+
 from twolayer.config.schema import Config
 from twolayer.engines import selection
 from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
@@ -10,6 +14,7 @@ from twolayer.formatting import size
 from twolayer.system import available_memory
 
 _LARGE = 2**30  # bytes
+_PROCESS = 160 * 2**20  # bytes that a process with PyTorch has for itself; measured: 152 MiB
 
 
 def needed(config: Config, ranks: int = 1) -> int:
@@ -27,6 +32,12 @@ def needed(config: Config, ranks: int = 1) -> int:
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * weights(config) + activations + dual
     return numbers * ITEMSIZE[config.dtype]
+
+
+def beside_data(config: Config, ranks: int = 1) -> int:
+    """The minimum number of bytes for one more model and engine where the data are already."""
+    data = _data(_chosen(config), ranks) if config.parts is not None else _data(config)
+    return needed(config, ranks) - data * ITEMSIZE[config.dtype]
 
 
 def _of_parts(config: Config, ranks: int) -> int:
@@ -47,16 +58,19 @@ def _of_parts(config: Config, ranks: int) -> int:
     return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + dual
 
 
-def needed_by_host(config: Config, ranks: int = 1, here: int = 1) -> int:
+def needed_by_host(config: Config, ranks: int = 1, here: int | None = None) -> int:
     """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32.
 
-    With ranks, that those need which are on this machine, `here` of them, the first among them.
+    With ranks, that those need which are on this machine: `here` of them, the first among them, which share the data;
+    None: all, and each has all data.
     """
     if ranks > 1:
         config = _chosen(config)
         each = needed(config, ranks) if config.device == "cpu" else 4 * (_data(config, ranks) + weights(config))
-        more = _data(config) - _data(config, ranks) if selection.leader_has_all(config) else 0
-        return here * each + more * ITEMSIZE[config.dtype]
+        others = (_data(config) - _data(config, ranks)) * ITEMSIZE[config.dtype]  # the data of the other ranks
+        if here is None:
+            return ranks * (each + others)
+        return here * each + (others if selection.leader_has_all(config) else 0)
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
@@ -103,15 +117,42 @@ def _data(config: Config, ranks: int = 1) -> int:
     return -(-config.N // ranks) * (config.D_in + config.D_out)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, here: int = 1) -> None:
+def check(
+    config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, here: int | None = None, idle: int = 0
+) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    Of its `ranks` so many are `here`, on this machine.
+    Of its `ranks` so many are `here`, on this machine, and share the data; None: all are, and each has all data. `idle`
+    are more processes, which only have the data and a model.
     """
-    need, free = needed_by_host(config, ranks, here), available_memory.available()
-    need += needed_to_save(config) if saved else 0
-    # A tenth is left to what cannot be counted: a training that grows beyond the memory is killed without a word.
-    if free is not None and need > (free if need < _LARGE else 0.9 * free):
-        by = f" by {here} ranks" if here > 1 else ""
+    need = _whole(config, ranks, here, saved=saved) + idle * _drawn(config) * ITEMSIZE[config.dtype]
+    free = available_memory.available()
+    if free is not None and not _fits(need, free):
+        count = ranks if here is None else here
+        by = f" by {count} ranks" if count > 1 else ""
         message = f"{config.shape}{by} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])
+
+
+def at_once(configs: Iterable[Config], most: int, *, saved: bool) -> int:
+    """How many of these trainings, at least 1 and at most `most`, fit into the CPU's memory at once, each in a process.
+
+    The largest of them are counted, wherever they come in the order.
+    """
+    free = available_memory.available()
+    if free is None:
+        return most
+    needs = nlargest(most, (_PROCESS + _whole(config, saved=saved) for config in configs))
+    return max(1, sum(_fits(need, free) for need in accumulate(needs)))
+
+
+def _whole(config: Config, ranks: int = 1, here: int | None = None, *, saved: bool) -> int:
+    return needed_by_host(config, ranks, here) + (needed_to_save(config) if saved else 0)
+
+
+def _fits(need: int, free: int) -> bool:
+    """Whether so many bytes are available. A tenth is left to what cannot be counted.
+
+    A training that grows beyond the memory is killed without a word.
+    """
+    return need <= (free if need < _LARGE else 0.9 * free)

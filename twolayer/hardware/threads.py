@@ -14,9 +14,10 @@ from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 
-# One thread per this many operations in an iteration (docs/performance.md, "Threads"). The compiled engine needs fewer
-# microseconds for them, and its threads are handed their work by Python.
-THREAD_OPERATIONS = 1_250_000
+# One thread per this many operations in an iteration: less is hardly worth sharing, and on a busy machine small ones
+# wait for each other many times as long as they compute (docs/performance.md, "Threads"). The compiled engine needs
+# fewer microseconds for them, and its threads are handed their work by Python.
+THREAD_OPERATIONS = 4_000_000
 THREAD_OPERATIONS_COMPILED = 8_000_000
 THREAD_OPERATIONS_BATCH = 20_000_000  # the products of a batch are too small to share
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from twolayer.formatting import shown
 from twolayer.reporting.downsampling import evenly
 from twolayer.runs.history import Reader
-from twolayer.runs.run_files import HISTORY
+from twolayer.runs.run_files import HISTORY, has_whole_history
 from twolayer.sweeps import statistics
 from twolayer.sweeps.published import Published, curve_of
 from twolayer.sweeps.results import Result, score_name
 from twolayer.sweeps.saved_sweep import SavedSweep
 from twolayer.sweeps.statistics import Group
+
+_Losses: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 MAX_GROUPS = 24  # curves that can be told apart
 _MAX_ROWS = 300  # of a curve
@@ -62,22 +65,30 @@ def curves(sweep: SavedSweep) -> Curves:
     left_out = left_out if without else []
     if len(scored) > MAX_GROUPS:
         left_out.append(f"the {MAX_GROUPS} of {len(scored):,} combinations with the smallest {column} are drawn")
+    damaged = list[str]()
     drawn = [
         curve
         for _, group in scored
-        if id(group) in chosen and (curve := _curve(group, sweep, column, is_best=group is best and len(scored) > 1))
+        if id(group) in chosen
+        and (curve := _curve(group, sweep, column, damaged, is_best=group is best and len(scored) > 1))
     ]
+    if damaged:
+        some = f"{', '.join(damaged[:5])}{' ...' * (len(damaged) > 5)}"
+        left_out.append(f"not drawn, because the history is missing or damaged: {some}")
     published = curve_of(sweep.plan.points[0].config) if column == "loss" else None
     return Curves(tuple(drawn), column, unit, tuple(left_out), published)
 
 
-def _curve(group: Group, sweep: SavedSweep, column: str, *, is_best: bool) -> Curve | None:
-    """The curve of a group; None where no history has a row."""
-    found = [
-        losses
-        for result in group.results
-        if result.status == "completed" and len(losses := _losses(result, sweep, column))
-    ]
+def _curve(group: Group, sweep: SavedSweep, column: str, damaged: list[str], *, is_best: bool) -> Curve | None:
+    """The curve of a group; None where no history has a row. Points whose history is `damaged` are added to that."""
+    found = list[_Losses]()
+    for result in group.results:
+        if result.status == "completed":
+            if has_whole_history(sweep.path / result.path):
+                found.append(_losses(result, sweep, column))
+            else:
+                damaged.append(result.path or result.point.name)
+    found = [losses for losses in found if len(losses)]
     if not found:
         return None
     longest = max(map(len, found))
@@ -92,7 +103,7 @@ def _curve(group: Group, sweep: SavedSweep, column: str, *, is_best: bool) -> Cu
     return Curve(label, len(found), tuple(row + 1 for row in rows), quantiles, is_best)
 
 
-def _losses(result: Result, sweep: SavedSweep, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _losses(result: Result, sweep: SavedSweep, column: str) -> _Losses:
     history = Reader(sweep.path / result.path / HISTORY)
     history.read()
     return np.asarray(history.columns.get(column, ()), dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 
 from twolayer.formatting import counted, duration, shown
 from twolayer.runs.history import Reader
-from twolayer.runs.run_files import HISTORY
+from twolayer.runs.run_files import HISTORY, has_whole_history
 from twolayer.sweeps import statistics
 from twolayer.sweeps.points import Plan
 from twolayer.sweeps.published import curve_of
@@ -110,14 +110,24 @@ def remarks(
 
 def _best(results: Sequence[Result]) -> Iterator[str]:
     """The best of n, called that."""
-    name, good = score_name(results), [result for result in ranked(results) if result.status == "completed"]
-    good = [result for result in good if result.number(name) is not None]
+    name, good = score_name(results), _scored(results)
     if len(good) < 2:
         return
     label, value = name.removeprefix("final_"), number(good[0].number(name))
     yield f"best of {len(good):,} by {label}: {good[0].point.name} ({label} {value})"
     if name == "final_val_loss":
         yield "being the best of them is partly luck: on other rows expect a larger loss than its val_loss"
+
+
+def _scored(results: Sequence[Result]) -> list[Result]:
+    """The completed points that have the figure by which they are compared, the best first."""
+    name = score_name(results)
+    return [result for result in ranked(results) if result.status == "completed" and result.number(name) is not None]
+
+
+def best_of(results: Sequence[Result]) -> Result | None:
+    """The completed point with the smallest validation loss, else final loss."""
+    return next(iter(_scored(results)), None)
 
 
 def _compared(group: Group, folder: Path | None, losses: Mapping[int, Mapping[int, float]] | None) -> Iterator[str]:
@@ -131,6 +141,10 @@ def _compared(group: Group, folder: Path | None, losses: Mapping[int, Mapping[in
         yield f"{label}published losses ({published.name}): compared with {_FEW_SEEDS} seeds or more"
         return
     curves = [_curve(result, folder) if losses is None else losses[result.point.number] for result in good]
+    if broken := sum(not curve for curve in curves):
+        what = f"the history of {counted(broken, 'point')} is missing or damaged"
+        yield f"{label}published losses ({published.name}): not compared, because {what}"
+        return
     rows = [row for row in published.losses if all(row in curve for curve in curves)]
     if not rows:
         return
@@ -141,8 +155,8 @@ def _compared(group: Group, folder: Path | None, losses: Mapping[int, Mapping[in
 
 
 def _curve(result: Result, folder: Path | None) -> dict[int, float]:
-    """The losses of a saved point by iteration."""
-    if folder is None:
+    """The losses of a saved point by iteration; none where its history is missing or damaged."""
+    if folder is None or not has_whole_history(folder / result.path):
         return {}
     history = Reader(folder / result.path / HISTORY)
     history.read()

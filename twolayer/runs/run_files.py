@@ -119,6 +119,14 @@ def check_history(
     return "", None
 
 
+def has_whole_history(path: Path) -> bool:
+    """Whether a run's history is there, and has its checksum."""
+    try:
+        return not check_history(path, read_info(path))[0]
+    except (OSError, RunError):
+        return False
+
+
 def check_files(path: Path) -> dict[str, Any]:
     """The content of `run.json`, after the checksums of config and history, where these exist, were verified.
 

@@ -48,6 +48,16 @@ def moved(run: Path, info: Mapping[str, Any], config: Config) -> dict[str, str]:
     return found
 
 
+def at(config: Config, paths: Mapping[str, str]) -> Config:
+    """The config with its tables at these paths, by the key that holds each."""
+    update: dict[str, Any] = {}
+    if "data.path" in paths:
+        update["data"] = config.data.model_copy(update={"path": paths["data.path"]})
+    if "validation" in paths:
+        update["validation"] = paths["validation"]
+    return config.model_copy(update=update) if update else config
+
+
 def is_there(path: str) -> bool:
     """Whether something is at a path."""
     try:

@@ -28,6 +28,7 @@ from twolayer.runs.leftovers import MARKER, remove_leftovers
 from twolayer.runs.lock import hold
 from twolayer.runs.names import free_place, move_to_free, safe_name
 from twolayer.runs.run_files import SWEEP, SWEEP_TABLE, check_writable, is_file, read_info
+from twolayer.sweeps import table_files
 from twolayer.sweeps.points import Plan, Point
 from twolayer.sweeps.results import Result, cells, csv_line, result_of, table
 from twolayer.system.folders import flush
@@ -35,6 +36,7 @@ from twolayer.version import __version__
 
 INFO, TABLE = SWEEP, SWEEP_TABLE
 FORMAT = 1
+SEALS = "table_seals"  # the key of sweep.json with the sizes and checksums that `sweep.csv`, or its start, may have
 POINT = "point_sha256"  # the key of run.json that says of which point a run is
 _MAX_INFO = 256 * 2**20  # bytes
 
@@ -43,7 +45,7 @@ class SweepFolder:
     """A sweep's folder that this process has locked. A context manager. Raises RunError where it cannot be written."""
 
     def __init__(self, path: Path, plan: Plan, info: Mapping[str, Any], folder: Folder) -> None:
-        self.path, self.plan, self.info, self.folder = path, plan, info, folder
+        self.path, self.plan, self.info, self.folder = path, plan, dict(info), folder
         self._table = -1
 
     def __enter__(self) -> Self:
@@ -58,13 +60,25 @@ class SweepFolder:
         self.folder.close()
 
     def write_table(self, results: Sequence[Result]) -> None:
-        """Write the table with these results alone, in the order of the points: it is whole or unchanged."""
+        """Write the table with these results alone, in the order of the points: it is whole or unchanged.
+
+        Its checksum is in `sweep.json` before, beside those of the ones before: a kill may come between the writes.
+        """
         if self._table >= 0:
             os.close(self._table)
             self._table = -1
         with named(self.path / TABLE):
             ordered = sorted(results, key=lambda result: result.point.number)
-            self.folder.write(TABLE, table(self.plan, ordered).encode())
+            data = table(self.plan, ordered).encode()
+            seals = self.info.get(SEALS)
+            self._seal([*(seals[-2:] if isinstance(seals, list) else []), seal_of(data)])
+            self.folder.write(TABLE, data)
+            self._seal([seal_of(data)])
+
+    def _seal(self, seals: list[Any]) -> None:
+        """Write `sweep.json` with these checksums of the table."""
+        self.info[SEALS] = seals
+        self.folder.write(INFO, checksum.seal_json({key: self.info[key] for key in self.info if key != "sha256"}))
 
     def add(self, result: Result) -> None:
         """Add a row to the table, durably."""
@@ -83,17 +97,20 @@ def create(out: Path | None, plan: Plan, **options: Any) -> SweepFolder:
     """
     name = f"{safe_name(plan.source)}-sweep"
     place = free_place(out, name)
+    header = table(plan, ()).encode()
+    info = _document(plan) | options | {"started": now(), "twolayer": __version__, SEALS: [seal_of(header)]}
+    if found := table_files.recorded(plan, place):
+        info["tables"] = found
     made = make_folders(place.parent)
     remove_leftovers(place.parent)
     unfinished, folder = place.parent / temporary_name(), None
-    info = _document(plan) | options | {"started": now(), "twolayer": __version__}
     try:
         with named(place):
             unfinished.mkdir()
             folder = hold(unfinished)
             folder.write(MARKER, unfinished.name.encode())
             folder.write(INFO, checksum.seal_json(info))
-            folder.write(TABLE, table(plan, ()).encode())
+            folder.write(TABLE, header)
             while not move_to_free(folder.move, place):
                 place = free_place(out, name)  # another process was faster
             folder.remove(MARKER)
@@ -122,6 +139,20 @@ def open_for_resume(path: Path) -> SweepFolder:
     folder.remove_leftovers()
     remove_leftovers(path, age=0.0)  # nobody else creates runs in it
     return SweepFolder(path, plan, info, folder)
+
+
+def seal_of(data: bytes) -> list[int | str]:
+    """The size and the SHA-256 of a table."""
+    return [len(data), checksum.digest(data)]
+
+
+def agrees(data: bytes, info: Mapping[str, Any]) -> bool:
+    """Whether a table is, or begins with, one that was written; the rows behind it have been added since."""
+    seals = info.get(SEALS)
+    if seals is None:  # a sweep of an earlier version
+        return True
+    sizes = {len(data), *(seal[0] for seal in seals if isinstance(seal, list) and seal and isinstance(seal[0], int))}
+    return any(size <= len(data) and seal_of(data[:size]) in seals for size in sizes)
 
 
 def is_sweep(path: Path) -> bool:

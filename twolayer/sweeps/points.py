@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twolayer.config import loading, yaml12
+from twolayer.config import from_table, loading, yaml12
 from twolayer.config.loading import Override
 from twolayer.config.schema import Config, document, flat, settled, variant
 from twolayer.config.validation import Resolved
@@ -191,9 +191,11 @@ def _quick(dump: Mapping[str, Any], chosen: Sequence[Choice]) -> Config | None:
 def _with_tables(base: Base, axes: Sequence[Axis]) -> tuple[list[Config], tuple[str, ...]]:
     """The configs with what their tables add; and the notes on these. Raises TableError with all that is wrong."""
     configs, notes, wrong = list[Config](), dict[str, None](), list[TableError]()
+    shared: from_table.Tables = []
     for chosen in itertools.product(*(axis.choices for axis in axes)):
         try:
-            resolved = base.resolve(chosen, read=True)
+            with from_table.sharing(shared):
+                resolved = base.resolve(chosen, read=True)
         except TableError as error:
             wrong.append(error)
             continue

@@ -12,7 +12,7 @@ from twolayer.files import open_regular, unreadable
 from twolayer.formatting import safe, shown
 from twolayer.runs.listing import RunRow
 from twolayer.runs.lock import is_held
-from twolayer.sweeps.folder import TABLE, is_sweep, read_plan
+from twolayer.sweeps.folder import INFO, TABLE, agrees, is_sweep, read_plan
 from twolayer.sweeps.points import Plan
 from twolayer.sweeps.results import Result, read_table
 
@@ -52,13 +52,21 @@ class SavedSweep:
         return safe(note) if isinstance(note, str) else ""
 
 
-def read(path: Path) -> SavedSweep:
-    """The sweep in a folder. Raises RunError where its `sweep.json` cannot be read."""
-    plan, info = read_plan(path)
+def read(path: Path, before: SavedSweep | None = None) -> SavedSweep:
+    """The sweep in a folder; its points are known if it was read `before`.
+
+    Raises RunError where its `sweep.json` cannot be read.
+    """
+    plan, info = read_plan(path) if before is None else (before.plan, before.info)
     results, problem = list[Result](), ""
     try:
-        with open_regular(path / TABLE, _MAX_TABLE) as file:
-            results, problem = read_table(plan, file.read().decode(errors="replace"))
+        data = _table(path)
+        if not agrees(data, info):  # both may have been written meanwhile
+            _, info = read_plan(path)
+            data = _table(path)
+        results, problem = read_table(plan, data.decode(errors="replace"))
+        if not problem and not agrees(data, info):
+            problem = f"is damaged: its checksum is not the one in {INFO}"
     except OSError as error:
         problem = unreadable(error)
     problems = [safe(f"{path / TABLE}: {problem}; `train --resume` writes it again")] if problem else []
@@ -70,6 +78,11 @@ def read(path: Path) -> SavedSweep:
     else:
         status = "failed" if is_failed else "completed"
     return SavedSweep(path, plan, info, tuple(results), status, tuple(problems))
+
+
+def _table(path: Path) -> bytes:
+    with open_regular(path / TABLE, _MAX_TABLE) as file:
+        return file.read()
 
 
 def varied(plan: Plan) -> dict[str, str]:

@@ -14,6 +14,7 @@ _IPV4 = rf"^{_BYTE}(?:\.{_BYTE}){{3}}$"
 _VERSION = r"^[0-9]+(?:\.[0-9]+){2,}$"
 _THOUSANDS = r"^[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
 _SURE_DATE = r"[0-9]{4}|(?:^|\.)0[0-9]"  # a year in full, or a zero in front, which versions do not have
+_DAY = r"^(?:1[3-9]|2[0-9]|3[01])\."  # no month
 _PHONE = r"^\+[1-9][0-9 ()./-]*[0-9]$"  # with the code of a country
 _DECIMAL = r"^\+[0-9]*\.[0-9]*$"
 _THREES = r"^[1-9][0-9]{2}(?: [0-9]{3}){2,}$"  # 555 123 456: a phone number, a code, or a number with thousands
@@ -58,12 +59,17 @@ def _version(cells: pl.Series, date_order: str) -> Code | None:
         return None
     if not are_dates.all():
         return Code("versions or the like")
-    if date_order != "auto":
+    if date_order != "auto" or _are_days_first(cells):
         return None
     why = f"{{holds}} what may be dates or versions, such as {cells[0]}"
     return Code(
         "", why, f"add {setting('data.date_order', 'dmy')} or mdy (for dates), or add {{it}} to data.categories"
     )
+
+
+def _are_days_first(cells: pl.Series) -> bool:
+    """Whether all are dates such as 21.3.24, and enough days are no months: few versions begin with 13 to 31."""
+    return 4 * int(cells.str.contains(_DAY).sum()) >= len(cells) and dates.find(cells) == ("dmy", False)
 
 
 def _all(cells: pl.Series, pattern: str) -> bool:

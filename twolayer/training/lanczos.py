@@ -71,8 +71,9 @@ class Lanczos:
                 off_diagonal.append(beta)
                 self.vectors[step + 1].flat.mul_(1 / beta)
             if len(vector) > 1:
-                best = torch.mv(self.basis[: len(vector)].t(), self.basis.new_tensor(vector))
-                self.vectors[0].flat.copy_(best)
+                best = self.vectors[0].flat.mul_(vector[0])
+                for other, share in zip(self.vectors[1:], vector[1:], strict=False):
+                    best.add_(other.flat, alpha=share)
             if is_last:
                 return eigenvalue, count
 
@@ -100,6 +101,10 @@ def _eigen(diagonal: list[float], off_diagonal: list[float]) -> tuple[float, flo
     """Of a symmetric tridiagonal matrix the norm, the largest eigenvalue and its eigenvector."""
     if not off_diagonal:
         return abs(diagonal[0]), diagonal[0], [1.0]
+    if len(diagonal) == 2:  # most measurements of `lr: auto` end here; LAPACK would take as long as a product
+        middle, half, (other,) = sum(diagonal) / 2, (diagonal[0] - diagonal[1]) / 2, off_diagonal
+        radius, angle = math.hypot(half, other), math.atan2(other, half) / 2
+        return abs(middle) + radius, middle + radius, [math.cos(angle), math.sin(angle)]
     matrix = np.diag(diagonal)
     matrix.flat[len(diagonal) :: len(diagonal) + 1] = off_diagonal  # eigh reads the lower triangle
     values, vectors = np.linalg.eigh(matrix)

@@ -140,7 +140,7 @@ class LearningRateFinder:
         # 1 / lambda at the last measurement, after how many updates that was, and after how many the next one is due.
         self.rate, self.measured, self.due = math.nan, 0, 0
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def measure(self, done: int) -> float:
         """1 / lambda after `done` updates; 1 if every learning rate is stable, nan if the curvature is not finite."""
         if self.dual is not None:

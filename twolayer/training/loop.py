@@ -92,7 +92,7 @@ class Fit(Iterator[Block]):
         with threads.set_up(config):  # K of the dual form depends on the threads, too
             is_auto = config.lr == "auto"
             start = config.model_copy(update={"lr": 1.0}) if is_auto else config
-            self.engine = led(lambda: make_engine(model, data, start, group), group)
+            self.engine = led(lambda group: make_engine(model, data, start, group), group)
             self.finder = LearningRateFinder(model, data, config, self.engine) if is_auto else None
             if self.best is not None and is_resumed:
                 self.best.load_state(taken(state, self.best.state()))

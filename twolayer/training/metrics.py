@@ -17,6 +17,9 @@ from twolayer.errors import DivergedError
 from twolayer.hardware import threads
 from twolayer.training.setup import resolve_auto
 
+# Hidden activations at once. Those of all rows would be half of a training's memory again: its engine is still there.
+PART = 2**20
+
 
 def final_loss(model: nn.Sequential, data: Data, config: AnyConfig) -> float:
     """The loss after the last update. Raises DivergedError if it is not finite."""
@@ -42,7 +45,7 @@ def training_scores(engine: Engine, model: nn.Sequential, data: Data, config: Co
 @torch.no_grad()
 def scores(model: nn.Sequential, data: Data, config: Config) -> list[float]:
     """The loss of the current weights, and for classes the accuracy, a part of the rows at a time."""
-    rows = selection.part_rows(config.H, len(data.x))
+    rows = min(max(selection.FEWEST_ROWS, PART // config.H), len(data.x))
     loss, correct = 0.0, 0
     is_whole = len(data.x) <= rows
     reduction = config.reduction if is_whole else "sum"

@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from twolayer.config import from_table
+from twolayer.config.from_table import Tables
+from twolayer.config.schema import Config
+from twolayer.engines.base import Data
 from twolayer.errors import DivergedError, TwolayerError
 from twolayer.formatting import json_number
-from twolayer.runs import checkpoint_interval
+from twolayer.runs import checkpoint_interval, table_paths
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run, open_for_resume
 from twolayer.runs.history import Block, Figures, join
@@ -29,6 +35,7 @@ class Job:
     """What the trainings of a sweep have in common.
 
     `folder` is the sweep's, None where nothing is saved; `rows` are the iterations (from 1) whose losses are wanted.
+    `moved` are the paths of tables that are elsewhere now, by those of the points' configs.
     """
 
     source: str
@@ -37,6 +44,7 @@ class Job:
     note: str = ""
     tensorboard: bool = False
     rows: Sequence[int] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Trainer:
     def __init__(self, job: Job, *, keep: bool = False) -> None:
         self.job, self.keep, self.is_stopping, self.exit_code = job, keep, False, 130
         self._fit: Fit | None = None
+        self._table: Tables = []  # of the last point, for the next one that has it
 
     def request_stop(self, exit_code: int) -> None:
         """End the current training soon, with a checkpoint, and begin no other; safe in a signal handler.
@@ -133,14 +142,17 @@ class Trainer:
         """The training, new or from its run folder."""
         job = self.job
         if job.folder is None:
-            config, data, model = prepare(point.config)
+            config, data, model = self._prepare(point.config)
             return Fit(model, data, config), None
+        before = table_paths.tables(point.config)
+        tables = {key: job.moved.get(path, path) for key, path in before.items()}
         if existing:
             run = stack.enter_context(open_for_resume(job.folder / existing))
-            config, data, model = prepare(load_config(run.path, run.info.get("config_sha256")))
+            own = load_config(run.path, run.info.get("config_sha256"))
+            config, data, model = self._prepare(table_paths.at(own, tables))
             fit, _ = resume_recording(run, config, data, model, job.every, tensorboard=job.tensorboard)
         else:
-            config, data, model = prepare(point.config)
+            config, data, model = self._prepare(table_paths.at(point.config, tables))
             fit = Fit(model, data, config, cut_every=job.every.iterations)
             run = start_recording(
                 fit, job.every, out=job.folder / point.name, source=job.source, note=job.note,
@@ -148,6 +160,10 @@ class Trainer:
             )  # fmt: skip
             stack.enter_context(run)
         return fit, Recording(run, fit, job.every, self._writer(run, fit))
+
+    def _prepare(self, config: Config) -> tuple[Config, Data, nn.Sequential]:
+        with from_table.sharing(self._table):
+            return prepare(config)
 
     def _writer(self, run: Run, fit: Fit) -> Any:
         if not self.job.tensorboard:

@@ -28,7 +28,7 @@ def job_document(job: Job) -> dict[str, Any]:
     folder = str(job.folder) if job.folder is not None else None
     return {
         "source": job.source, "folder": folder, "every": job.every.text, "note": job.note,
-        "tensorboard": job.tensorboard, "rows": list(job.rows),
+        "tensorboard": job.tensorboard, "rows": list(job.rows), "moved": dict(job.moved),
     }  # fmt: skip
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +16,7 @@ from twolayer.config.schema import Config, document, settled
 from twolayer.engines import selection
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
-from twolayer.engines.led import LedEngine, compute_seconds, follow
+from twolayer.engines.led import follow
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
@@ -28,8 +26,7 @@ from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
 from twolayer.training import shares
 from twolayer.training.fingerprints import fingerprints
-from twolayer.training.loop import Fit
-from twolayer.training.setup import build_model, prepare, resolve_auto
+from twolayer.training.setup import prepare, resolve_auto
 
 if TYPE_CHECKING:
     from twolayer.hardware.distributed import Ranks
@@ -38,36 +35,47 @@ if TYPE_CHECKING:
 WHAT = {"data_sha256": "the data", "validation_sha256": "the validation rows", "initial_sha256": "the initial weights"}
 
 
-@dataclass(frozen=True)
-class Pace:
-    """The seconds of an update: that a rank computes, that ranks exchange numbers, and of one process without parts."""
-
-    computes: float
-    exchanges: float
-    alone: float
-    threads: int  # of that process
-
-
 def prepare_together(
-    config: Config, table: Table | None, ranks: Ranks | None
+    config: Config, table: Table | None, ranks: Ranks | None, *, shared: bool = True
 ) -> tuple[Config, Data, nn.Sequential, Group]:
     """What `prepare` gives, the same in all processes, and their group: the first chooses what is `auto`, and compares.
 
-    Raises DataError where another process has other data, and what `prepare` raises.
+    `shared`: see `prepare_alike`. Raises DataError where another process has other data, and what `prepare` raises.
     """
     if ranks is None:
         return *prepare(config, table), ALONE
-    config = settled(resolve_auto(_placed(config, ranks.place)))
-    memory.check(config, ranks=ranks.size, here=ranks.place.local_size)
-    ranks.publish("config", document(config))
-    is_shared_table = isinstance(config.data, FileData) and selection.shares_data(config)
+    (config,) = announce([config], ranks, shared=shared)
+    if shared:
+        memory.check(config, ranks=ranks.size, here=ranks.place.local_size)
+    return *prepare_alike(config, table, ranks, shared=shared), ranks
+
+
+def announce(configs: Sequence[Config], ranks: Ranks, *, shared: bool = False) -> list[Config]:
+    """Tell the others which trainings there will be, one after another; the configs without `auto` but `lr`.
+
+    `shared` is as for `prepare_alike`.
+    """
+    settled_ = [settled(resolve_auto(_placed(config, ranks.place))) for config in configs]
+    ranks.publish("configs", json.dumps([shared, [document(config) for config in settled_]]))
+    return settled_
+
+
+def prepare_alike(
+    config: Config, table: Table | None, ranks: Ranks, number: int = 0, *, shared: bool = False
+) -> tuple[Config, Data, nn.Sequential]:
+    """What `prepare` gives for the config of this number, which the others have prepared as well.
+
+    Where the data are `shared`, each has what it needs if all train together; else all data, and any may train alone.
+    Raises DataError where another process has other data, and what `prepare` raises.
+    """
+    is_shared_table = shared and isinstance(config.data, FileData) and selection.shares_data(config)
     if is_shared_table:
         table = table or table_of(config)
         ranks.publish("columns", json.dumps(table.columns.document()))
         shares.tell_rows(table, config, ranks)
-    prepared = _, data, model = prepare(config, table, ranks)
+    prepared = _, data, model = prepare(config, table, ranks if shared else ALONE)
     own = fingerprints(data, model)
-    for rank, text in enumerate(ranks.collected("sums"), 1):
+    for rank, text in enumerate(ranks.collected(f"sums of {number}"), 1):
         host, sums = json.loads(text)
         ranks.hosts.append(host)
         if is_shared_table:
@@ -77,25 +85,14 @@ def prepare_together(
             raise DataError(
                 f"{' and '.join(other)} of rank {rank} on {host} are not {here}: all must have the same file"
             )
-    return *prepared, ranks
+    return prepared
 
 
 def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
-    """Train as the first process tells, until it tells the end. Raises TwolayerError.
+    """Train each config that is announced, as the first process tells, until it tells the end. Raises TwolayerError.
 
     `signalled` gives the exit code of a signal that has come, else 0.
     """
-    text = ranks.heard("config")
-    if not text:
-        return
-    config = loading.resolve("the config of rank 0", environment={}, read=False, raw=text.encode()).config
-    table = None
-    if isinstance(config.data, FileData) and selection.shares_data(config):
-        columns = Encoding.of(json.loads(ranks.heard("columns")))
-        table = shares.read_own(config, columns, ranks)
-    config, data, model = prepare(_placed(config, ranks.place), table, ranks)
-    ranks.publish("sums", json.dumps([socket.gethostname(), fingerprints(data, model)]))
-    start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
     told: list[int] = []
 
     def tell() -> None:
@@ -103,8 +100,22 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
             ranks.signal(code)
             told.append(code)
 
-    with threads.set_up(config):
-        follow(lambda: make_engine(model, data, start, ranks), ranks, tell)
+    shared, configs = json.loads(ranks.heard("configs"))
+    for number, text in enumerate(configs):
+        config = loading.resolve("the config of rank 0", environment={}, read=False, raw=text.encode()).config
+        table = None
+        if shared and isinstance(config.data, FileData) and selection.shares_data(config):
+            columns = Encoding.of(json.loads(ranks.heard("columns")))
+            table = shares.read_own(config, columns, ranks)
+        config, data, model = prepare(_placed(config, ranks.place), table, ranks if shared else ALONE)
+        ranks.publish(f"sums of {number}", json.dumps([socket.gethostname(), fingerprints(data, model)]))
+        start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
+        with threads.set_up(config):
+            _follow(model, data, start, ranks, tell)
+
+
+def _follow(model: nn.Sequential, data: Data, config: Config, ranks: Ranks, tell: Callable[[], None]) -> None:
+    follow(lambda group: make_engine(model, data, config, group), ranks, tell)
 
 
 def _placed(config: Config, place: Place) -> Config:
@@ -121,24 +132,3 @@ def _placed(config: Config, place: Place) -> Config:
         have = counted(count, "GPU")
         raise DeviceError(f"{place.local_size} ranks on this machine, which has {have}: each rank needs one of its own")
     return config.model_copy(update={"device": f"cuda:{place.local_rank}"})
-
-
-def pace(fit: Fit) -> Pace | None:
-    """How long an update takes; None in a training of one process.
-
-    Nothing of the training changes: what computes is a copy.
-    """
-    engine, config = fit.engine, fit.config
-    if not isinstance(engine, LedEngine):
-        return None
-    whole = resolve_auto(config.model_copy(update={"parts": None, "split": "auto", "threads": "auto"}))
-    with threads.set_up(config):
-        computes = compute_seconds(copy.deepcopy(fit.model), fit.data, config, engine.group)
-        exchanges = engine.exchange_seconds()
-    x, y, more = fit.data.x, fit.data.y, config.N / max(1, len(fit.data.x))
-    # An update takes as long as its rows are many; of the inputs only the dual form has a share, and no work with them.
-    some = whole.model_copy(update={"N": len(x), "D_in": x.shape[1]})
-    model = copy.deepcopy(fit.model) if fit.data.share is None else build_model(some)
-    with threads.set_up(whole):
-        alone = more * compute_seconds(model, Data(x, y), some)
-    return Pace(computes, exchanges, alone, int(whole.threads))

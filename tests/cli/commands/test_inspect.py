@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.helpers.forking import clean_environment, run
+from tests.helpers.forking import HANGS, Forked, clean_environment, run
 from tests.helpers.processes import in_terminal
 from tests.helpers.trained import train
 
@@ -201,3 +203,17 @@ def test_a_wrong_use_is_one_line(words: str, runs: Path) -> None:
     assert done.returncode in (1, 2)
     assert done.stderr.count("\n") == 1
     assert WRONG[words] in done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.1, pytest.param(2.0, marks=pytest.mark.deep)])
+def test_ctrl_c_ends_a_long_one_with_130_without_a_word(delay: float, tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(40)]
+    rows = [",".join(str(i * j % 97) for j in range(1, 41)) for i in range(2000)]
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+    words = ["wide.csv", "--target", "c3", "--set", "H=40000", "--set", "validation=null"]  # minutes, wherever it is
+    with Forked(["inspect", *words], tmp_path) as process:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=HANGS)
+    assert (process.returncode, out, error) == (130, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.csv"]

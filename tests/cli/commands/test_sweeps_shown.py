@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,13 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.helpers.browsing import opened
+from tests.helpers.forking import Forked
 from tests.helpers.processes import without_torch
 from tests.helpers.trained import train
+from twolayer.runs.checksum import seal_json
+from twolayer.sweeps import points
+from twolayer.sweeps.folder import SEALS, create, seal_of
+from twolayer.sweeps.results import Result
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "runs/modules-sweep-1", folder / "runs/part")
     lines = (folder / "runs/part/sweep.csv").read_text().splitlines(keepends=True)
     (folder / "runs/part/sweep.csv").write_text("".join(lines[:4]) + "0.001,8")  # as a kill leaves it
+    info = json.loads((folder / "runs/part/sweep.json").read_text()) | {SEALS: [seal_of(lines[0].encode())]}
+    (folder / "runs/part/sweep.json").write_bytes(seal_json({key: info[key] for key in info if key != "sha256"}))
     return folder
 
 
@@ -63,7 +71,7 @@ def test_show_has_the_tables_and_the_spread_over_seeds(place: Path) -> None:
     band = without_torch("show", "scratch-sweep-1", cwd=place).stdout
     assert 'published losses (torch for R, "Neural network from scratch"): inside the 95 % band of 20 seeds' in band
     assert without_torch("show", "modules-sweep-1/lr=0.001,H=4,seed=1", cwd=place).stdout.startswith("run ")
-    assert without_torch("show", "modules-sweep-1", "--follow", cwd=place).returncode == 2
+    assert without_torch("show", "modules-sweep-1", "--follow", cwd=place).stdout == done.stdout  # it has ended
 
 
 def test_compare_shows_each_value_over_all_others(place: Path) -> None:
@@ -126,6 +134,19 @@ def test_a_damaged_sweep_is_said_to_be_one(place: Path) -> None:
         "sweep.csv: is damaged: it does not have the columns of this sweep; `train --resume` writes it again"
         in done.stderr
     )
+    text = (place / "runs/scratch-sweep-1/sweep.csv").read_text()
+    at = text.rindex(",seed=") - 2  # the last digit of its seconds
+    (place / "damaged/sweep.csv").write_text(text[:at] + ("8" if text[at] != "8" else "7") + text[at + 1 :])
+    history = place / "damaged/seed=3/history.csv"
+    history.write_text(history.read_text().replace("5", "6", 1))
+    done = without_torch("show", "damaged", cwd=place)
+    message = "sweep.csv: is damaged: its checksum is not the one in sweep.json; `train --resume` writes it again"
+    assert (done.returncode, message in done.stderr) == (0, True)
+    assert "not compared, because the history of 1 point is missing or damaged" in done.stdout
+    assert without_torch("show", "damaged", "--format", "csv", cwd=place).returncode == 1
+    (place / "damaged/sweep.csv").write_text(text)
+    done = without_torch("plot", "damaged", "-o", "damaged.html", cwd=place)
+    assert "not drawn, because the history is missing or damaged: seed=3" in done.stderr
     text = (place / "damaged/sweep.json").read_text()
     (place / "damaged/sweep.json").write_text(text.replace('"scratch"', '"modules"'))
     for command in ("show", "plot", "report", "compare"):
@@ -133,3 +154,34 @@ def test_a_damaged_sweep_is_said_to_be_one(place: Path) -> None:
         done = without_torch(command, "damaged", *more, cwd=place)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "error: damaged/sweep.json: is damaged or was edited: its checksum does not match\n"
+
+
+def test_a_sweep_is_followed_to_its_end(tmp_path: Path) -> None:
+    plan = points.plan(points.Base("modules", environment={}), [], "3")
+    losses = {0: 2.5, 1: 1.5, 2: 3.5}
+    with (
+        create(tmp_path / "s", plan) as sweep,  # as a sweep that runs
+        Forked(["show", "s", "--follow"], tmp_path, bare=True) as table,
+        Forked(["show", "s", "--follow", "--format", "csv"], tmp_path, bare=True) as whole,
+        Forked(["show", "s", "--follow", "--format", "csv"], tmp_path, bare=True) as left,
+    ):
+        assert table.stderr.readline() == "sweep s: 3 points, 0 done\n"
+        printed = whole.stdout.readline()
+        assert left.stdout.readline() == printed
+        left.send_signal(signal.SIGINT)
+        assert (left.communicate()[1], left.returncode) == ("", 130)
+        ended = [Result(point, "completed", {"final_loss": losses[point.number - 1]}, point.name)
+                 for point in plan.points]  # fmt: skip
+        for number in (1, 0, 2):  # as from several processes
+            sweep.add(ended[number])
+            printed += whole.stdout.readline()
+            said = table.stderr.readline()
+            assert said.startswith(f"{printed.count(chr(10)) - 1}/3 seed={number}: completed, loss {losses[number]}")
+        sweep.write_table(ended)
+        sweep.__exit__(None, None, None)
+        shown, said = table.communicate()
+        assert whole.communicate() == ("", "")
+    assert (table.returncode, whole.returncode, said) == (0, 0, "")
+    lines = (tmp_path / "s/sweep.csv").read_text().splitlines()
+    assert printed.splitlines() == [lines[0], lines[2], lines[1], lines[3]]
+    assert "best of 3 by loss: seed=1 (loss 1.5)" in shown

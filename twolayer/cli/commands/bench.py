@@ -10,7 +10,7 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from twolayer.cli import columns, process, progress, terminal
+from twolayer.cli import columns, process, progress, scaling, terminal
 from twolayer.cli.options import (
     ClassesOption,
     ConfigArgument,
@@ -26,6 +26,7 @@ from twolayer.cli.options import (
 from twolayer.cli.process import computing
 from twolayer.cli.resolving import resolve
 from twolayer.cli.terminal import Format, out, rows
+from twolayer.config.validation import Resolved
 from twolayer.errors import DisagreementError
 from twolayer.formatting import counted, duration, microseconds_unit
 
@@ -45,6 +46,12 @@ def bench(
     classes: ClassesOption = False,
     set_: SetOption = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="INT", min=1, help="Measurements of each engine.")] = 7,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--ranks", metavar="INT,INT", help="Time updates on so many processes instead, such as --ranks 1,2,4."
+        ),
+    ] = None,
     format_: FormatOption = "table",
 ) -> None:
     """Time every engine on this machine, and check its losses.
@@ -52,8 +59,19 @@ def bench(
     Times are the min, median and max of several rounds; set-up is the time that an engine takes to
     start and to write back the weights. The exit code is 1 if an engine's losses differ from autograd's by more than
     rounding.
+
+    --ranks 1,2,4 times updates in parts on so many processes of this machine, beside one process without parts. The
+    exit code is 1 if their losses are not the same bits.
     """
+    sizes = scaling.numbers_of_ranks(ranks) if ranks is not None else []
     resolved = resolve(config, set_ or [], context)
+    raise typer.Exit(
+        scaling.scaling(resolved, sizes, rounds, format_) if sizes else _engines(resolved, rounds, format_)
+    )
+
+
+def _engines(resolved: Resolved, rounds: int, format_: Format) -> int:
+    """Time every engine; the exit code. Raises TwolayerError."""
     with computing():
         from twolayer.hardware.device import device_name
         from twolayer.training.benchmark import Benchmark  # a second, nearly all of it torch
@@ -81,9 +99,10 @@ def bench(
             terminal.say(f"left out: {name}, which {reason}")
         terminal.say(f"auto chooses {engines.auto}")
     if interrupted:
-        raise typer.Exit(128 + signal.SIGINT)
+        return 128 + signal.SIGINT
     if wrong := [engine.name for engine in engines.engines if not engines.agrees(engine)]:
         raise DisagreementError(wrong)
+    return 0
 
 
 def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:

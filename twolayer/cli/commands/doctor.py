@@ -13,6 +13,7 @@ from twolayer.cli.doctor_view import DoctorView, published_table
 from twolayer.cli.options import DeviceOption, FormatOption
 from twolayer.cli.process import computing
 from twolayer.cli.progress import Bar
+from twolayer.cli.ranks import on_this_machine
 from twolayer.cli.resolving import resolve
 from twolayer.formatting import counted
 
@@ -35,6 +36,10 @@ def doctor(
     published: Annotated[
         bool, typer.Option("--published", help="Only print the 500 losses of the rTorch book beside your own.")
     ] = False,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", metavar="INT", min=2, max=64, help="Also compare so many processes on this machine."),
+    ] = None,
     format_: FormatOption = "table",
 ) -> None:
     """Check that this machine computes the right numbers, and how fast.
@@ -43,6 +48,8 @@ def doctor(
     then again in ways that must give the same bits. The exit code is 1 if a number is wrong or the device cannot be
     used, and never because of the speed. The output names no user, no path and no machine: paste it into an issue.
     """
+    if published and ranks is not None:
+        raise typer.BadParameter("--published prints the losses alone; leave out --ranks")
     if published and long is not None:
         raise typer.BadParameter("--published prints the losses alone; leave out --long")
     wanted, start = resolve("default", [], context).config.device, time.perf_counter()
@@ -54,7 +61,9 @@ def doctor(
         raise typer.Exit(published_table(own_losses.own_losses(wanted), format_))
     view, code = DoctorView(format_), 0
     try:
-        _examine(examination.Examination(wanted), view, 60 * (long or 0))
+        with on_this_machine(ranks or 1) as others:
+            meet = others.start_and_meet if others is not None else None
+            _examine(examination.Examination(wanted, meet), view, 60 * (long or 0))
     except KeyboardInterrupt:
         terminal.note("interrupted")
         code = 128 + signal.SIGINT

@@ -10,7 +10,7 @@ import typer
 from rich.control import Control
 from rich.segment import ControlType
 
-from twolayer.cli import process, sweep_tables, terminal
+from twolayer.cli import process, sweep_follow, sweep_tables, terminal
 from twolayer.cli.options import FormatOption, SavedArgument, ScaleOption, sweep_alone
 from twolayer.cli.progress import LossView
 from twolayer.cli.terminal import Format, note, out
@@ -31,7 +31,9 @@ PAUSE = 0.25  # seconds between two reads of a running training
 def show(
     run: SavedArgument,
     everything: Annotated[bool, typer.Option("--all", help="Print all rows, not only those that fit.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Follow a running training until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Follow a running training, or a sweep, until it ends.")
+    ] = False,
     scale: ScaleOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
@@ -62,14 +64,20 @@ def show(
 
 def _show_sweep(sweep: SavedSweep, form: Format, *, follow: bool, everything: bool) -> None:
     """Print a sweep, or as csv and jsonl only its rows."""
-    if follow:
-        raise typer.BadParameter("--follow is for a run; a sweep has one a point, in its folder")
-    if form == "table" and not everything:
+    code = 0
+    is_followed = follow and (sweep.status == "running" or form != "table")
+    if is_followed:
+        sweep, code = sweep_follow.follow(sweep, form)
+    if is_followed and (form != "table" or code):
+        pass  # its rows are printed, or the user has seen enough
+    elif form == "table" and not everything:
         sweep_tables.print_sweep(sweep)
     else:
         sweep_tables.print_rows(sweep.plan, sweep.results, form)
     for problem in sweep.problems:
         terminal.note(problem)
+    if code or (sweep.problems and form != "table"):  # a script must not take the rows for good
+        raise typer.Exit(code or 1)
 
 
 def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = False) -> None:

@@ -41,7 +41,7 @@ from twolayer.cli.options import (
     home,
 )
 from twolayer.cli.process import computing
-from twolayer.cli.ranks import ExchangeOption, JoinOption, Others, RanksOption, dismissed, together
+from twolayer.cli.ranks import EXCHANGE, JOIN, ExchangeOption, JoinOption, Others, RanksOption, dismissed, together
 from twolayer.cli.resolving import resolve
 from twolayer.cli.resume import needs_more, resolve_again
 from twolayer.errors import RunError
@@ -101,8 +101,8 @@ def train(
     format_: FormatOption = "table",
     quiet: QuietOption = False,
     ranks: RanksOption = None,
-    join_timeout: JoinOption = 60,
-    exchange_timeout: ExchangeOption = 300,
+    join_timeout: JoinOption = JOIN,
+    exchange_timeout: ExchangeOption = EXCHANGE,
 ) -> None:
     """Train the network and print the loss of every iteration.
 

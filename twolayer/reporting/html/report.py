@@ -104,7 +104,7 @@ def html(report: Report) -> str:
     return page.render(
         "report.html",
         data={"charts": report.charts, "tables": report.tables},
-        scripts=[*libraries(), page.read("report.js")],
+        scripts=[*libraries(), page.read("shared.js") + page.read("report.js")],
         styles=[page.read("page.css"), page.read("report.css")],
         title=report.title,
         report=report,

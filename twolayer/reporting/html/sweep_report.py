@@ -52,7 +52,7 @@ def write(sweep: SavedSweep, path: Path) -> tuple[str, ...]:
     text = page.render(
         "sweep.html",
         data={"charts": report.charts, "points": report.points},
-        scripts=[*libraries(), page.read("sweep.js")],
+        scripts=[*libraries(), page.read("shared.js") + page.read("sweep.js")],
         styles=[page.read("page.css"), page.read("report.css")],
         title=report.title,
         report=report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,16 +14,21 @@ from twolayer.hardware.environment import environment
 from twolayer.training.doctor import answers, problems, speed
 from twolayer.training.doctor.determinism import determinism
 from twolayer.training.doctor.endurance import Endurance
+from twolayer.training.doctor.equal_ranks import equal_ranks
 from twolayer.training.doctor.finding import Finding, Section, attempted
+
+if TYPE_CHECKING:
+    from twolayer.hardware.distributed import Ranks
 
 
 class Examination:
     """One look at a machine: `environment` first, then `device`, and then the sections, each when it is called.
 
-    A section does not raise for what the machine does: an engine that fails is a wrong answer.
+    A section does not raise for what the machine does: an engine that fails is a wrong answer. `meet` starts and meets
+    other processes, for a section on ranks.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, meet: Callable[[], Ranks] | None = None) -> None:
         self.wanted, self.device = device, ""
         self.load = speed.load()
         self.sections: dict[Section, Callable[[], Iterable[Finding]]] = {
@@ -30,6 +36,8 @@ class Examination:
             "determinism": lambda: determinism(self.device),
             "speed": lambda: speed.speed(self.device, self.load),
         }
+        if meet is not None:
+            self.sections["ranks"] = lambda: equal_ranks(self.device, meet)
 
     def environment(self) -> Iterator[Finding]:
         """Facts that can be shown to anybody."""

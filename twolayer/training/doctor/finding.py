@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-Section = Literal["environment", "device", "answers", "determinism", "speed", "long", "verdict"]
+Section = Literal["environment", "device", "answers", "determinism", "speed", "ranks", "long", "verdict"]
 Status = Literal["fact", "right", "wrong", "no record", "left out"]
 
 

@@ -1,7 +1,6 @@
 // The charts, and the table of all rows, from the DATA of report.py. Everything else is in the page already.
 
-const { charts, tables } = DATA;
-const find = (selector) => document.querySelector(selector);
+const { tables } = DATA;
 
 // --- the charts, one for each kind of loss, drawn again for another scale
 
@@ -12,13 +11,6 @@ function points(chart, scale) {
   );
 }
 
-const options = { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } };
-const boxes = charts.map(() => find("#chart").appendChild(document.createElement("div")));
-const drawn = [];
-
-// The legend has more lines where there is less room, and Vega sees that too late for the first drawing.
-const fit = () => Promise.all(drawn.map(({ view }) => view.resize().runAsync()));
-
 async function draw(scale) {
   for (const [number, chart] of charts.entries()) {
     const wanted = scale ?? chart.first;
@@ -28,16 +20,13 @@ async function draw(scale) {
     drawn[number] = await vegaEmbed(boxes[number], spec, options);
   }
   await fit();
-  for (const button of document.querySelectorAll("#scales button")) {
-    button.ariaPressed = String(button.value === (scale ?? charts[0].first));
-  }
+  press(scale ?? charts[0].first);
 }
 
 if (charts.length) {
   await draw();
   find("#hint").hidden = false;
   find("#scales").hidden = charts.every(({ specs }) => Object.keys(specs).length < 2);
-  addEventListener("resize", () => requestAnimationFrame(fit));
   // A wheel scrolls the page, which is long; with Ctrl, or a pinch, it zooms.
   const rolled = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
   find("#chart").addEventListener("wheel", rolled, { capture: true });
@@ -71,15 +60,6 @@ async function unpack({ size, data }) {
   return size === 4 ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
 }
 
-const wording = {
-  search: "Find",
-  lengthMenu: "_MENU_ rows per page",
-  info: "_START_ to _END_ of _TOTAL_ rows",
-  infoFiltered: "(of _MAX_)",
-  infoEmpty: "no rows",
-  zeroRecords: "No row matches.",
-};
-
 let shown = null;
 
 async function tabulate(table) {
@@ -91,7 +71,7 @@ async function tabulate(table) {
   find("#none").hidden = rows > 0;
   if (!rows) return;
   const number = { type: "num", className: "number", searchable: true };
-  new DataTable(element, {
+  show(element, "row", {
     data: Array.from({ length: rows }, (_, place) => place),
     columns: [
       { ...number, title: unit, data: (place) => place + 1 },
@@ -105,16 +85,7 @@ async function tabulate(table) {
         },
       })),
     ],
-    order: [],
-    autoWidth: false,
-    deferRender: true,
-    pageLength: 25,
-    lengthMenu: [10, 25, 100, 500],
-    language: wording,
-    layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { buttons: 5 } } },
   });
-  const box = find("#box .dt-layout-table .dt-layout-cell"); // scrolls, also by keyboard, where it is too narrow
-  Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: "Rows" });
 }
 
 // A link to a run opens it.

@@ -1,14 +1,6 @@
 // The charts of a sweep, and the table of its points, from the DATA of sweep_report.py.
 
-const { charts, points } = DATA;
-const find = (selector) => document.querySelector(selector);
-
-const options = { renderer: "svg", actions: false, tooltip: { disableDefaultStyle: true } };
-const boxes = charts.map(() => find("#chart").appendChild(document.createElement("div")));
-const drawn = [];
-
-// The legend has more lines where there is less room, and Vega sees that too late for the first drawing.
-const fit = () => Promise.all(drawn.map(({ view }) => view.resize().runAsync()));
+const { points } = DATA;
 
 async function draw(scale) {
   for (const [number, specs] of charts.entries()) {
@@ -17,24 +9,14 @@ async function draw(scale) {
     drawn[number] = await vegaEmbed(boxes[number], structuredClone(specs[scale] ?? specs.linear ?? specs.log), options);
   }
   await fit();
-  for (const button of document.querySelectorAll("#scales button")) button.ariaPressed = String(button.value === scale);
+  press(scale);
 }
 
 if (charts.length) {
   await draw("linear");
   find("#scales").hidden = Object.keys(charts[0]).length < 2;
   find("#scales").addEventListener("click", ({ target }) => target.value && draw(target.value));
-  addEventListener("resize", () => requestAnimationFrame(fit));
 }
-
-const wording = {
-  search: "Find",
-  lengthMenu: "_MENU_ points per page",
-  info: "_START_ to _END_ of _TOTAL_ points",
-  infoFiltered: "(of _MAX_)",
-  infoEmpty: "no points",
-  zeroRecords: "No point matches.",
-};
 
 if (points.columns[0].length) {
   const element = document.createElement("table");
@@ -44,7 +26,7 @@ if (points.columns[0].length) {
     text.textContent = value ?? "";
     return text.innerHTML;
   };
-  new DataTable(element, {
+  show(element, "point", {
     data: points.columns[0].map((_, place) => place),
     columns: points.names.map((name, column) => {
       const isNumber = points.columns[column].every((value) => value === null || typeof value === "number");
@@ -58,16 +40,7 @@ if (points.columns[0].length) {
         },
       };
     }),
-    order: [],
-    autoWidth: false,
-    deferRender: true,
-    pageLength: 25,
-    lengthMenu: [10, 25, 100, 500],
-    language: wording,
-    layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { buttons: 5 } } },
   });
-  const box = find("#box .dt-layout-table .dt-layout-cell"); // scrolls, also by keyboard, where it is too narrow
-  Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: "Points" });
 }
 
 document.documentElement.dataset.ready = "";
