@@ -69,6 +69,9 @@ class Counting:
     def broadcast(self, tensor: Tensor, source: int) -> None:
         raise AssertionError
 
+    def give(self, tensor: Tensor, source: int) -> None:
+        raise AssertionError
+
     def first(self, size: int) -> Group:
         raise AssertionError
 

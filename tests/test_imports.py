@@ -87,6 +87,7 @@ LAZY = {
     "training.folds": "polars, only for a table",
     "training.loaded_run": "polars, only for a table",
     "training.outcome": "polars, only for a table",
+    "training.shares": "polars, only for a table",
     "exporters.functions": "polars, which export needs",
     "exporters.eject": "polars, only for a table",
     "cli.commands.eject": "torch",

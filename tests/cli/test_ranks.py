@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.helpers.forking import clean_environment
@@ -65,6 +66,27 @@ def test_a_table_in_batches_with_validation_is_trained_with_the_same_bits(tmp_pa
         done = train(tmp_path, *table, *more, "--out", out)
         assert (done.code, done.left) == (0, []), done.stderr
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.deep)])
+def test_a_table_of_which_each_rank_reads_its_own_rows_is_trained_with_the_same_bits(
+    tmp_path: Path, ranks: int
+) -> None:
+    columns = {
+        "a": range(97),
+        "b": [i * 37 % 53 / 7 for i in range(97)],
+        "price": [3 * i + i * i % 7 for i in range(97)],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "my.parquet")
+    table = ["my.parquet", "--target", "price", "--epochs", "40", "--set", "batch_size=null", "-q"]
+    for out, more in (("one", ["--set", "parts=12"]), ("two", ["--ranks", str(ranks)])):
+        done = train(tmp_path, *table, *more, "--out", out)
+        assert (done.code, done.left) == (0, []), done.stderr
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert (tmp_path / "one" / "config.yaml").read_bytes() == (tmp_path / "two" / "config.yaml").read_bytes()
+    infos = [json.loads((tmp_path / out / INFO).read_text()) for out in ("one", "two")]
+    same = ("data_sha256", "validation_sha256", "row_sums", "final_loss", "final_val_loss")
+    assert all(infos[0][key] == infos[1][key] for key in same)
 
 
 def test_the_first_alone_prints_and_each_row_once(tmp_path: Path) -> None:

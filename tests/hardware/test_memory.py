@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twolayer.config.loading import load_config
@@ -65,6 +67,34 @@ def test_what_is_kept_of_the_weights_counts() -> None:
     weights = plain.H * (plain.D_in + 1) + plain.D_out * (plain.H + 1)
     for more, copies in (({"patience": 5}, 1), ({"average": 0.9}, 2), ({"lr": "auto"}, 4)):
         assert memory.needed(plain.model_copy(update=more)) - memory.needed(plain) == 4 * copies * weights
+
+
+def test_a_rank_needs_its_share_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, Any] = {"N": 100_000, "D_in": 400, "H": 10, "D_out": 1, "device": "cpu", "parts": 12}
+    config = load_config("default", **values, split="rows")
+    data = 4 * 100_000 * 401
+    one, four = memory.needed(config), memory.needed(config, 4)
+    assert 2 * data < one < 2.2 * data  # and a copy
+    assert one / 4 <= four < 1.2 * one / 4
+    assert memory.needed_by_host(config, 4, 2) == 2 * four
+    measured = config.model_copy(update={"lr": "auto"})
+    assert memory.needed_by_host(measured, 4, 2) == 2 * four + data - data // 4  # the first has all
+    monkeypatch.setattr(available_memory, "available", lambda: 2 * four)
+    memory.check(config, ranks=4, here=2)
+    with pytest.raises(ConfigError, match="by 4 ranks needs at least"):
+        memory.check(config, ranks=4, here=4)
+    with pytest.raises(ConfigError):
+        memory.check(config)
+
+
+def test_of_inputs_a_rank_needs_its_columns_and_of_units_and_batches_all_data() -> None:
+    values: dict[str, Any] = {"N": 50, "D_in": 100_000, "H": 2, "D_out": 1, "device": "cpu", "parts": 12}
+    config = load_config("default", **values, split="inputs")
+    assert memory.needed(config, 4) < 0.4 * memory.needed(config)
+    units = load_config("default", **values, split="units", form="primal")
+    batches = load_config("default", **values, batch_size=10)
+    for other in (units, batches):
+        assert memory.needed(other, 4) > 4 * 50 * 100_000
 
 
 def test_as_many_trainings_fit_at_once_as_the_largest_of_them_do(monkeypatch: pytest.MonkeyPatch) -> None:

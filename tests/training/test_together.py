@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from twolayer.errors import DataError, DeviceError
 from twolayer.hardware.launchers import Place
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.setup import prepare
+from twolayer.training.shares import part_of
 from twolayer.training.together import prepare_together
 
 CONFIG = load_config("default", N=4, D_in=3, H=5, D_out=2, parts=2)
@@ -27,6 +29,9 @@ class Others:
 
     def publish(self, key: str, text: str) -> None:
         self.told[key] = text
+
+    def broadcast(self, tensor: torch.Tensor, source: int) -> None:
+        pass
 
     def collected(self, key: str) -> list[str]:
         return [json.dumps(["hostb", self.sums])]
@@ -43,11 +48,27 @@ def test_all_must_have_the_same_data() -> None:
     config, _, _, group = prepare_together(CONFIG, None, ranks)
     assert id(group) == id(ranks)
     assert (config.split, config.threads, ranks.hosts) == ("units", 1, ["hosta", "hostb"])
-    (text,) = json.loads(ranks.told["configs"])
+    shared, (text,) = json.loads(ranks.told["configs"])
+    assert shared
     assert "parts: 2" in text
     for key, what in (("data_sha256", "the data"), ("initial_sha256", "the initial weights")):
         with pytest.raises(DataError, match=f"^{what} of rank 1 on hostb are not those of rank 0"):
             prepare_together(CONFIG, None, first(sums | {key: "0"}))
+
+
+def test_the_rows_that_a_rank_reads_of_a_table_must_be_those_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("a,price\n" + "".join(f"{i},{i * i % 17}\n" for i in range(20)))
+    data = {"source": "file", "path": str(tmp_path / "my.csv"), "target": "price"}
+    config = load_config(data=data, parts=4, batch_size=None, lr=0.1, H=2, epochs=1)
+    full, all_, model = prepare(config)
+    sums = fingerprints(part_of(all_, full, 1, 2), model)
+    assert sums["data_sha256"] != fingerprints(all_, model)["data_sha256"]
+    ranks = first(sums)
+    _, mine, _, _ = prepare_together(config, None, ranks)
+    assert json.loads(ranks.told["columns"])["targets"][0]["column"] == "price"
+    assert (len(mine.x), mine.share) == (full.N, None)  # the first has all
+    with pytest.raises(DataError, match=r"^the data of rank 1 on hostb are not those of rank 0"):
+        prepare_together(config, None, first(sums | {"data_sha256": "0"}))
 
 
 def test_each_rank_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

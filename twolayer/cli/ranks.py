@@ -65,7 +65,7 @@ class Others:
             message = f"{size} ranks, but the run has no parts; resume it with one process"
             raise ConfigError([Problem(origin, "ranks", message)])
         resolved = in_parts(resolved, size, origin)
-        memory.check(resolved.config, resolved.name, saved=saved, ranks=self.place.local_size)
+        memory.check(resolved.config, resolved.name, saved=saved, ranks=size, here=self.place.local_size)
         return resolved
 
     def start(self) -> None:
@@ -157,7 +157,7 @@ def dismissed(others: Others | None) -> int:
     """Tell the processes that a launcher has started that there is nothing to do; the exit code."""
     if others is not None and not others.place.meeting:
         ranks = others.meet()
-        ranks.publish("configs", "[]")
+        ranks.publish("configs", "[false, []]")
         ranks.collected("dismissed")  # the store may end with this process
     return 0
 

@@ -69,9 +69,15 @@ def reading_keys(sets: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve(
-    source: str, sets: Sequence[str], context: typer.Context, *, saved: bool = False, keep_survey: bool = False
+    source: str,
+    sets: Sequence[str],
+    context: typer.Context,
+    *,
+    saved: bool = False,
+    keep_survey: bool = False,
+    alone: bool = True,
 ) -> validation.Resolved:
-    """The config with options and variables applied, known to fit into memory."""
+    """The config with options and variables applied; if one process trains `alone`, known to fit into memory."""
     malformed = malformed_sets(sets)
     overrides = overrides_of(sets, context)
     try:
@@ -85,7 +91,8 @@ def resolve(
             raise
     if malformed:
         raise ConfigError(malformed)
-    memory.check(resolved.config, resolved.name, saved=saved)
+    if alone:
+        memory.check(resolved.config, resolved.name, saved=saved)
     return resolved
 
 

@@ -29,8 +29,8 @@ CHANGEABLE = ("epochs", "log_every", "device")
 _SHOWN = 6  # columns that are named
 
 
-def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> validation.Resolved:
-    """A run's own config, with the values that are changed to resume it."""
+def resolve_again(run: Run, sets: Sequence[str], context: typer.Context, *, alone: bool = True) -> validation.Resolved:
+    """A run's own config, with the values that are changed to resume it; see `resolving.resolve`."""
     source = str(run.path.absolute() / CONFIG)
     raw = read_config(run.path, run.folder)
     as_saved = loading.resolve(source, environment={}, read=False, raw=raw)
@@ -59,7 +59,8 @@ def resolve_again(run: Run, sets: Sequence[str], context: typer.Context) -> vali
         raise RunError(
             "has diverged, and would diverge again", path=run.path, hint="try a smaller lr in a new run", usage=True
         )
-    memory.check(after.config, after.name, saved=True)
+    if alone:
+        memory.check(after.config, after.name, saved=True)
     return validation.Resolved(after.config, str(run.info.get("config", after.name)), after.origins, after.table)
 
 

@@ -168,7 +168,7 @@ class Session:
         if config.average is not None:
             what = "val_loss is of" if rest is not None else "saved are"
             terminal.note(f"{what} the weights {config.weights}")
-        if config.lr != "auto" and not fit.progress and is_cheap(config):
+        if config.lr != "auto" and not fit.progress and fit.data.share is None and is_cheap(config):
             with suppress(DataError):  # then the loss is not finite either, which is an error of its own
                 limit = curvature(fit.model, fit.data, config).limit
                 if config.lr > limit:

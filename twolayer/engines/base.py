@@ -16,11 +16,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a process has of N rows and D_in inputs, where that is not all: x[rows, columns] and y[rows].
+
+    `sha256` is the fingerprint of all the data, if these are drawn; None for a table.
+    """
+
+    N: int
+    D_in: int
+    rows: slice
+    columns: slice
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Data:
     """The training data: x of shape (N, D_in) and y of shape (N, D_out), one-hot for classes.
 
     For a table also the validation rows, the encoding of its `columns`, and `notes`, a sentence each: which columns are
-    left out, how cells are read.
+    left out, how cells are read. In a group of processes it may be a `share` of all data.
     """
 
     x: Tensor
@@ -28,6 +42,12 @@ class Data:
     validation: Data | None = None
     columns: Encoding | None = None
     notes: tuple[str, ...] = ()
+    share: Share | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and D_in, of all data."""
+        return (len(self.x), self.x.shape[1]) if self.share is None else (self.share.N, self.share.D_in)
 
 
 def _nothing() -> None:

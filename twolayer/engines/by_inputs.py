@@ -22,7 +22,8 @@ COLUMNS = 4096
 class InputsEngine(DualForm):
     """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and give and take the weights of all inputs.
+    `state`, `load_state` and `sync` are for all processes at once, and take the weights of all inputs; the first
+    process alone gets them.
     """
 
     STATE = ("base_b1", "s", "b")
@@ -32,9 +33,11 @@ class InputsEngine(DualForm):
     ) -> None:
         super().__init__(model, data, objective, lr=lr)
         self.parts, self.group = parts, group
-        (N, self.D_in), H, count = self.x.shape, len(self.w1), len(edges(self.x.shape[1], parts)) - 1
+        (N, self.D_in), H = data.shape, len(self.w1)
+        count, first = len(edges(self.D_in, parts)) - 1, 0 if data.share is None else data.share.columns.start
         self.pieces = pieces(self.D_in, parts, group)
-        self.columns = [self.x[:, some].clone(memory_format=torch.contiguous_format) for some in self.pieces]
+        own = [self.x[:, some.start - first : some.stop - first] for some in self.pieces]
+        self.columns = [x.clone(memory_format=torch.contiguous_format) for x in own]
         self.base_w1_t = [self.w1.t()[some].clone(memory_format=torch.contiguous_format) for some in self.pieces]
         self.base_b1 = self.b1.clone()
         self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
@@ -104,8 +107,17 @@ class InputsEngine(DualForm):
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         super().sync()
-        self.w1.copy_(self._whole(self._w1_t()).t())
-        self.b1.copy_(self._b1())
+        w1_t = self._whole(self._w1_t())
+        if self.group.rank == 0:
+            self.w1.copy_(w1_t.t())
+            self.b1.copy_(self._b1())
+
+    @torch.inference_mode()
+    def final_score(self) -> Tensor:
+        """The loss of the current weights, shape () or (2,). The training cannot continue after this."""
+        self._fold()
+        self._chunk(1)
+        return self.losses[0]
 
     def _whole(self, w1_t: Sequence[Tensor]) -> Tensor:
         """The first layer's weights of all inputs, (D_in, H)."""

@@ -28,7 +28,8 @@ class RowsEngine(BatchedEngine):
         self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float, parts: int, group: Group = ALONE
     ) -> None:
         super().__init__(model, data, objective, lr=lr)
-        self.count, self.group = parts, group
+        self.count, self.group, self.N = parts, group, data.shape[0]
+        self.first = 0 if data.share is None else data.share.rows.start  # of the rows that x and y have
         self.all_sums: dict[int, Sum] = {}  # by the number of parts
         self.own_chunks: list[list[Chunk]] | None = None  # of all rows, made where they are trained on
 
@@ -36,11 +37,9 @@ class RowsEngine(BatchedEngine):
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations on all rows; the loss before each update, shape (iterations,) or (iterations, 2)."""
         losses = self.x.new_empty(iterations, *self.sums.shape)
-        if self.own_chunks is None:
-            parts = [(aligned(self.x[some]), aligned(self.y[some])) for some in self._pieces(len(self.x))]
-            self.own_chunks = [list(self._parts(x, y)) for x, y in parts]
+        chunks = self._all_chunks()
         for loss in losses.unbind():
-            self._add_up(self.own_chunks, len(self.x), loss)
+            self._add_up(chunks, self.N, loss)
         return losses
 
     @torch.inference_mode()
@@ -51,9 +50,29 @@ class RowsEngine(BatchedEngine):
             chunks = [torch.split(rows[some], self.part) for some in self._pieces(n)]
             self._add_up([map(self._gather, some) for some in chunks], n, slot)
 
+    @torch.inference_mode()
+    def final_score(self) -> Tensor:
+        """The loss of the model's weights, those of the first process, on all rows: shape () or (2,).
+
+        The training cannot continue after this.
+        """
+        for own, parameter in zip((self.w1, self.b1, self.w2, self.b2), self.parameters, strict=True):
+            own.copy_(parameter)
+        self.group.broadcast(self.weights, 0)
+        chunks, sums = self._all_chunks(), self.sums
+
+        def compute(index: int, slot: Tensor) -> None:
+            slot.zero_()
+            for x, y in chunks[index]:
+                self._forward(x, y)
+                slot.add_(sums.view(-1))
+
+        total = Sum(sums.view(-1).numel(), len(edges(self.N, self.count)) - 1, self.x, self.group)(compute)
+        return total.view(sums.shape) / self._scales(self.N)[1]
+
     def exchanged(self) -> Sum | None:
         """The sum that an update on all rows exchanges."""
-        return self._sum(len(self.x))
+        return self._sum(self.N)
 
     def described(self) -> dict[str, Tensor]:
         """Tensors of the shapes and dtypes of a state."""
@@ -65,6 +84,14 @@ class RowsEngine(BatchedEngine):
         if count not in self.all_sums:
             self.all_sums[count] = Sum(len(self.weights) + max(1, self.sums.numel()), count, self.x, self.group)
         return self.all_sums[count]
+
+    def _all_chunks(self) -> list[list[Chunk]]:
+        """The parts of all rows that are this process's own."""
+        if self.own_chunks is None:
+            pieces = [slice(some.start - self.first, some.stop - self.first) for some in self._pieces(self.N)]
+            parts = [(aligned(self.x[some]), aligned(self.y[some])) for some in pieces]
+            self.own_chunks = [list(self._parts(x, y)) for x, y in parts]
+        return self.own_chunks
 
     def _pieces(self, rows: int) -> list[slice]:
         return pieces(rows, self.count, self.group)

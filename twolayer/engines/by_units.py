@@ -39,7 +39,8 @@ class _Units:
 class UnitsEngine(FusedEngine):
     """The primal form in parts of the hidden units; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and give and take what all units have.
+    `state`, `load_state` and `sync` are for all processes at once, and take what all units have; the first process
+    alone gets it.
     """
 
     def __init__(
@@ -151,10 +152,14 @@ class UnitsEngine(FusedEngine):
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         first = [self._first_layer(part) for part in self.units]
-        self.w1.copy_(self._whole([w1_t.t() for w1_t, _ in first], "w1"))
-        self.b1.copy_(self._whole([b1 for _, b1 in first], "b1"))
-        self.w2.copy_(self._whole([part.w2_t for part in self.units], "w2_t").t())
-        self.b2.copy_(self.own_b2)
+        w1 = self._whole([w1_t.t() for w1_t, _ in first], "w1")
+        b1 = self._whole([b1 for _, b1 in first], "b1")
+        w2_t = self._whole([part.w2_t for part in self.units], "w2_t")
+        if self.group.rank == 0:
+            self.w1.copy_(w1)
+            self.b1.copy_(b1)
+            self.w2.copy_(w2_t.t())
+            self.b2.copy_(self.own_b2)
 
     def _first_layer(self, part: _Units) -> tuple[Tensor, Tensor]:
         """The weights (D_in, h) and biases (h,) of a part's units."""

@@ -32,8 +32,8 @@ def make_engine(model: nn.Sequential, data: Data, config: Config, group: Group =
     Raises DataError if the model is not Linear -> ReLU -> Linear with biases, or if the data do not have N rows or do
     not match the model in shape, dtype and device.
     """
-    if len(data.x) != config.N:  # the form and the threads were chosen by N
-        raise DataError(f"the config has N = {config.N}, but the data have {len(data.x)} rows")
+    if data.shape[0] != config.N:  # the form and the threads were chosen by N
+        raise DataError(f"the config has N = {config.N}, but the data have {data.shape[0]} rows")
     _check(model, data)
     objective, lr = Objective.of(config), float(config.lr)
     if config.engine == "compiled":
@@ -79,7 +79,8 @@ def _check(model: nn.Sequential, data: Data) -> None:
         raise DataError(f"the model must be Linear -> ReLU -> Linear with biases, not {model}")
     w1, _, w2, _ = model.parameters()
     N, (H, D_in), D_out = len(data.x), w1.shape, len(w2)
-    shapes = {"x": (N, D_in), "y": (N, D_out), "the second layer's weights": (D_out, H)}
+    own = D_in if data.share is None else data.x.shape[1]
+    shapes = {"x": (N, own), "y": (N, D_out), "the second layer's weights": (D_out, H)}
     tensors = [data.x, data.y, w2]
     if data.validation is not None:
         n = len(data.validation.x)

@@ -39,10 +39,17 @@ class Parted(Engine, Protocol):
         """The sum that an update on all rows exchanges."""
 
 
+class Sharing(Parted, Protocol):
+    """What computes where each process may have its own share of the data."""
+
+    def final_score(self) -> Tensor:
+        """The loss of the weights that are kept, those of the first process, on all rows: shape () or (2,)."""
+
+
 class _Call(IntEnum):
     """What the others are to do, with up to two numbers: these are broadcast, as float64."""
 
-    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, EXCHANGE, ALONE, FIRST, END = range(11)
+    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, SCORE, EXCHANGE, ALONE, FIRST, END = range(12)
 
 
 class LedEngine:
@@ -106,6 +113,11 @@ class LedEngine:
         if self.is_shared:
             _tell(self.group, _Call.SYNC)
         self.own.sync()
+
+    def final_score(self) -> Tensor:
+        """The loss of the weights that are kept, on the rows or inputs that all have; see `selection.shares_data`."""
+        _tell(self.group, _Call.SCORE)
+        return cast(Sharing, self.own).final_score()
 
     def exchange_seconds(self, count: int = 20, numbers: int = 0) -> float:
         """How long the exchange of an iteration takes, or of so many numbers: the median of some that mean nothing."""
@@ -195,6 +207,8 @@ def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> 
         engine.load_state(_exchange_state(like, group), int(numbers[0]))
     elif call == _Call.SYNC:
         engine.sync()
+    elif call == _Call.SCORE:
+        cast(Sharing, engine).final_score()
     elif call == _Call.EXCHANGE:
         _exchange(engine, int(numbers[0]), int(numbers[1]), group)
 

@@ -27,6 +27,9 @@ class Group(Protocol):
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Write the tensor of the process `source` into that of all others."""
 
+    def give(self, tensor: Tensor, source: int) -> None:
+        """Write the tensor of the process `source`, which is not the first, into that of the first; for these two."""
+
     def first(self, size: int) -> Group:
         """The first processes as a group of their own; all processes ask for it."""
 
@@ -40,6 +43,9 @@ class Alone:
         """Nobody else has anything."""
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Nobody else is there."""
+
+    def give(self, tensor: Tensor, source: int) -> None:
         """Nobody else is there."""
 
     def first(self, size: int) -> Group:
@@ -67,6 +73,13 @@ def own(count: int, rank: int, ranks: int) -> range:
     return range(rank * count // ranks, (rank + 1) * count // ranks)
 
 
+def own_range(size: int, parts: int, rank: int, ranks: int) -> slice:
+    """What this rank computes, all its parts together, of what has this size."""
+    ends = edges(size, parts)
+    mine = own(len(ends) - 1, rank, ranks)
+    return slice(ends[mine.start], ends[mine.stop])
+
+
 def pieces(size: int, parts: int, group: Group) -> list[slice]:
     """The parts of what has this size that this process computes."""
     ends = edges(size, parts)
@@ -74,15 +87,21 @@ def pieces(size: int, parts: int, group: Group) -> list[slice]:
 
 
 def whole(parts: Sequence[Tensor], size: int, count: int, like: Tensor, group: Group) -> Tensor:
-    """The parts of all processes as one tensor (size, ...), in all of them; `like` is one row of it."""
-    ends, full = edges(size, count), like.new_empty(size, *like.shape)
-    for rank in range(group.size):
-        mine = own(len(ends) - 1, rank, group.size)
-        rows = full[ends[mine.start] : ends[mine.stop]]
-        if rank == group.rank and parts:
-            torch.cat(list(parts), out=rows)
-        if rows.numel():
-            group.broadcast(rows, rank)
+    """The parts of all processes as one tensor (size, ...); `like` is one row of it.
+
+    It is the first process's alone: the others have nothing of it, and an empty tensor.
+    """
+    if group.rank:
+        if parts:
+            group.give(torch.cat(list(parts)), group.rank)
+        return like.new_empty(0, *like.shape)
+    full = like.new_empty(size, *like.shape)
+    if parts:
+        torch.cat(list(parts), out=full[own_range(size, count, 0, group.size)])
+    for rank in range(1, group.size):
+        rows = full[own_range(size, count, rank, group.size)]
+        if len(rows):
+            group.give(rows, rank)
     return full
 
 

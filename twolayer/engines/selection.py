@@ -110,6 +110,24 @@ def choose_split(config: Config) -> Literal["auto", "units", "rows", "inputs"]:
     return "units" if config.form == "dual" or config.N * config.D_out < weights(config) else "rows"
 
 
+def shares_data(config: Config) -> bool:
+    """Whether a process needs its own rows or columns of x alone, for a config whose split is chosen.
+
+    A batch may have any rows, and the compiled engine has all.
+    """
+    if config.parts is None or config.engine == "compiled":
+        return False
+    return config.split == "inputs" or (config.split == "rows" and not is_batched(config))
+
+
+def leader_has_all(config: Config) -> bool:
+    """Whether the first process has all data nevertheless.
+
+    It measures the learning rate; of a table it fits the baseline, and keeps what its rows are recognised by.
+    """
+    return config.lr == "auto" or config.data.source == "file"
+
+
 def weights(config: Config) -> int:
     """The weights and biases of the network."""
     return config.H * (config.D_in + 1) + config.D_out * (config.H + 1)

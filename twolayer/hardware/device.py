@@ -62,10 +62,10 @@ def device_name(device: str) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
 
 
-def fits(config: Config) -> bool:
-    """Whether the training fits into the free memory of its device, which must not be `auto`."""
+def fits(config: Config, ranks: int = 1) -> bool:
+    """Whether the training, by so many ranks, fits into the free memory of its device, which must not be `auto`."""
     free = free_memory(config.device)
-    return free is None or memory.needed(config) <= free
+    return free is None or memory.needed(config, ranks) <= free
 
 
 def free_memory(device: str) -> int | None:

@@ -79,6 +79,17 @@ class Ranks:
             self.some[size] = Ranks(replace(self.place, size=size), self.store, self.exchange, self.gone, group)
         return self.some[size]
 
+    def give(self, tensor: Tensor, source: int) -> None:
+        """Write the tensor of the process `source`, which is not the first, into that of the first; for these two."""
+        with self._explained():
+            host = tensor.cpu() if tensor.is_cuda and not has_nccl() else tensor
+            if self.rank:
+                dist.send(host, 0, group=self.group)
+            else:
+                dist.recv(host, source, group=self.group)
+                if host is not tensor:
+                    tensor.copy_(host)
+
     def publish(self, key: str, text: str) -> None:
         """Leave a text for the others: the first's `key`, or this process's own."""
         with self._explained():

@@ -7,6 +7,7 @@ from heapq import nlargest
 from itertools import accumulate
 
 from twolayer.config.schema import Config
+from twolayer.engines import selection
 from twolayer.engines.selection import ITEMSIZE, groups, in_cached_parts, in_parts, rows_at_once, weights
 from twolayer.errors import ConfigError, Origin, Problem
 from twolayer.formatting import size
@@ -24,7 +25,9 @@ def needed(config: Config, ranks: int = 1) -> int:
     S (N, H); and what else is kept of the parameters (see `_copies`).
     """
     if config.parts is not None:
-        return (_drawn(config) + _of_parts(config, ranks)) * ITEMSIZE[config.dtype]
+        config = _chosen(config)
+        numbers = _data(config, ranks) + weights(config) + _of_parts(config, ranks)
+        return numbers * ITEMSIZE[config.dtype]
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
     numbers = _drawn(config) + _copies(config) * weights(config) + activations + dual
@@ -33,7 +36,8 @@ def needed(config: Config, ranks: int = 1) -> int:
 
 def beside_data(config: Config, ranks: int = 1) -> int:
     """The minimum number of bytes for one more model and engine where the data are already."""
-    return needed(config, ranks) - config.N * (config.D_in + config.D_out) * ITEMSIZE[config.dtype]
+    data = _data(_chosen(config), ranks) if config.parts is not None else _data(config)
+    return needed(config, ranks) - data * ITEMSIZE[config.dtype]
 
 
 def _of_parts(config: Config, ranks: int) -> int:
@@ -50,19 +54,25 @@ def _of_parts(config: Config, ranks: int) -> int:
     if config.engine == "compiled":  # the weights packed in two ways, a gradient and that of a part
         return (4 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
     if config.split == "rows":
-        own = N * (D_in + D_out) // ranks
-        return own + (3 + exchanged) * weights(config) + 2 * rows_at_once(config) * (H + D_out)
+        own, at_once = N * (D_in + D_out) // ranks, min(rows_at_once(config), -(-N // ranks))
+        return own + (3 + exchanged) * weights(config) + 2 * at_once * (H + D_out)
     more = N * N + 3 * N * H // ranks if config.form == "dual" else N * D_in  # x transposed
     return (weights(config) + 2 * N * H) // ranks + (2 + exchanged) * N * D_out + more
 
 
-def needed_by_host(config: Config, ranks: int = 1) -> int:
+def needed_by_host(config: Config, ranks: int = 1, here: int | None = None) -> int:
     """The minimum number of bytes that a training needs in the CPU's memory, where everything is drawn in float32.
 
-    With ranks, that they need on this machine, where so many of them are.
+    With ranks, that those need which are on this machine: `here` of them, the first among them, which share the data;
+    None: all, and each has all data.
     """
     if ranks > 1:
-        return ranks * (needed(config, ranks) if config.device == "cpu" else 4 * _drawn(config))
+        config = _chosen(config)
+        each = needed(config, ranks) if config.device == "cpu" else 4 * (_data(config, ranks) + weights(config))
+        others = (_data(config) - _data(config, ranks)) * ITEMSIZE[config.dtype]  # the data of the other ranks
+        if here is None:
+            return ranks * (each + others)
+        return here * each + (others if selection.leader_has_all(config) else 0)
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
@@ -91,18 +101,37 @@ def _copies(config: Config) -> int:
 
 
 def _drawn(config: Config) -> int:
-    return config.N * (config.D_in + config.D_out) + weights(config)
+    return _data(config) + weights(config)
 
 
-def check(config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, idle: int = 0) -> None:
+def _chosen(config: Config) -> Config:
+    """The config with its form and split chosen."""
+    config = config.model_copy(update={"form": selection.choose_form(config)})
+    return config.model_copy(update={"split": selection.choose_split(config)})
+
+
+def _data(config: Config, ranks: int = 1) -> int:
+    """The numbers of x and y that each of so many ranks has, but for the first (see `leader_has_all`)."""
+    if ranks == 1 or not selection.shares_data(config):
+        return config.N * (config.D_in + config.D_out)
+    if config.split == "inputs":
+        return config.N * (-(-config.D_in // ranks) + config.D_out)
+    return -(-config.N // ranks) * (config.D_in + config.D_out)
+
+
+def check(
+    config: Config, name: str = "config", *, saved: bool = False, ranks: int = 1, here: int | None = None, idle: int = 0
+) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    `ranks` are those on this machine; `idle` are more processes, which only have the data and a model.
+    Of its `ranks` so many are `here`, on this machine, and share the data; None: all are, and each has all data. `idle`
+    are more processes, which only have the data and a model.
     """
-    need = _whole(config, ranks, saved=saved) + idle * _drawn(config) * ITEMSIZE[config.dtype]
+    need = _whole(config, ranks, here, saved=saved) + idle * _drawn(config) * ITEMSIZE[config.dtype]
     free = available_memory.available()
     if free is not None and not _fits(need, free):
-        by = f" by {ranks} ranks" if ranks > 1 else ""
+        count = ranks if here is None else here
+        by = f" by {count} ranks" if count > 1 else ""
         message = f"{config.shape}{by} needs at least {size(need)} of memory, and {size(free)} is available"
         raise ConfigError([Problem(Origin(name), "", message)])
 
@@ -115,12 +144,12 @@ def at_once(configs: Iterable[Config], most: int, *, saved: bool) -> int:
     free = available_memory.available()
     if free is None:
         return most
-    needs = nlargest(most, (_PROCESS + _whole(config, 1, saved=saved) for config in configs))
+    needs = nlargest(most, (_PROCESS + _whole(config, saved=saved) for config in configs))
     return max(1, sum(_fits(need, free) for need in accumulate(needs)))
 
 
-def _whole(config: Config, ranks: int, *, saved: bool) -> int:
-    return needed_by_host(config, ranks) + (needed_to_save(config) if saved else 0)
+def _whole(config: Config, ranks: int = 1, here: int | None = None, *, saved: bool) -> int:
+    return needed_by_host(config, ranks, here) + (needed_to_save(config) if saved else 0)
 
 
 def _fits(need: int, free: int) -> bool:

@@ -23,17 +23,19 @@ _MAX_HEADER = 2**16  # bytes of an array's header
 _ENCRYPTED = 1  # among a zip member's flags
 
 
-def frames(path: Path, suffix: str, check_memory: Callable[[int], None]) -> dict[str, pl.DataFrame]:
-    """The columns of each array, by its name ("" in an .npy). Raises ValueError and OSError.
+def frames(
+    path: Path, suffix: str, check_memory: Callable[[int], None], rows: slice | None = None
+) -> dict[str, pl.DataFrame]:
+    """The columns of each array, by its name ("" in an .npy), or of these `rows`. Raises ValueError and OSError.
 
     `check_memory` is called with the number of bytes that they need, before any is allocated; it may raise.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy warns of unusual headers
-            arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path, check_memory)
+            arrays = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[suffix](path, check_memory, rows)
         _check_shapes(arrays)
         return {key: _as_frame(key, array) for key, array in arrays.items()}
-    except (TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, *_DAMAGE) as error:
+    except (TypeError, KeyError, IndexError, EOFError, SyntaxError, NotImplementedError, *_DAMAGE) as error:
         raise ValueError(str(error)) from None
 
 
@@ -65,15 +67,17 @@ def _as_frame(key: str, array: Array) -> pl.DataFrame:
     return pl.DataFrame({f"{prefix}{j}": array[:, j] for j in range(array.shape[1])})
 
 
-def _npy(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
+def _npy(path: Path, check_memory: Callable[[int], None], rows: slice | None) -> dict[str, Array]:
     size = path.stat().st_size
     with path.open("rb") as file:
         _check_npy(file, size)
-    check_memory(size)  # the file is mapped, and its columns are copies
-    return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = array if rows is None else array[rows]
+    check_memory(array.nbytes)  # the file is mapped, and its columns are copies
+    return {"": array}
 
 
-def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
+def _npz(path: Path, check_memory: Callable[[int], None], rows: slice | None) -> dict[str, Array]:
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -85,7 +89,7 @@ def _npz(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
                 _check_npy(file, member.file_size)
         check_memory(2 * sum(member.file_size for member in archive.infolist()))  # the arrays, and their columns
     with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+        return {key: arrays[key] if rows is None else arrays[key][rows] for key in arrays.files}
 
 
 def _check_npy(file: IO[bytes], size: int) -> None:
@@ -112,10 +116,12 @@ def _check_npy(file: IO[bytes], size: int) -> None:
         raise ValueError(f"its header gives {claimed} bytes of numbers, and the file has {there}")
 
 
-def _safetensors(path: Path, check_memory: Callable[[int], None]) -> dict[str, Array]:
-    check_memory(2 * path.stat().st_size)  # the arrays, and their columns
+def _safetensors(path: Path, check_memory: Callable[[int], None], rows: slice | None) -> dict[str, Array]:
+    if rows is None:
+        check_memory(2 * path.stat().st_size)  # the arrays, and their columns
     try:
         with safe_open(path, framework="np") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+            read = file.get_tensor if rows is None else lambda key: file.get_slice(key)[rows]
+            return {key: read(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
     except TypeError as error:  # bfloat16 and the like, which numpy does not have
         raise ValueError(f"{error}; save float32") from None

@@ -34,8 +34,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 class Table:
     """Training data: x (N, D_in) and y (N, D_out), standardised; the rows held out; the number of rows of the file.
 
-    `notes` is what the user should know about it, a sentence each. `survey` is what the table was made of, if that is
-    kept.
+    `numbers` are those (from 1) of the training rows in the file. `notes` is what the user should know about it, a
+    sentence each. `survey` is what the table was made of, if that is kept.
     """
 
     columns: Encoding
@@ -44,6 +44,7 @@ class Table:
     x_validation: Array | None
     y_validation: Array | None
     rows: int
+    numbers: Array
     notes: tuple[str, ...] = ()
     survey: Survey | None = None
 
@@ -109,26 +110,26 @@ def split(
     rows = found.frame.height
     numbers = found.numbers
     columns = read_so(fit_encoding(found, held, data), found.reading)
-    told = found.notes
+    told, own = found.notes, numbers[~held]
     _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
-    y = _scaled_targets(found.frame, columns, data.path, dtype, numbers)
+    y = scaled_targets(found.frame, columns, data.path, dtype, numbers)
     y, y_held = y[~held], y[held]
     if not data.scale:  # if scaled, no training row is further from 0 than the square root of their number
-        _refuse_large(x, y, numbers[~held], columns, data.path, scale=False)
+        _refuse_large(x, y, own, columns, data.path, scale=False)
     if isinstance(validation, str):
         frame, other = _other(validation, columns)
         told += other
         there = with_targets(frame, columns)
         numbers = 1 + np.flatnonzero(there)
         x_held = _split(frame, np.ones(frame.height, dtype=bool), columns, validation, dtype)[1][there]
-        y_held = _scaled_targets(frame.filter(pl.Series(there)), columns, validation, dtype, numbers)
+        y_held = scaled_targets(frame.filter(pl.Series(there)), columns, validation, dtype, numbers)
         _refuse_large(x_held, y_held, numbers, columns, validation, scale=bool(data.scale))
     else:
         _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=bool(data.scale))
     if validation is None:
-        return Table(columns, x, y, None, None, rows, told)
-    return Table(columns, x, y, x_held, y_held, rows, told + splits.notes(found, held))
+        return Table(columns, x, y, None, None, rows, own, told)
+    return Table(columns, x, y, x_held, y_held, rows, own, told + splits.notes(found, held))
 
 
 def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
@@ -223,7 +224,8 @@ def _split(frame: pl.DataFrame, held: Array, columns: Encoding, name: str, dtype
     return x, x_held
 
 
-def _scaled_targets(frame: pl.DataFrame, columns: Encoding, name: str, dtype: str, numbers: Array) -> Array:
+def scaled_targets(frame: pl.DataFrame, columns: Encoding, name: str, dtype: str, numbers: Array) -> Array:
+    """Y of these rows, standardised, (rows, D_out) in the dtype; `numbers` are theirs in the file. Raises DataError."""
     y = encode_targets(frame, columns, name, numbers=numbers)
     with np.errstate(over="ignore", invalid="ignore"):
         if columns.classes is None:

@@ -17,7 +17,8 @@ from twolayer.tables.features import Array
 def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
     """The SHA-256 of all numbers that a training starts from; for a table also of its encoding."""
     columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
-    found = {"data_sha256": _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
+    known = data.share.sha256 if data.share is not None else None
+    found = {"data_sha256": known or _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
     if data.validation is not None:
         found["validation_sha256"] = _sha256([data.validation.x, data.validation.y])
     return found

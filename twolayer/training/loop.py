@@ -26,7 +26,7 @@ from twolayer.training.blocks import joined
 from twolayer.training.early_stopping import EarlyStopping
 from twolayer.training.epoch import Epoch, updates_per_epoch
 from twolayer.training.learning_rate import LearningRateFinder
-from twolayer.training.metrics import scores
+from twolayer.training.metrics import scores, training_scores
 from twolayer.training.outcome import Outcome, Training
 from twolayer.training.saved_state import saved_lr, taken
 from twolayer.training.setup import build_model, prepare, resolve_auto
@@ -178,9 +178,9 @@ class Fit(Iterator[Block]):
             elif self.average is not None:
                 self.average.keep()
                 self.engine.sync()
-            self.close()
             names = [name for name in self.config.columns[1:] if name != "lr"]
-            values = scores(self.model, self.data, self.config)
+            values = training_scores(self.engine, self.model, self.data, self.config)
+            self.close()
             if self.data.validation is not None:
                 values += scores(self.model, self.data.validation, self.config)
         outcome = Outcome(kept, dict(zip(names, values, strict=True)))

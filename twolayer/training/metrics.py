@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from torch import nn
 from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config
 from twolayer.engines import selection
-from twolayer.engines.base import Data
+from twolayer.engines.base import Data, Engine
+from twolayer.engines.led import Sharing
 from twolayer.errors import DivergedError
 from twolayer.hardware import threads
 from twolayer.training.setup import resolve_auto
@@ -27,6 +29,17 @@ def final_loss(model: nn.Sequential, data: Data, config: AnyConfig) -> float:
     if not math.isfinite(loss):
         raise DivergedError(config.epochs + 1, loss, math.nan if config.lr == "auto" else config.lr)
     return loss
+
+
+def training_scores(engine: Engine, model: nn.Sequential, data: Data, config: Config) -> list[float]:
+    """What `scores` gives, of all training rows and the weights to keep; by the engine where processes share the data.
+
+    Then that is the engine's last call.
+    """
+    if selection.shares_data(config):
+        found: list[float] = cast(Sharing, engine).final_score().view(-1).tolist()
+        return found
+    return scores(model, data, config)
 
 
 @torch.no_grad()

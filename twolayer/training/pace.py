@@ -20,7 +20,7 @@ from twolayer.engines.losses import Objective
 from twolayer.engines.parts import Group
 from twolayer.hardware import device, memory, threads
 from twolayer.training.loop import Fit
-from twolayer.training.setup import resolve_auto
+from twolayer.training.setup import build_model, resolve_auto
 
 MEASURED_SECONDS = 0.02  # at least so long an update's computation is measured
 
@@ -46,8 +46,8 @@ def pace(fit: Fit) -> Pace | None:
     one = one_process(config)
     with threads.set_up(config):
         exchanges = engine.exchange_seconds()
-    computes = _seconds(fit, config, engine.group)
-    return Pace(computes, exchanges, _seconds(fit, one), one)
+    computes = _seconds(fit.model, fit.data, config, engine.group)
+    return Pace(computes, exchanges, _alone(fit, one), one)
 
 
 def one_process(config: Config) -> Config:
@@ -66,14 +66,28 @@ def updates(engine: Engine, data: Data, config: Config, count: int) -> Tensor:
     return scores
 
 
-def _seconds(fit: Fit, config: Config, group: Group | None = None) -> float | None:
+def _alone(fit: Fit, one: Config) -> float | None:
+    """How long an update of one process takes; None if that does not fit.
+
+    Where this one has a share of the data alone, it is timed on that: an update's time grows with the rows, and the
+    dual form's does not depend on the inputs.
+    """
+    if fit.data.share is None:
+        return _seconds(fit.model, fit.data, one)
+    x, y = fit.data.x, fit.data.y
+    some = one.model_copy(update={"N": len(x), "D_in": x.shape[1]})
+    seconds = _seconds(build_model(some), Data(x, y), some)
+    return None if seconds is None else seconds * one.N / len(x)
+
+
+def _seconds(model: nn.Sequential, data: Data, config: Config, group: Group | None = None) -> float | None:
     """How long an update takes to compute, in a group this process's share of it; None if that does not fit."""
     free = device.free_memory(config.device)
     # The data are there. A tenth is left, as for a training.
     if free is not None and memory.beside_data(config, group.size if group is not None else 1) > 0.9 * free:
         return None
     with threads.set_up(config):
-        return compute_seconds(copy.deepcopy(fit.model), fit.data, config, group)
+        return compute_seconds(copy.deepcopy(model), data, config, group)
 
 
 def compute_seconds(model: nn.Sequential, data: Data, config: Config, group: Group | None = None) -> float:
@@ -111,6 +125,9 @@ class _Silent:
         pass
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
+        pass
+
+    def give(self, tensor: Tensor, source: int) -> None:
         pass
 
     def first(self, size: int) -> Group:

@@ -56,7 +56,7 @@ class Scaling:
     """
 
     def __init__(self, config: Config, table: Table | None, ranks: Ranks | None, sizes: Sequence[int]) -> None:
-        self.config, self.data, self.model, self.group = prepare_together(config, table, ranks)
+        self.config, self.data, self.model, self.group = prepare_together(config, table, ranks, shared=False)
         self.device, self.cores = self.config.device, cpu_threads.cores()
         self.is_auto = self.config.lr == "auto"
         self.lr = suggested(self.model, self.data, self.config) if self.config.lr == "auto" else self.config.lr
@@ -163,6 +163,11 @@ class _Watch:
     def broadcast(self, tensor: Tensor, source: int) -> None:
         start = clock(self.device)
         self.group.broadcast(tensor, source)
+        self.seconds += clock(self.device) - start
+
+    def give(self, tensor: Tensor, source: int) -> None:
+        start = clock(self.device)
+        self.group.give(tensor, source)
         self.seconds += clock(self.device) - start
 
     def first(self, size: int) -> _Watch:

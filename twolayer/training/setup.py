@@ -12,35 +12,37 @@ from torch import nn
 from twolayer.config.from_table import table_of
 from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config, LinearData, settled
-from twolayer.engines.base import Data
-from twolayer.engines.selection import choose_engine, choose_form, choose_split
+from twolayer.engines.base import Data, Share
+from twolayer.engines.parts import ALONE, Group
+from twolayer.engines.selection import choose_engine, choose_form, choose_split, shares_data
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import setting, size
 from twolayer.hardware import device, memory, threads
 from twolayer.hardware.device import resolve_device
 from twolayer.tables.options import FileData
+from twolayer.training import shares
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
 
 
-def prepare(config: AnyConfig, table: Table | None = None) -> tuple[Config, Data, nn.Sequential]:
+def prepare(config: AnyConfig, table: Table | None = None, group: Group = ALONE) -> tuple[Config, Data, nn.Sequential]:
     """The config with every `auto` but `lr` resolved, and its data and initial model on the device.
 
-    `table`: the contents of the config's file, if it has been read already. Raises ConfigError, DataError or
-    DeviceError.
+    `table`: the contents of the config's file, if it has been read already. In a `group` of several processes the data
+    are this one's share of them. Raises ConfigError, DataError or DeviceError.
     """
     config = as_config(config)
-    memory.check(config)
+    memory.check(config, ranks=group.size)
     config = resolve_auto(config)
-    memory.check(config)  # `auto` may have become the CPU
-    if config.device.startswith("cuda") and not device.fits(config):
+    memory.check(config, ranks=group.size)  # `auto` may have become the CPU
+    if config.device.startswith("cuda") and not device.fits(config, group.size):
         free = device.free_memory(config.device) or 0
-        sizes = f"{size(memory.needed(config))}, and {size(free)} is free"
+        sizes = f"{size(memory.needed(config, group.size))}, and {size(free)} is free"
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with threads.set_up(config):
-        return settled(config), load_data(config, generator, table), build_model(config, generator)
+        return settled(config), load_data(config, generator, table, group), build_model(config, generator)
 
 
 def resolve_auto(config: Config) -> Config:
@@ -69,14 +71,16 @@ def resolve_auto(config: Config) -> Config:
     return config.model_copy(update={"threads": threads.choose_threads(config)})
 
 
-def load_data(config: AnyConfig, generator: torch.Generator | None = None, table: Table | None = None) -> Data:
+def load_data(
+    config: AnyConfig, generator: torch.Generator | None = None, table: Table | None = None, group: Group = ALONE
+) -> Data:
     """Draw x, then y, from the generator (default: one seeded with `config.seed`), or read a file; on `config.device`.
 
-    `table`: the contents of the file, if it has been read already. For every dtype and device the numbers are drawn and
-    combined in float32 on the CPU, then converted and moved: a float64 run has the same problem as a float32 run.
-    Source of the random data: the rTorch book, "A neural network step-by-step"; of the linear data: torch for R,
-    "Neural network from scratch". Raises DataError if y is not finite in float32, DeviceError if the device is not
-    available.
+    `table`: the contents of the file, if it has been read already. `group`: as for `prepare`. For every dtype and
+    device the numbers are drawn and combined in float32 on the CPU, then converted and moved: a float64 run has the
+    same problem as a float32 run. Source of the random data: the rTorch book, "A neural network step-by-step"; of the
+    linear data: torch for R, "Neural network from scratch". Raises DataError if y is not finite in float32, DeviceError
+    if the device is not available.
     """
     config = as_config(config)
     to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
@@ -87,8 +91,14 @@ def load_data(config: AnyConfig, generator: torch.Generator | None = None, table
             for x, y in ((table.x, table.y), (table.x_validation, table.y_validation))
             if x is not None and y is not None
         ]
-        return replace(data[0], validation=data[1] if len(data) > 1 else None, columns=table.columns, notes=table.notes)
+        share = None
+        if group.rank and shares_data(config):
+            share = Share(config.N, config.D_in, *shares.own(config, group.rank, group.size))
+        validation = data[1] if len(data) > 1 else None
+        return replace(data[0], validation=validation, columns=table.columns, notes=table.notes, share=share)
     generator = generator or torch.Generator().manual_seed(config.seed)
+    if shares_data(config):
+        return shares.drawn(config, generator, group, **to)
     x = torch.randn(config.N, config.D_in, generator=generator)
     y = torch.randn(config.N, config.D_out, generator=generator)  # the target, or its noise
     if isinstance(config.data, LinearData):

@@ -11,15 +11,20 @@ import torch
 from torch import nn
 
 from twolayer.config import loading
+from twolayer.config.from_table import table_of
 from twolayer.config.schema import Config, document, settled
+from twolayer.engines import selection
 from twolayer.engines.base import Data
 from twolayer.engines.factory import make_engine
 from twolayer.engines.led import follow
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
-from twolayer.hardware import threads
+from twolayer.hardware import memory, threads
 from twolayer.hardware.launchers import Place
+from twolayer.tables.features import Encoding
+from twolayer.tables.options import FileData
+from twolayer.training import shares
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.setup import prepare, resolve_auto
 
@@ -31,37 +36,50 @@ WHAT = {"data_sha256": "the data", "validation_sha256": "the validation rows", "
 
 
 def prepare_together(
-    config: Config, table: Table | None, ranks: Ranks | None
+    config: Config, table: Table | None, ranks: Ranks | None, *, shared: bool = True
 ) -> tuple[Config, Data, nn.Sequential, Group]:
     """What `prepare` gives, the same in all processes, and their group: the first chooses what is `auto`, and compares.
 
-    Raises DataError where another process has other data, and what `prepare` raises.
+    `shared`: see `prepare_alike`. Raises DataError where another process has other data, and what `prepare` raises.
     """
     if ranks is None:
         return *prepare(config, table), ALONE
-    (config,) = announce([config], ranks)
-    return *prepare_alike(config, table, ranks), ranks
+    (config,) = announce([config], ranks, shared=shared)
+    if shared:
+        memory.check(config, ranks=ranks.size, here=ranks.place.local_size)
+    return *prepare_alike(config, table, ranks, shared=shared), ranks
 
 
-def announce(configs: Sequence[Config], ranks: Ranks) -> list[Config]:
-    """Tell the others which trainings there will be, one after another; the configs without `auto` but `lr`."""
+def announce(configs: Sequence[Config], ranks: Ranks, *, shared: bool = False) -> list[Config]:
+    """Tell the others which trainings there will be, one after another; the configs without `auto` but `lr`.
+
+    `shared` is as for `prepare_alike`.
+    """
     settled_ = [settled(resolve_auto(_placed(config, ranks.place))) for config in configs]
-    ranks.publish("configs", json.dumps([document(config) for config in settled_]))
+    ranks.publish("configs", json.dumps([shared, [document(config) for config in settled_]]))
     return settled_
 
 
 def prepare_alike(
-    config: Config, table: Table | None, ranks: Ranks, number: int = 0
+    config: Config, table: Table | None, ranks: Ranks, number: int = 0, *, shared: bool = False
 ) -> tuple[Config, Data, nn.Sequential]:
     """What `prepare` gives for the config of this number, which the others have prepared as well.
 
+    Where the data are `shared`, each has what it needs if all train together; else all data, and any may train alone.
     Raises DataError where another process has other data, and what `prepare` raises.
     """
-    prepared = prepare(config, table)
-    own = fingerprints(*prepared[1:])
+    is_shared_table = shared and isinstance(config.data, FileData) and selection.shares_data(config)
+    if is_shared_table:
+        table = table or table_of(config)
+        ranks.publish("columns", json.dumps(table.columns.document()))
+        shares.tell_rows(table, config, ranks)
+    prepared = _, data, model = prepare(config, table, ranks if shared else ALONE)
+    own = fingerprints(data, model)
     for rank, text in enumerate(ranks.collected(f"sums of {number}"), 1):
         host, sums = json.loads(text)
         ranks.hosts.append(host)
+        if is_shared_table:
+            own = fingerprints(shares.part_of(data, config, rank, ranks.size), model)
         if other := [WHAT[key] for key, digest in own.items() if sums.get(key) != digest]:
             here = f"those of rank 0 on {socket.gethostname()}"
             raise DataError(
@@ -82,12 +100,16 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
             ranks.signal(code)
             told.append(code)
 
-    texts = json.loads(ranks.heard("configs"))
-    if not texts:
+    shared, configs = json.loads(ranks.heard("configs"))
+    if not configs:
         ranks.publish("dismissed", "")
-    for number, text in enumerate(texts):
-        resolved = loading.resolve("the config of rank 0", environment={}, raw=text.encode())
-        config, data, model = prepare(_placed(resolved.config, ranks.place), resolved.table)
+    for number, text in enumerate(configs):
+        config = loading.resolve("the config of rank 0", environment={}, read=False, raw=text.encode()).config
+        table = None
+        if shared and isinstance(config.data, FileData) and selection.shares_data(config):
+            columns = Encoding.of(json.loads(ranks.heard("columns")))
+            table = shares.read_own(config, columns, ranks)
+        config, data, model = prepare(_placed(config, ranks.place), table, ranks if shared else ALONE)
         ranks.publish(f"sums of {number}", json.dumps([socket.gethostname(), fingerprints(data, model)]))
         start = config.model_copy(update={"lr": 1.0}) if config.lr == "auto" else config
         with threads.set_up(config):

@@ -135,7 +135,7 @@ def _trained(config: str, sets: list[str], context: typer.Context, others: Other
     if others is not None and given["folds"] is not None:
         raise typer.BadParameter("--folds trains in one process; remove it, or the ranks")
     if place is not None and place.is_dir():
-        if not needs_more(place, resolve(config, sets, context, saved=True).config):
+        if not needs_more(place, resolve(config, sets, context, saved=True, alone=others is None).config):
             return dismissed(others)
         resume = str(place) if place.is_absolute() or place.parent.name else f"./{place}"
     every, tensorboard = given["checkpoint_every"], given["tensorboard"]
@@ -211,7 +211,7 @@ def _unsaved(config: str, sets: list[str], context: typer.Context, others: Other
 def _resolved(config: str, sets: list[str], context: typer.Context, others: Others | None, *, saved: bool) -> Resolved:
     """The config, with --folds known to be of a table. Raises TwolayerError or BadParameter."""
     is_folded = context.params["folds"] is not None
-    resolved = resolve(config, sets, context, saved=saved, keep_survey=is_folded)
+    resolved = resolve(config, sets, context, saved=saved, keep_survey=is_folded, alone=others is None)
     if is_folded and resolved.table is None:
         raise typer.BadParameter("--folds requires a table: the data of this config are drawn, not read from a file")
     return resolved if others is None else others.check(resolved, saved=saved)
@@ -239,7 +239,7 @@ def _resumed(
 ) -> Session:
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(names.find(name))
-    resolved = _told(resolve_again(run, sets, context))
+    resolved = _told(resolve_again(run, sets, context, alone=others is None))
     if others is not None:
         resolved = others.check(resolved, saved=True, resumed=True)
     try:
