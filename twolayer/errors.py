@@ -118,6 +118,10 @@ class DataError(TwolayerError):
     """The data cannot be trained on."""
 
 
+class ExtraError(DataError):
+    """What reads these data, or works on them, is in an extra that is not installed."""
+
+
 @dataclass(frozen=True)
 class TableProblem:
     """One thing that keeps a table from being trained on.
@@ -176,7 +180,7 @@ def extra(package: str, name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         if (error.name or "").partition(".")[0] == package:
-            raise DataError(f"this needs {package}: pip install 'twolayer[{name}]'") from None
+            raise ExtraError(f"this needs {package}: pip install 'twolayer[{name}]'") from None
         raise
 
 

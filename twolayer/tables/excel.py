@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from twolayer.errors import DataError
+from twolayer.errors import DataError, ExtraError
 from twolayer.formatting import size
 from twolayer.system import available_memory
 from twolayer.tables.file_checks import check_size, reworded
@@ -27,7 +27,7 @@ def read_sheet(raw: Path | bytes, name: str, sheet: str | None, *, has_header: b
     A process of its own reads it: a small file may claim billions of cells. Raises DataError.
     """
     if find_spec("fastexcel") is None:
-        raise DataError(f"{name}: is an Excel file, and this needs fastexcel: pip install 'twolayer[excel]'")
+        raise ExtraError(f"{name}: is an Excel file, and this needs fastexcel: pip install 'twolayer[excel]'")
     with tempfile.TemporaryDirectory(prefix="twolayer-", ignore_cleanup_errors=True) as folder:
         out, path = Path(folder) / "sheet.arrow", Path(folder) / "book"
         if isinstance(raw, bytes):

@@ -14,7 +14,7 @@ from torch import nn
 
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data
-from twolayer.errors import DataError, NoRowsError, RunError
+from twolayer.errors import DataError, ExtraError, NoRowsError, RunError
 from twolayer.files import Folder
 from twolayer.formatting import counted
 from twolayer.runs import checkpoint, model_file, table_paths
@@ -44,6 +44,8 @@ def begun_again(run: SavedRun) -> tuple[Config, Data, nn.Sequential]:
     config = config.model_copy(update=changed)
     try:
         config, data, model = prepare(config)
+    except ExtraError:  # the table is there
+        raise
     except DataError as error:
         if not table_paths.tables(config):
             raise
