@@ -28,6 +28,7 @@ def made(text: str) -> list[TwolayerError]:
         errors.NoRowsError(text, path=Path(text), hint=text),
         errors.TableError(text, [text, text]),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
+        errors.ExtraError(text),
         errors.StateError(text),
         errors.DeviceError(text),
         OutputError(OSError(5, text)),

@@ -140,7 +140,7 @@ def hurt(path: Path, file: str, folder: Path, names: list[str], chosen: random.R
 
 
 def is_said(damaged: list[str], stderr: str, got: dict[str, str | bytes]) -> bool:
-    """Whether a command that shows what is left of a run names a damaged or missing file, or calls its rows unsealed."""
+    """Whether a command that shows what is left of a run names a damaged or missing file, or calls rows unsealed."""
     shown = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in got.values())
     return "unsealed" in shown or any(f"{file}: " in stderr + shown or f"has no {file}" in stderr for file in damaged)
 
