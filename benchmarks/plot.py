@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def limits() -> alt.LayerChart:
     """A row for each shape: the GFLOP/s of each engine, the product's as a line, and the memory's as a tick."""
     results = read("roofline.json")
     most = results["limits"][str(results["cores"])]
-    names = [roofline.name_of_shape(one["shape"]) for one in results["shapes"]]
+    names = [re.sub(r"batches of (\d+) of \d+", r"\1", roofline.name_of_shape(one["shape"])) for one in results["shapes"]]
     rows, memory = [], []
     for name, one in zip(names, results["shapes"], strict=True):
         for engine, found in one["engines"].items():
