@@ -129,7 +129,8 @@ def limits() -> alt.LayerChart:
     """A row for each shape: the GFLOP/s of each engine, the product's as a line, and the memory's as a tick."""
     results = read("roofline.json")
     most = results["limits"][str(results["cores"])]
-    names = [re.sub(r"batches of (\d+) of \d+", r"\1", roofline.name_of_shape(one["shape"])) for one in results["shapes"]]
+    found = [roofline.name_of_shape(one["shape"]) for one in results["shapes"]]
+    names = [re.sub(r"batches of (\d+) of \d+", r"\1", name) for name in found]
     rows, memory = [], []
     for name, one in zip(names, results["shapes"], strict=True):
         for engine, found in one["engines"].items():
@@ -160,8 +161,9 @@ def limits() -> alt.LayerChart:
 
 def save(chart: alt.TopLevelMixin, name: str) -> None:
     """Write a plot, in the style of both, on a white ground, for light pages and dark ones."""
+    sides = {"left": 36, "right": 12, "top": 12, "bottom": 12}  # where there is no Helvetica, labels are wider
     chart = (
-        chart.configure(background="white", font="Helvetica, Arial, sans-serif", padding=12)
+        chart.configure(background="white", font="Helvetica, Arial, sans-serif", padding=sides)
         .configure_view(stroke=None)
         .configure_axis(
             gridColor=FAINT, domain=False, ticks=False, labelColor=INK, labelFontSize=12, labelPadding=8, labelLimit=200
