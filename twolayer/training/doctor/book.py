@@ -33,7 +33,7 @@ _AVX2 = "ec1042516f635087c53fbecf81921e2727ae0623891ad36c9287dae65cf785a0"
 CHECKSUMS = {
     (torch, capability, "x86_64"): digest
     for torch in ("2.11", "2.13", "2.15")
-    for capability, digest in (("DEFAULT", _SCALAR), ("AVX2", _AVX2))
+    for capability, digest in (("DEFAULT", _SCALAR), ("AVX2", _AVX2), ("AVX512", _AVX2))
 }
 
 
