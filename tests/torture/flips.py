@@ -142,7 +142,9 @@ def hurt(path: Path, file: str, folder: Path, names: list[str], chosen: random.R
 def is_said(damaged: list[str], stderr: str, got: dict[str, str | bytes]) -> bool:
     """Whether a command that shows what is left of a run names a damaged or missing file, or calls rows unsealed."""
     shown = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in got.values())
-    return "unsealed" in shown or any(f"{file}: " in stderr + shown or f"has no {file}" in stderr for file in damaged)
+    said = ["no checkpoint of the last"] if any("/" in file for file in damaged) else []
+    said += [text for file in damaged for text in (f"{file}: ", f"has no {file}")]
+    return "unsealed" in shown or any(text in stderr + shown for text in said)
 
 
 if __name__ == "__main__":

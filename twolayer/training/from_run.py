@@ -84,11 +84,11 @@ def load_kept(run: SavedRun, model: nn.Sequential) -> int | None:
     return found.iterations
 
 
-def newest_checkpoint(run: SavedRun, limit: int | None = None) -> Checkpoint | None:
-    """The newest undamaged checkpoint of at most `limit` iterations; None where there is none."""
+def newest_checkpoint(run: SavedRun, limit: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest undamaged checkpoint of at most `limit` iterations, or None; and what is wrong with newer ones."""
     with suppress(OSError, RunError), Folder(run.path) as folder, Folder(Path(CHECKPOINTS), inside=folder) as inner:
-        return checkpoint.newest(inner, limit)[0]
-    return None
+        return checkpoint.newest(inner, limit)
+    return None, []
 
 
 def train_to(run: SavedRun | None, iteration: int, config: Config, data: Data, model: nn.Sequential) -> Fit:
@@ -101,7 +101,7 @@ def train_to(run: SavedRun | None, iteration: int, config: Config, data: Data, m
         raise RunError(
             f"has {counted(len(run.history), config.unit)}, so there is no {iteration}", path=run.path, usage=True
         )
-    found = newest_checkpoint(run, iteration) if run is not None else None
+    found = newest_checkpoint(run, iteration)[0] if run is not None else None
     state = (found.state, found.iteration) if found is not None else ()
     fit = Fit(model, data, config.model_copy(update={"epochs": max(1, iteration)}), *state)
     for _ in fit if fit.done < iteration else ():
@@ -114,7 +114,7 @@ class Place:
     """A network at one point of its training: `iteration` updates or epochs after its start; None if not known.
 
     `lr` is the learning rate there. With `is_kept` the weights are those that the run keeps, in its model file. `text`
-    says all this in a sentence.
+    says all this in a sentence, and `notes` why the run has no later ones.
     """
 
     config: Config
@@ -125,6 +125,7 @@ class Place:
     text: str
     run: SavedRun | None = None
     is_kept: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def place_in_run(run: SavedRun, at: str | int) -> Place:
@@ -137,12 +138,15 @@ def place_in_run(run: SavedRun, at: str | int) -> Place:
     if at == "end" and (kept := load_kept(run, model)) is not None:
         text = f"{what}: the weights that it keeps, of {unit} {kept}"
         return Place(config, data, model, _lr(run, config, kept), kept, text, run, is_kept=True)
-    found = newest_checkpoint(run)
-    iteration = at if isinstance(at, int) else found.iteration if at == "end" and found is not None else 0
+    found, notes = newest_checkpoint(run) if at == "end" else (None, [])
+    iteration = at if isinstance(at, int) else found.iteration if found is not None else 0
+    last = run.info.get("iterations", 0)
+    if at == "end" and not notes and iteration < last:
+        notes = [f"{run.path}: has {counted(last, unit)}, and no checkpoint of the last"]
     if iteration:
         train_to(run, iteration, config, data, model)
     text = f"{what}: the weights after {unit} {iteration}" if iteration else f"{what}: the initial weights"
-    return Place(config, data, model, _lr(run, config, iteration), iteration, text, run)
+    return Place(config, data, model, _lr(run, config, iteration), iteration, text, run, notes=tuple(notes))
 
 
 def place_in_config(config: Config, table: Table | None, name: str, at: str | int) -> Place:

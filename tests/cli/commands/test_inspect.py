@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,19 @@ def test_a_stopped_run_is_shown_at_its_newest_checkpoint_and_a_diverged_one_at_w
     assert stopped.stdout.startswith("run stopped, interrupted: the weights after iteration 30\n"), stopped.stderr
     diverged = run(["inspect", "diverged"], runs)
     assert diverged.stdout.startswith("run diverged, diverged: the weights that it keeps, of iteration ")
+
+
+def test_that_the_last_checkpoint_of_a_stopped_run_is_damaged_or_missing_is_said(runs: Path) -> None:
+    shutil.copytree(runs / "runs" / "stopped", runs / "runs" / "hurt")
+    newest = runs / "runs" / "hurt" / "checkpoints" / "30.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    done = run(["inspect", "hurt"], runs)
+    assert done.stdout.startswith("run hurt, interrupted: the weights after iteration 20\n")
+    assert done.stderr == "runs/hurt/checkpoints/30.safetensors: is damaged: its checksum does not match\n"
+    newest.unlink()
+    done = run(["inspect", "hurt"], runs)
+    assert done.stdout.startswith("run hurt, interrupted: the weights after iteration 20\n")
+    assert done.stderr == "runs/hurt: has 30 iterations, and no checkpoint of the last\n"
 
 
 def test_a_broken_run_is_one_line(runs: Path) -> None:

@@ -98,6 +98,8 @@ def _print(place: Place, view: str, context: typer.Context) -> None:
     """Print the page or the view. Raises TwolayerError."""
     from twolayer.training import importance, inspection
 
+    for note in place.notes:
+        terminal.note(note)
     rows, layer, on = (context.params[name] for name in ("rows", "layer", "on"))
     found = inspection.inspect(place.model, place.data, place.config, place.lr)
     columns = None
