@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -57,6 +59,16 @@ def test_whatever_the_numbers_the_curve_has_its_size(
     assert not lines or len(lines[0]) == width
     if ascii_only:
         assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+def test_a_chart_waits_for_no_compiler() -> None:
+    program = (
+        "import sys\n"
+        "from twolayer.reporting.text_chart import draw\n"
+        "draw({'loss': [1, 2, 3]}, 40, 8, log=False, colour=False, ascii_only=True)\n"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_line_is_drawn_as_a_line() -> None:

@@ -28,6 +28,7 @@ from twolayer.engines.parts import Alone
 from twolayer.errors import DataError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
+from twolayer.system import available_memory
 from twolayer.training import shares
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import fit, train
@@ -95,6 +96,16 @@ def test_the_first_has_all_data_where_it_measures_the_learning_rate() -> None:
     assert load_data(config, group=Member(0, 3)).share is None
     assert load_data(config, group=Member(1, 3)).shape == (9, 5)
     assert len(load_data(config, group=Member(1, 3)).x) == 3
+
+
+def test_data_that_fit_shared_out_are_not_refused_by_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("default", N=1200, D_in=50, H=3, D_out=2, parts=12, split="rows", engine="fused", threads=1)
+    together = memory.needed_by_host(config, 4, 4)
+    assert together < 0.5 * memory.needed_by_host(config, 4)  # where each had all data
+    monkeypatch.setattr(available_memory, "available", lambda: 2 * together)
+    memory.check(config, ranks=4, here=4)
+    _, data, _ = prepare(config, None, Member(1, 4))
+    assert data.share is not None
 
 
 @pytest.mark.parametrize("split", ["rows", "inputs"])

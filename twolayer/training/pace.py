@@ -69,15 +69,14 @@ def updates(engine: Engine, data: Data, config: Config, count: int) -> Tensor:
 def _alone(fit: Fit, one: Config) -> float | None:
     """How long an update of one process takes; None if that does not fit.
 
-    Where this one has a share of the data alone, it is timed on that: an update's time grows with the rows, and the
-    dual form's does not depend on the inputs.
+    Where this one has a share of the data alone, it is timed on that, and the time grows with the operations.
     """
     if fit.data.share is None:
         return _seconds(fit.model, fit.data, one)
     x, y = fit.data.x, fit.data.y
     some = one.model_copy(update={"N": len(x), "D_in": x.shape[1]})
     seconds = _seconds(build_model(some), Data(x, y), some)
-    return None if seconds is None else seconds * one.N / len(x)
+    return None if seconds is None else seconds * selection.operations(one) / selection.operations(some)
 
 
 def _seconds(model: nn.Sequential, data: Data, config: Config, group: Group | None = None) -> float | None:

@@ -33,9 +33,11 @@ def prepare(config: AnyConfig, table: Table | None = None, group: Group = ALONE)
     are this one's share of them. Raises ConfigError, DataError or DeviceError.
     """
     config = as_config(config)
-    memory.check(config, ranks=group.size)
+    if group.size == 1:  # of several the first has counted all, before any of them began
+        memory.check(config)
     config = resolve_auto(config)
-    memory.check(config, ranks=group.size)  # `auto` may have become the CPU
+    if group.size == 1:
+        memory.check(config)  # `auto` may have become the CPU
     if config.device.startswith("cuda") and not device.fits(config, group.size):
         free = device.free_memory(config.device) or 0
         sizes = f"{size(memory.needed(config, group.size))}, and {size(free)} is free"
