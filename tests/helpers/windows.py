@@ -23,6 +23,7 @@ MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty")
 OS = "fork getuid geteuid getgid pread pwrite set_blocking mkfifo fchmod chown killpg setsid sysconf sysconf_names"
 FLAGS = "O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK O_NOCTTY O_SYNC"
 SIGNALS = "SIGHUP SIGKILL SIGCHLD SIGPIPE SIGALRM SIGQUIT SIGUSR2"
+REAL_LISTDIR = os.listdir
 BREAK = signal.SIGUSR1  # stands for Ctrl-Break
 O_BINARY = 0o100000  # O_LARGEFILE, which is always set
 
@@ -46,11 +47,13 @@ class Msvcrt(ModuleType):
 def is_open(path: Any, *, below: bool = False) -> bool:
     """Whether a process has a file open; with `below`, one in a folder."""
     wanted = os.path.realpath(path)
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            place = os.fspath(link.readlink())
-            if place.startswith(f"{wanted}/") if below else place == wanted:
-                return True
+    for process in REAL_LISTDIR("/proc"):
+        with suppress(OSError):  # it may end meanwhile
+            for number in REAL_LISTDIR(f"/proc/{process}/fd"):
+                with suppress(OSError):
+                    place = os.readlink(f"/proc/{process}/fd/{number}")  # noqa: PTH115 (thousands of them)
+                    if place.startswith(f"{wanted}/") if below else place == wanted:
+                        return True
     return False
 
 

@@ -50,7 +50,7 @@ def spread_table(plan: Plan, results: Sequence[Result]) -> Table:
             figures, count = [*map(number, numbers)], spread.count
         values = [shown(group.values[key]) for key in keys]
         rows.append([*values, str(count), *figures, str(len(group.results) - count or "")])
-    names = [*keys, "seeds", "min", "quartile", "median", "3rd quartile", "max", "no loss"]
+    names = [*keys, "seeds", "min", "1st quartile", "median", "3rd quartile", "max", "no loss"]
     if not any(row[-1] for row in rows):
         names, rows = names[:-1], [row[:-1] for row in rows]
     return names, rows
