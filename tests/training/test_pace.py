@@ -12,7 +12,7 @@ from twolayer.cli import ranks
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import factory
-from twolayer.engines.parts import Group
+from twolayer.engines.parts import Alone
 from twolayer.engines.selection import ITEMSIZE, numba_works
 from twolayer.formatting import size
 from twolayer.hardware import memory
@@ -26,7 +26,7 @@ from twolayer.training.setup import prepare, resolve_auto
 BATCHES = {"N": 512, "D_in": 8, "H": 32, "D_out": 1, "batch_size": 64, "epochs": 10_000, "lr": 1e-6}
 
 
-class Deaf:
+class Deaf(Alone):
     """The first of two ranks, of which the other one never says anything."""
 
     rank, size = 0, 2
@@ -34,15 +34,6 @@ class Deaf:
     def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
         for tensor in all_:
             tensor.copy_(own)
-
-    def broadcast(self, tensor: Tensor, source: int) -> None:
-        pass
-
-    def give(self, tensor: Tensor, source: int) -> None:
-        pass
-
-    def first(self, size: int) -> Group:
-        return self
 
 
 def fit(**values: Any) -> Fit:

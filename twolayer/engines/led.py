@@ -120,7 +120,7 @@ class LedEngine:
         return cast(Sharing, self.own).final_score()
 
     def exchange_seconds(self, count: int = 20, numbers: int = 0) -> float:
-        """How long the exchange of an iteration takes, or of so many numbers: the median of some that mean nothing."""
+        """How long the exchange of an iteration takes, or of `numbers` numbers: the median of `count` exchanges."""
         _tell(self.group, _Call.EXCHANGE, count, numbers)
         return _exchange(self.own, count, numbers, self.group)
 
@@ -155,7 +155,7 @@ def trained_alone(make: Make, iterations: int, group: Group) -> list[Tensor]:
 
 
 def trained(engine: Engine, iterations: int) -> Tensor:
-    """The losses of so many iterations and the state after them, as one vector."""
+    """The losses of the next `iterations` and the state after them, as one vector."""
     losses, state = engine.advance(iterations), engine.state()
     return torch.cat([losses.flatten(), *(state[name].flatten() for name in sorted(state))])
 

@@ -111,7 +111,7 @@ def _chosen(config: Config) -> Config:
 
 
 def _data(config: Config, ranks: int = 1) -> int:
-    """The numbers of x and y that each of so many ranks has, but for the first (see `leader_has_all`)."""
+    """The numbers of x and y that each of `ranks` ranks has, but for the first (see `leader_has_all`)."""
     if ranks == 1 or not selection.shares_data(config):
         return config.N * (config.D_in + config.D_out)
     if config.split == "inputs":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +16,7 @@ from twolayer.engines.base import Data, Engine, RowEngine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.led import LedEngine
 from twolayer.engines.losses import Objective
-from twolayer.engines.parts import Group
+from twolayer.engines.parts import Alone, Group
 from twolayer.hardware import device, memory, threads
 from twolayer.training.loop import Fit
 from twolayer.training.setup import build_model, resolve_auto
@@ -57,7 +56,7 @@ def one_process(config: Config) -> Config:
 
 
 def updates(engine: Engine, data: Data, config: Config, count: int) -> Tensor:
-    """The losses of so many updates, as `advance` gives them: of the first batch again and again, or of all rows."""
+    """The losses of `count` updates, as `advance` gives them: of the first batch again and again, or of all rows."""
     if not selection.is_batched(config):
         return engine.advance(count)
     rows = torch.arange(config.batch_size or 0, device=data.x.device)
@@ -113,21 +112,8 @@ def compute_seconds(model: nn.Sequential, data: Data, config: Config, group: Gro
     return taken / count
 
 
-@dataclass
-class _Silent:
+class _Silent(Alone):
     """A place in a group from which nothing is sent, and where nothing comes."""
 
-    rank: int
-    size: int
-
-    def gather(self, own: Tensor, all_: Sequence[Tensor]) -> None:
-        pass
-
-    def broadcast(self, tensor: Tensor, source: int) -> None:
-        pass
-
-    def give(self, tensor: Tensor, source: int) -> None:
-        pass
-
-    def first(self, size: int) -> Group:
-        return self
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size

@@ -31,7 +31,7 @@ TOGETHER = 16  # numbers that torch draws together: blocks of a multiple of thes
 
 
 def own(config: Config, rank: int, ranks: int) -> tuple[slice, slice]:
-    """The rows and the columns of x that this rank of so many computes with."""
+    """The rows and the columns of x that rank `rank` of `ranks` computes with."""
     parts = config.parts or 1
     if config.split == "rows":
         return own_range(config.N, parts, rank, ranks), slice(0, config.D_in)
@@ -39,7 +39,7 @@ def own(config: Config, rank: int, ranks: int) -> tuple[slice, slice]:
 
 
 def part_of(data: Data, config: Config, rank: int, ranks: int) -> Data:
-    """What this rank of so many has of a whole table."""
+    """What rank `rank` of `ranks` has of a whole table."""
     rows, columns = own(config, rank, ranks)
     return Data(data.x[rows, columns], data.y[rows], columns=data.columns)
 

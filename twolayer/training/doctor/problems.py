@@ -82,7 +82,7 @@ class Trace:
 
 
 def trace(make: Make, problem: Problem, cuts: Sequence[int], *, resumed: bool = False, threads: int = 1) -> Trace:
-    """Train in blocks of so many iterations; `resumed`: each in an engine of its own, from the state of the last."""
+    """Train in blocks of `cuts` iterations; `resumed`: each in an engine of its own, from the state of the last."""
     model, data = problem.copied()
     losses, done = [], 0
     with cpu_threads.set_up(problem.config.model_copy(update={"threads": threads})):
