@@ -31,9 +31,10 @@ from twolayer import formatting
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# How many examples: as many as a test asks for, or, in `make test-deep`, ten times as many. No example has a deadline.
+# How many examples: as many as a test asks for, and the same ones each time, so that a failure is of the change at
+# hand; or, in `make test-deep`, ten times as many, other ones each time. No example has a deadline.
 COMMON: Any = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
-settings.register_profile("ci", max_examples=100, **COMMON)
+settings.register_profile("ci", max_examples=100, derandomize=True, **COMMON)
 settings.register_profile("deep", max_examples=1000, **COMMON)
 settings.load_profile("ci")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -40,6 +41,12 @@ def test_a_falling_loss_falls_in_equal_steps_where_it_falls_by_equal_factors() -
     (curve,) = points(html("x", {"epoch": range(5), "loss": [1000, 100, 10, 1, 0.1]}, []))
     assert [y for _, y in curve] == pytest.approx([8, 38, 68, 98, 128], abs=0.1)
     assert [x for x, _ in curve] == pytest.approx([62, 149.5, 237, 324.5, 412], abs=0.1)
+
+
+def test_the_largest_and_the_least_number_are_labels_as_they_are() -> None:
+    found = html("x", {"iteration": range(2), "loss": [5e-324, sys.float_info.max]}, [])
+    labels = ["".join(element.itertext()) for element in parsed(found).iter("text")]
+    assert labels[:2] == ["1.798e+308", "4.941e-324"]
 
 
 def test_the_edges_are_labelled_and_accuracies_are_no_curves() -> None:

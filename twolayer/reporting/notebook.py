@@ -59,7 +59,8 @@ def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:
     if not values:
         return ""
     is_log = all(spans_decades(some) for some in shown.values() if some) and min(values) > 0
-    low, high = (math.log10(edge) if is_log else edge for edge in (min(values), max(values)))
+    least, most = min(values), max(values)
+    low, high = (math.log10(edge) if is_log else edge for edge in (least, most))
     last = max(map(len, curves.values()))
     right, bottom = _WIDTH - 8, _HEIGHT - _BOTTOM
 
@@ -77,10 +78,9 @@ def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:
         points = " ".join(place(i, curve[i]) for i in downsample(curve, _POINTS))
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         names.append(f'<tspan fill="{colour}">&#9679;</tspan> {name}')
-    low_at, high_at = (math.pow(10, edge) if is_log else edge for edge in (low, high))
     texts = [
-        (_LEFT - 6, _TOP + 8, "end", f"{high_at:.4g}"),
-        (_LEFT - 6, bottom, "end", f"{low_at:.4g}"),
+        (_LEFT - 6, _TOP + 8, "end", f"{most:.4g}"),
+        (_LEFT - 6, bottom, "end", f"{least:.4g}"),
         (_LEFT, _HEIGHT - 7, "start", "1"),
         (right, _HEIGHT - 7, "end", f"{last} {unit}s" if last != 1 else unit),
         ((_LEFT + right) // 2, _HEIGHT - 7, "middle", " &#160; ".join(names) + (" (log scale)" if is_log else "")),
