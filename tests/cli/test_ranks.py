@@ -94,8 +94,7 @@ def test_the_first_alone_prints_and_each_row_once(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(",")[0] for line in lines] == ["iteration", *map(str, range(1, 41))]
     assert "2 ranks, 12 parts of units" in done.stderr
-    assert "an update computes for" in done.stderr
-    assert "2 ranks make this slower: one process without parts, 1 thread, needs" in done.stderr
+    assert "an update computes for" in done.stderr  # whether more is said is up to the clock (test_pace)
 
 
 def stopped(folder: Path, ranks: int, *signals: tuple[int, int], options: Any = ()) -> Ended:

@@ -74,6 +74,7 @@ class Others:
             return
         with _room():
             Path(self.place.meeting).parent.mkdir(mode=0o700)
+            Path(self.place.meeting).mkdir()
         for rank in range(1, self.place.size):
             place = replace(self.place, rank=rank, local_rank=rank)
             more = {"join": self.join_seconds, "exchange": self.exchange_seconds}

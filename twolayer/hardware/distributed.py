@@ -113,7 +113,7 @@ class Ranks:
 
     def fail(self, message: str, exit_code: int) -> None:
         """Tell the first process why this one ends, and wait until it knows: a launcher ends all when one has ended."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, OSError):
             self.store.set(f"error/{self.rank}", json.dumps([f"{socket.gethostname()}: {message}", exit_code]))
             self.close()  # who waits for this one in an exchange waits no more
             end = time.monotonic() + LATE
@@ -122,7 +122,7 @@ class Ranks:
 
     def signal(self, exit_code: int) -> None:
         """Tell the first process that a signal has come to this one."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, OSError):
             self.store.set("signal", str(exit_code))
 
     def signalled(self) -> int:
@@ -133,7 +133,7 @@ class Ranks:
     def close(self) -> None:
         """Leave the group."""
         if dist.is_initialized():
-            with suppress(RuntimeError):
+            with suppress(RuntimeError, OSError):
                 dist.destroy_process_group()
 
     def _missing(self, keys: Iterable[str], seconds: float) -> list[str]:
@@ -150,7 +150,7 @@ class Ranks:
 
     def _reason(self) -> RankError | None:
         """Why another process has failed, if it has said so or has ended."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, OSError):
             for rank in range(self.size):
                 if rank != self.rank and self.store.check([f"error/{rank}"]):
                     message, code = json.loads(self.store.get(f"error/{rank}"))
@@ -171,10 +171,9 @@ class Ranks:
         """Turn a failure of torch.distributed into an error that says whose failure it is."""
         try:
             yield
+        except OSError as error:  # of the folder where the ranks of one machine meet
+            raise self._failed(f"the ranks cannot meet: {self.place.meeting}: {error.strerror or error}") from None
         except RuntimeError as error:
-            if self.place.meeting and isinstance(error, dist.DistStoreError):
-                self.is_broken = True
-                raise cannot_meet(self.place, error) from None
             late = time.monotonic() + LATE
             while (reason := self._reason()) is None and time.monotonic() < late:
                 time.sleep(0.02)
@@ -185,12 +184,6 @@ class Ranks:
             if "timed out" in what or "timeout" in what:
                 raise RankError(f"another rank has not answered within {duration(self.exchange)}") from None
             raise RankError("the connection to another rank is lost: it has ended, or its network has") from None
-
-
-def cannot_meet(place: Place, error: Exception) -> RankError:
-    """The file at which the ranks of this machine meet cannot be used."""
-    what = str(error).partition("\n")[0]
-    return RankError(f"the ranks cannot meet: {place.meeting}: {what}")
 
 
 def has_nccl() -> bool:

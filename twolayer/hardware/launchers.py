@@ -19,7 +19,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 class Place:
     """A process among those that train together: its rank of `size`, and among the `local_size` on its machine.
 
-    They meet at a file, `meeting`, or at the first one's `address`; `is_hosted` if the launcher itself listens there.
+    They meet in a folder, `meeting`, or at the first one's `address`; `is_hosted` if the launcher itself listens there.
     """
 
     rank: int

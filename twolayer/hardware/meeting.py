@@ -1,4 +1,4 @@
-"""How the processes that train together meet: at a file or an address, where they agree on a number of their own."""
+"""How the processes that train together meet: at a folder or an address, where they agree on a number of their own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from threading import Thread
 
 import torch.distributed as dist
 
 from twolayer.errors import RankError
 from twolayer.formatting import duration
-from twolayer.hardware.distributed import Ranks, Store, cannot_meet, has_nccl, listed
+from twolayer.hardware.distributed import Ranks, Store, has_nccl, listed
+from twolayer.hardware.folder_store import FolderStore
 from twolayer.hardware.launchers import Place
 from twolayer.system.network import use_the_way_to
 
-_FileStore, _PrefixStore, _TCPStore = (getattr(dist, f"{kind}Store") for kind in ("File", "Prefix", "TCP"))
+_PrefixStore, _TCPStore = (getattr(dist, f"{kind}Store") for kind in ("Prefix", "TCP"))
 
 
 class _Polled(dist.Store):  # type: ignore[name-defined, misc]
@@ -56,7 +58,8 @@ def join(place: Place, meet: float, exchange: float, gone: Callable[[], list[str
     store = _store(place, meet)
     ranks = Ranks(place, store, exchange, gone)
     with ranks._explained():
-        ranks.store = _PrefixStore(_agree(ranks, end, meet), store)
+        number = _agree(ranks, end, meet)
+        ranks.store = FolderStore(Path(place.meeting), number) if place.meeting else _PrefixStore(number, store)
         _make_group(ranks, end, meet)
     return ranks
 
@@ -97,10 +100,7 @@ def _store(place: Place, meet: float) -> Store:
         loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
         if loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-        try:
-            return _FileStore(place.meeting, place.size)
-        except dist.DistStoreError as error:
-            raise cannot_meet(place, error) from None
+        return FolderStore(Path(place.meeting))
     host, port = place.address
     is_host = place.rank == 0 and not place.is_hosted
     where = f"rank {place.rank} on {socket.gethostname()}"
