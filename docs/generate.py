@@ -36,11 +36,16 @@ EXIT_CODES = """## Exit codes
 | code | meaning |
 |---|---|
 | 0 | success |
-| 1 | failure: no such device, unusable data, a file or an output that cannot be written; \
-`bench` or `doctor` found an engine that computes other numbers, or `compare --expect-equal` histories that differ |
-| 2 | wrong usage: the command line or the config is wrong, or the run cannot be resumed |
+| 1 | failure: no such device, a table that cannot be read or trained on, a damaged file, an output that cannot be \
+written; `bench` or `doctor` found an engine that computes other numbers, or `compare --expect-equal` histories \
+that differ |
+| 2 | wrong usage: the command line or the config is wrong, a file or a run that it names does not exist, \
+a file that it would write exists, or the run cannot be resumed |
 | 3 | the loss diverged |
 | 130, 143 | stopped by Ctrl-C, by SIGTERM or SIGHUP |
+
+An error is one line on stderr: `error: `, where it is, what is wrong, and what to do. A config with several problems
+has a line for each; those of a table stand one by one below its line.
 """
 
 

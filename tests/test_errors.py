@@ -28,6 +28,7 @@ def made(text: str) -> list[TwolayerError]:
         errors.NoRowsError(text, path=Path(text), hint=text),
         errors.TableError(text, [text, text]),
         DataError(f"t.csv: row 1, column {text}: {text!r} is not a number"),
+        errors.MissingFileError(text),
         errors.ExtraError(text),
         errors.StateError(text),
         errors.DeviceError(text),
@@ -58,8 +59,9 @@ def test_the_text_of_an_error_is_printable_and_one_line_or_a_line_for_each_probl
 def test_the_console_prints_the_very_text_of_an_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     for error in made(text):
         terminal.error(error)
-        written = capsys.readouterr().err.removeprefix("error: ").removesuffix("\n")
-        assert written == str(error)
+        lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+        assert sum(line.startswith("error: ") for line in lines) == (2 if isinstance(error, ConfigError) else 1)
+        assert "\n".join(line.removeprefix("error: ") for line in lines) == str(error)
 
 
 def test_paths_columns_and_values_are_text_from_python(tmp_path: Path) -> None:

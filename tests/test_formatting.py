@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -8,6 +10,28 @@ from hypothesis import strategies as st
 from twolayer import formatting
 from twolayer.formatting import duration, json_number, microseconds_unit, nearest, no_formula, safe, size, with_error
 from twolayer.tables import formulas
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts"),
+    [
+        ([67595.0, 349012.3456, 120034.0, 999743534.123], ["67595", "349012", "120034", "999743534"]),
+        ([-1.5, 0.49876, 0.0, 26.34], ["-1.5", "0.4988", "0", "26.34"]),
+        ([1000.0, 0.0012345, 99.99999, math.nan], ["1000", "0.001234", "100", "nan"]),
+        ([-1e-7, 3.33333e-9, 0.0, 2e-7], ["-1e-07", "3.333e-09", "0", "2e-07"]),
+        ([2e12, 0.5, 1e300, math.inf], ["2e+12", "0.5", "1e+300", "inf"]),
+        ([300.0, 1e-9, 12.0, 5.0], ["300", "1e-09", "12", "5"]),
+    ],
+)
+def test_numbers_of_a_line_have_one_notation_and_keep_their_whole_parts(numbers: list[float], texts: list[str]) -> None:
+    assert formatting.alike(numbers, [6, 4, 4, 6]) == texts
+
+
+@given(st.lists(st.floats(1e-3, 1e11) | st.floats(-1e11, -1e-3) | st.just(0.0)), st.integers(1, 9))
+def test_what_is_rounded_for_a_line_is_off_by_half_a_digit_at_most(numbers: list[float], digits: int) -> None:
+    for number, text in zip(numbers, formatting.alike(numbers, [digits] * len(numbers)), strict=True):
+        assert "e" not in text
+        assert abs(float(text) - number) <= 0.5000001 * abs(number) * 10.0 ** (1 - digits)
 
 
 @given(st.text())

@@ -71,12 +71,13 @@ class Problem:
 
     @property
     def label(self) -> str:
-        """The key, to be shown after the place; empty if the place is the key's own option or argument: --lr, lr=."""
-        return "" if self.origin.name in (f"--{self.key.replace('_', '-')}", f"{self.key}=") else self.key
+        """The key, to be shown after the place; empty if the place names it: --lr, lr=, --set lr=1."""
+        own = self.origin.name in (f"--{self.key.replace('_', '-')}", f"{self.key}=")
+        return "" if own or self.origin.name.startswith((f"--set {self.key}=", f"--sweep {self.key}=")) else self.key
 
     def __str__(self) -> str:
         key = f"{self.label}: " if self.label else ""
-        return safe(f"{self.origin.place}  {key}{self.sentence}")
+        return safe(f"{self.origin.place}: {key}{self.sentence}")
 
 
 class ConfigError(TwolayerError):
@@ -116,6 +117,12 @@ class NoRowsError(RunError):
 
 class DataError(TwolayerError):
     """The data cannot be trained on."""
+
+
+class MissingFileError(DataError):
+    """There is no file of the name that was given for a table."""
+
+    exit_code = 2
 
 
 class ExtraError(DataError):

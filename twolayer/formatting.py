@@ -6,7 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -103,6 +103,28 @@ def with_error(value: float, error: float | None, plus_minus: str = "±") -> str
     if decimals <= 0:
         value, error, decimals = round(value, decimals), round(error, decimals), 0
     return f"{value:.{decimals}f} {plus_minus} {error:.{decimals}f}"
+
+
+def alike(numbers: Sequence[float], digits: Sequence[int]) -> list[str]:
+    """Numbers that stand in one line, in one notation, each rounded to its number of significant digits.
+
+    If the largest number, the sign aside, is from 0.001 to 1e12, they are decimals, and a whole part keeps all its
+    digits; else they have exponents. A number below 1e-6 has one always: as a decimal it would be mostly zeros.
+    """
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    decimals = 1e-3 <= largest < 1e12
+    return [
+        _decimal(number, some) if decimals and not 0 < abs(number) < 1e-6 else f"{number:.{some}g}"
+        for number, some in zip(numbers, digits, strict=True)
+    ]
+
+
+def _decimal(number: float, digits: int) -> str:
+    """A number without an exponent, to so many significant digits, and no zeros at the end."""
+    if not number or not math.isfinite(number):
+        return f"{number:g}"
+    text = f"{number:.{max(0, digits - 1 - _place(number))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _place(number: float) -> int:

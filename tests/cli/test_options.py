@@ -86,7 +86,7 @@ def test_a_table_without_source_is_a_file(tmp_path: Path) -> None:
     assert values(tmp_path, "c.yaml")["data.source"] == "file"
     (tmp_path / "c.yaml").write_text("data: {target: y}\n")
     done = without_torch("check", "c.yaml", cwd=tmp_path)
-    assert done.stderr == "c.yaml:1:7  data.path: is missing; it must be the path of a file\n"
+    assert done.stderr == "error: c.yaml:1:7: data.path: is missing; it must be the path of a file\n"
 
 
 def test_every_command_on_a_table_takes_the_options_of_one(folder: Path, twolayer: Run) -> None:

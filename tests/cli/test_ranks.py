@@ -197,13 +197,13 @@ def command(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     ("words", "message"),
     [
         (["--ranks", "0"], "error: --ranks must be 1 or more, not 0"),
-        (["--ranks", "13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
-        (["--ranks", "3", "--set", "parts=2"], "--ranks  3 ranks are more than 2 parts; use at most 2, or"),
+        (["--ranks", "13"], "--ranks: 13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
+        (["--ranks", "3", "--set", "parts=2"], "--ranks: 3 ranks are more than 2 parts; use at most 2, or"),
         (
             ["--ranks", "2", "--engine", "manual"],
-            "--ranks  parts: requires the fused or the compiled engine, but the engine is manual",
+            "--ranks: parts: requires the fused or the compiled engine, but the engine is manual",
         ),
-        (["--ranks", "2", "--threads", "2"], "--ranks  threads: must be 1 or auto with parts"),
+        (["--ranks", "2", "--threads", "2"], "--ranks: threads: must be 1 or auto with parts"),
     ],
 )
 def test_wrong_ranks_are_refused(
@@ -216,7 +216,7 @@ def test_wrong_ranks_are_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["bench", "--ranks", "1,13"], "--ranks  13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
+        (["bench", "--ranks", "1,13"], "--ranks: 13 ranks are more than 12 parts; use at most 12, or --set parts=13"),
         (["bench", "--ranks", "2", "--set", "engine=manual"], "parts: requires the fused or the compiled engine, but"),
         (["bench", "--ranks", "2,0"], "--ranks must be numbers from 1 on, such as 1,2,4, not '2,0'"),
         (["bench", "--ranks", "two"], "--ranks must be numbers from 1 on, such as 1,2,4, not 'two'"),

@@ -1,8 +1,9 @@
-"""Tables on narrow and wide terminals: every number is whole, and columns without room are named."""
+"""Tables on narrow and wide terminals: every number is whole, and columns that do not fit are named."""
 
 from __future__ import annotations
 
 import csv
+import math
 import random
 import re
 from functools import cache
@@ -48,7 +49,9 @@ def as_csv(command: tuple[str, ...], folder: Path) -> list[list[str]]:
 def as_shown(cell: str, *, mean: bool = False) -> set[str]:
     """How a table may show the numbers in a cell of csv; a mean or standard deviation with four digits."""
     numbers, forms = NUMBER.findall(cell), ("{:.4g}",) if mean else ("{:.6g}", "{:#.6g}")
-    return {form.format(float(number)) for number in numbers for form in forms} | set(numbers)
+    whole = {str(round(float(number))) for number in numbers if math.isfinite(float(number))}
+    long = {text for text in whole if len(text.lstrip("-")) >= (4 if mean else 6)}  # a whole part keeps its digits
+    return {form.format(float(number)) for number in numbers for form in forms} | set(numbers) | long
 
 
 def is_rounded(token: str, cells: list[list[str]]) -> bool:
@@ -82,11 +85,11 @@ def test_every_number_on_the_screen_is_whole_and_every_column_is_named(
     assert max(map(len, lines)) <= width
     start = next(i for i, line in enumerate(lines) if line.split()[:1] == [names[0]])
     text = "\n".join(lines[start:])
-    table, _, left_out = text.partition("no room for ")
-    missing = " ".join(re.split(r"\n(?:loss after|weights after|\n)", left_out)[0].split()).split(", ")
+    table, _, left_out = text.partition("columns not shown: ")
+    missing = " ".join(left_out.split()).partition(" (the terminal is too narrow)")[0].split(", ")
     header = lines[start]
     assert [name for name in names if re.search(rf"(^| ){re.escape(name)}( |$)", header) or name in missing] == names
-    body = re.split(r"\n(?:loss after|weights after|\n)", table)[0]
+    body = re.split(r"\n(?:loss after|best weights|\n)", table)[0]
     shown = [token for line in body.split("\n")[1:] for token in NUMBER.findall(re.sub(r"\b[A-Za-z_]\w*", "", line))]
     assert len(shown) >= sum(any(map(NUMBER.search, row)) for row in cells)
     assert not is_evaluate or not re.search(r"^\s*±|±\s*$", table, flags=re.M)

@@ -13,12 +13,13 @@ from twolayer.runs.history import Block
 def test_an_error_is_a_line_and_a_config_error_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.error(TwolayerError("it\ncannot [be]"))
     terminal.error(ConfigError([Problem(Origin("a.yaml", 2, 5), "lr", "wrong"), Problem(Origin("b"), "", "gone")]))
-    assert capsys.readouterr().err == "error: it\\ncannot [be]\na.yaml:2:5  lr: wrong\nb  gone\n"
+    assert capsys.readouterr().err == "error: it\\ncannot [be]\nerror: a.yaml:2:5: lr: wrong\nerror: b: gone\n"
 
 
 def test_the_table_streams_block_by_block_in_columns_of_a_fixed_width(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.LossView(("iteration", "loss"), 1000, 2) as view:
-        assert capsys.readouterr().out == " iteration           loss\n" + "─" * 25 + "\n"
+        head = "only one row in 2 is printed; --log-every 1 prints all\n iteration           loss\n"
+        assert capsys.readouterr().out == head + "─" * 25 + "\n"
         view.show(Block(1, (3.0, 2.5, 1e-10), 0.1))
         assert capsys.readouterr().out == "         2        2.50000\n"
         view.show(Block(4, (float("inf"), 1.0, 123456789.0), 0.1))
@@ -62,7 +63,7 @@ def test_small_tables_are_printed_in_every_format(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("columns", ["0", "5", "19", "x", "", "-3", "9" * 5000])
 def test_a_width_that_is_none_counts_as_not_given(tmp_path: Path, twolayer: Run, columns: str) -> None:
     assert without_torch("train", "nonsense.yaml", cwd=tmp_path, COLUMNS=columns).stderr.startswith(
-        "nonsense.yaml  no such"
+        "error: nonsense.yaml: no such"
     )
     assert without_torch("show", "nothing", cwd=tmp_path, COLUMNS=columns).stderr.startswith("error: nothing")
     shown = without_torch("check", "scratch", cwd=tmp_path, COLUMNS=columns, LINES="0").stdout

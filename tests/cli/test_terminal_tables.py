@@ -1,4 +1,4 @@
-"""Small tables on the screen: what there is no room for is left out or wrapped, and never a number cut."""
+"""Small tables on the screen: what does not fit is left out or wrapped, and never a number cut."""
 
 from __future__ import annotations
 
@@ -38,20 +38,24 @@ def test_where_there_is_room_nothing_is_left_out() -> None:
     ]
 
 
-def test_columns_make_room_in_the_order_given_and_are_named() -> None:
-    for is_terminal in (True, False):
-        assert printed(40, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal) == [
+def test_columns_make_room_in_the_order_given_and_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "given")  # by it, `Console` has its width here
+    for is_terminal, what in ((True, "the terminal"), (False, "COLUMNS={}")):
+        lines = printed(40, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal)
+        assert lines[:3] == [
             "run        status     loss      val_loss",
             "default-1  completed  0.123456  0.234567",
             "b          killed     1e-300",
-            "no room for note",
         ]
-        assert printed(39, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal) == [
+        assert " ".join(map(str.strip, lines[3:])) == f"columns not shown: note ({what.format(40)} is too narrow)"
+        lines = printed(39, ROWS, ("note", "val_loss", "status"), is_terminal=is_terminal)
+        assert lines[:3] == [
             "run        status     loss",
             "default-1  completed  0.123456",
             "b          killed     1e-300",
-            "no room for val_loss, note",
         ]
+        names = "val_loss, note"
+        assert " ".join(map(str.strip, lines[3:])) == f"columns not shown: {names} ({what.format(39)} is too narrow)"
 
 
 def test_on_a_terminal_long_text_is_wrapped_between_words() -> None:
@@ -64,8 +68,9 @@ def test_on_a_terminal_long_text_is_wrapped_between_words() -> None:
     ]
 
 
-def test_elsewhere_a_line_stays_a_line() -> None:
-    assert max(map(len, printed(20, ROWS, is_terminal=False))) > 60
+def test_a_pipe_and_a_file_get_all_columns_and_a_line_stays_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert printed(20, ROWS, ("note", "val_loss"), is_terminal=False) == printed(200, ROWS)
 
 
 @given(
@@ -81,7 +86,8 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
     for given_drop in ((), tuple(drop)):
         lines = printed(width, rows, given_drop)
         assert max(map(cell_len, lines)) <= width or len(lines[0].split()) == 1
-        left_out = " ".join(" ".join(lines).split()).partition("no room for ")[2].split(", ")
+        left_out = " ".join(" ".join(lines).split()).partition("columns not shown: ")[2]
+        left_out = left_out.removesuffix(" (the terminal is too narrow)").split(", ")
         assert lines[0].split() == [name for name in NAMES if name not in left_out]
         for row in rows:
             for name, value in zip(NAMES, row, strict=True):

@@ -16,7 +16,7 @@ import typer.main
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.helpers.processes import BASE, Write, examples, in_terminal, without_torch
+from tests.helpers.processes import BASE, Run, Write, examples, in_terminal, without_torch
 from twolayer.cli import main
 from twolayer.config.schema import KEYS
 from twolayer.tables.options import is_table
@@ -32,7 +32,7 @@ def _commands_are_built_once() -> Iterator[None]:
 
 def assert_refused(done: subprocess.CompletedProcess[str], place: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(place)
+    assert done.stderr.startswith(f"error: {place}")
     assert done.stderr.count("\n") == 1
     assert len(done.stderr) < 250
     assert "Traceback" not in done.stderr
@@ -47,29 +47,29 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 MERGE_BOMB = "a: &a {x: 1}\nb: &b {<<: [*a,*a,*a,*a,*a,*a]}\nc: {<<: [*b,*b,*b,*b,*b,*b]}\n"
 WRONG: dict[str, tuple[str | bytes, str]] = {
-    "not UTF-8": (BASE.encode() + b"# caf\xe9", "my.yaml:7:6  "),
-    "empty": ("", "my.yaml  "),
-    "a list": ("- N: 64\n- H: 3\n", "my.yaml:1:1  "),
-    "lr negative": (instead("lr", "-1"), "my.yaml:5:5  lr: "),
-    "lr nan": (instead("lr", ".nan"), "my.yaml:5:5  lr: "),
-    "lr fast": (instead("lr", "fast"), "my.yaml:5:5  lr: "),
-    "N 1.5": (instead("N", "1.5"), "my.yaml:1:4  N: "),
-    "N true": (instead("N", "true"), "my.yaml:1:4  N: "),
-    "N 0": (instead("N", "0"), "my.yaml:1:4  N: "),
-    "N -3": (instead("N", "-3"), "my.yaml:1:4  N: "),
-    "seed -1": (BASE + "seed: -1", "my.yaml:7:7  seed: "),
-    "seed 2^64": (BASE + f"seed: {2**64}", "my.yaml:7:7  seed: "),
-    "unknown key": (BASE + "epoch: 3", "my.yaml:7:1  epoch: unknown key; did you mean epochs?"),
-    "duplicate key": (BASE + "N: 3", "my.yaml:7:1  N: given twice"),
-    "device gpu": (BASE + "device: gpu", "my.yaml:7:9  device: "),
-    "alias bomb": (BOMB + BASE, "my.yaml:1:4  anchors and aliases"),
-    "merge bomb": (MERGE_BOMB + BASE, "my.yaml:1:4  anchors and aliases"),
-    "nested brackets": ("[" * 100_000, "my.yaml:1:33  nested more than 32 deep"),
-    "timestamp": (BASE + "x: !!timestamp foo", "my.yaml:7:4  tags "),
-    "python object": (BASE + 'x: !!python/object/apply:os.system ["touch pwned"]', "my.yaml:7:4  tags "),
-    "too large": (instead("N", "1000000000000"), "my.yaml  1000000000000 x 3 -> 4 -> 2 needs at least "),
-    "NUL": (BASE + 'x: "\0"', "my.yaml:7:5  "),
-    "a tab": ("N: 1\nD_in:\n\t- 1", "my.yaml:3:1  not YAML"),
+    "not UTF-8": (BASE.encode() + b"# caf\xe9", "my.yaml:7:6: "),
+    "empty": ("", "my.yaml: "),
+    "a list": ("- N: 64\n- H: 3\n", "my.yaml:1:1: "),
+    "lr negative": (instead("lr", "-1"), "my.yaml:5:5: lr: "),
+    "lr nan": (instead("lr", ".nan"), "my.yaml:5:5: lr: "),
+    "lr fast": (instead("lr", "fast"), "my.yaml:5:5: lr: "),
+    "N 1.5": (instead("N", "1.5"), "my.yaml:1:4: N: "),
+    "N true": (instead("N", "true"), "my.yaml:1:4: N: "),
+    "N 0": (instead("N", "0"), "my.yaml:1:4: N: "),
+    "N -3": (instead("N", "-3"), "my.yaml:1:4: N: "),
+    "seed -1": (BASE + "seed: -1", "my.yaml:7:7: seed: "),
+    "seed 2^64": (BASE + f"seed: {2**64}", "my.yaml:7:7: seed: "),
+    "unknown key": (BASE + "epoch: 3", "my.yaml:7:1: epoch: unknown key; did you mean epochs?"),
+    "duplicate key": (BASE + "N: 3", "my.yaml:7:1: N: given twice"),
+    "device gpu": (BASE + "device: gpu", "my.yaml:7:9: device: "),
+    "alias bomb": (BOMB + BASE, "my.yaml:1:4: anchors and aliases"),
+    "merge bomb": (MERGE_BOMB + BASE, "my.yaml:1:4: anchors and aliases"),
+    "nested brackets": ("[" * 100_000, "my.yaml:1:33: nested more than 32 deep"),
+    "timestamp": (BASE + "x: !!timestamp foo", "my.yaml:7:4: tags "),
+    "python object": (BASE + 'x: !!python/object/apply:os.system ["touch pwned"]', "my.yaml:7:4: tags "),
+    "too large": (instead("N", "1000000000000"), "my.yaml: 1000000000000 x 3 -> 4 -> 2 needs at least "),
+    "NUL": (BASE + 'x: "\0"', "my.yaml:7:5: "),
+    "a tab": ("N: 1\nD_in:\n\t- 1", "my.yaml:3:1: not YAML"),
 }
 
 
@@ -88,24 +88,24 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(2**30)
     for name in ("no.yaml", "folder.yaml", "huge.yaml", "/dev/zero"):
-        assert_refused(without_torch("train", name, cwd=tmp_path), f"{name}  ")
+        assert_refused(without_torch("train", name, cwd=tmp_path), f"{name}: ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--lr", "fast"], "--lr  must be a positive number, or auto, not 'fast'"),
-        (["--epochs", "1.5"], "--epochs  must be"),
-        (["--device", "gpu"], "--device  must be"),
-        (["--set", "epoch=5"], "--set epoch=5  epoch: unknown key; did you mean epochs?"),
-        (["--set", "epochs"], "--set epochs  must be KEY=VALUE"),
-        (["--set", "data.weights=[1"], "--set data.weights=[1  not YAML"),
-        (["--set", "data.noise=1"], "--set data.noise=1  data.noise: requires source: linear"),
-        (["--epoch", "5"], "error: No such option: --epoch; did you mean --epochs?\n"),
-        (["--bogus"], "error: No such option: --bogus; see twolayer train --help\n"),
-        (["--epochs"], "error: Option '--epochs' requires an argument\n"),
-        (["--format", "xml"], "error: Invalid value for '--format': 'xml'"),
-        (["one", "two"], "error: Got unexpected extra argument(s) (two); see twolayer train --help\n"),
+        (["--lr", "fast"], "--lr: must be a positive number, or auto, not 'fast'"),
+        (["--epochs", "1.5"], "--epochs: must be"),
+        (["--device", "gpu"], "--device: must be"),
+        (["--set", "epoch=5"], "--set epoch=5: unknown key; did you mean epochs?"),
+        (["--set", "epochs"], "--set epochs: must be KEY=VALUE"),
+        (["--set", "data.weights=[1"], "--set data.weights=[1: not YAML"),
+        (["--set", "data.noise=1"], "--set data.noise=1: requires source: linear"),
+        (["--epoch", "5"], "No such option: --epoch; did you mean --epochs?\n"),
+        (["--bogus"], "No such option: --bogus; see twolayer train --help\n"),
+        (["--epochs"], "Option '--epochs' requires an argument\n"),
+        (["--format", "xml"], "Invalid value for '--format': 'xml'"),
+        (["one", "two"], "Got unexpected extra argument(s) (two); see twolayer train --help\n"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str, tmp_path: Path) -> None:
@@ -114,11 +114,76 @@ def test_a_wrong_option_is_refused_by_its_name(arguments: list[str], start: str,
 
 def test_malformed_sets_are_told_with_all_the_rest(tmp_path: Path) -> None:
     done = without_torch("check", "--set", "foo", "--set", "=1", "--lr", "x", cwd=tmp_path)
-    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == ["--lr", "--set foo", "--set =1"]
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
+        ["error", place] for place in ("--lr", "--set foo", "--set =1")
+    ]
 
 
 def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
-    assert_refused(without_torch("trian", cwd=tmp_path), "error: No such command 'trian'")
+    assert_refused(without_torch("trian", cwd=tmp_path), "No such command 'trian'")
+
+
+MISSING = {
+    "check": ["{}"],
+    "compare": ["{}", "other"],
+    "data": ["{}"],
+    "eject": ["{}"],
+    "evaluate": ["{}", "my.csv"],
+    "export": ["{}", "-o", "m.json"],
+    "inspect": ["{}"],
+    "lr": ["{}"],
+    "bench": ["{}"],
+    "plot": ["{}", "-o", "x.svg"],
+    "predict": ["{}", "my.csv"],
+    "report": ["{}"],
+    "runs": ["{}"],
+    "show": ["{}"],
+    "train": ["{}"],
+    "train --resume": ["{}"],
+    "data my.csv --run": ["{}"],
+}
+
+
+@pytest.mark.parametrize("command", MISSING)
+def test_a_name_of_nothing_is_wrong_usage_in_every_command_and_one_line(command: str, tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("a,b\n1,2\n3,4\n")
+    for name in ("none", "none.yaml", "none.csv"):
+        done = without_torch(*command.split(), *(word.format(name) for word in MISSING[command]), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(rf"error: {name}: (no such|is no|.* no such).*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "line"),
+    [
+        ("trian", 2, "error: No such command"),
+        ("train --epohcs 3", 2, "error: No such option: --epohcs; did you mean --epochs?"),
+        ("train --epochs", 2, "error: Option '--epochs' requires an argument"),
+        ("train --lr fast", 2, "error: --lr: must be"),
+        ("train --set H=x", 2, "error: --set H=x: must be"),
+        ("train --set nokey=1", 2, "error: --set nokey=1: unknown key"),
+        ("train --sweep lr", 2, "error: --sweep lr: must be"),
+        ("train --format xml", 2, "error: Invalid value for '--format'"),
+        ("train my.csv", 2, "error: my.csv: no target is given"),
+        ("train my.csv --target z", 1, "error: my.csv: data.target: there is no column z"),
+        ("data my.csv --target z", 1, "error: my.csv: data.target: there is no column z"),
+        ("data my.csv --target a --set data.exclude=z", 1, "error: my.csv: data.exclude: there is no column z"),
+        ("data ragged.csv", 1, "error: ragged.csv: row 2 has 1 cell"),
+        ("data empty.csv", 1, "error: empty.csv: "),
+        ("train --device cuda:99", 1, "error: "),
+        ("plot x", 2, "error: Missing option"),
+        ("init my.csv", 2, "error: my.csv: already exists; --force overwrites it"),
+    ],
+)
+def test_every_error_has_one_form_and_the_exit_code_of_its_kind(
+    command: str, code: int, line: str, tmp_path: Path, twolayer: Run
+) -> None:
+    (tmp_path / "my.csv").write_text("a,b\n1,2\n3,4\n5,5\n")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3\n4,5\n")
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    done = twolayer(*command.split())
+    assert (done.returncode, done.stderr.count("error: "), done.stderr.count("\n")) == (code, 1, 1), done.stderr
+    assert done.stderr.startswith(line)
 
 
 @given(st.binary(max_size=300))
@@ -233,7 +298,7 @@ def test_no_name_key_or_value_is_more_than_text(
         text = (captured.out + captured.err).replace("\n", "")
         assert text.isprintable(), command
         if command[1:] == [f"{evil}.no"]:
-            assert text.startswith(harmless)
+            assert text.startswith(f"error: {harmless}")
     for command in commands[0], commands[2], commands[3], commands[4]:
         # On a terminal: our own colours, and nothing else.
         code, written = in_terminal(command, tmp_path)

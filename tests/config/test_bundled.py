@@ -25,7 +25,7 @@ def test_the_starter_is_the_default_config_and_is_never_overwritten_unasked(tmp_
     write_starter(path)
     assert load_config(path) == load_config("default")
     path.write_text("mine")
-    with pytest.raises(TwolayerError, match=r"new\.yaml already exists; --force overwrites it"):
+    with pytest.raises(TwolayerError, match=r"new\.yaml: already exists; --force overwrites it"):
         write_starter(path)
     assert path.read_text() == "mine"
     write_starter(path, force=True)

@@ -62,7 +62,7 @@ def test_every_key_has_a_variable_of_the_environment() -> None:
 
 def test_keyword_arguments_come_over_everything() -> None:
     assert load_config("default", environment={"TWOLAYER_EPOCHS": "7"}, epochs=9).epochs == 9
-    assert problems("default", epochs=1.5) == ["epochs=  must be a positive whole number, not 1.5"]
+    assert problems("default", epochs=1.5) == ["epochs=: must be a positive whole number, not 1.5"]
 
 
 def test_a_dotted_key_reaches_into_data() -> None:
@@ -81,7 +81,7 @@ def test_replacing_data_forgets_what_the_file_said_of_it() -> None:
 
 def test_an_override_repairs_what_the_file_has_wrong(config_file: Write) -> None:
     path = config_file(BASE + "N: 9\n")
-    assert problems(path) == ["my.yaml:7:1  N: given twice; the first is at " + f"{path}:1:1"]
+    assert problems(path) == ["my.yaml:7:1: N: given twice; the first is at " + f"{path}:1:1"]
     assert load_config(path, N=5).N == 5
 
 
@@ -117,7 +117,7 @@ def test_a_wrong_value_is_told_with_what_is_allowed_and_what_was_given(
     last = len(path.read_text().splitlines())
     (problem,) = problems(path)
     column = len(key) + 3 if value else 1
-    assert problem.startswith(f"my.yaml:{last}:{column}  ")
+    assert problem.startswith(f"my.yaml:{last}:{column}: ")
     assert problem.endswith(message)
 
 
@@ -128,14 +128,14 @@ def test_the_largest_seed_is_a_seed(config_file: Write) -> None:
 def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Write) -> None:
     path = config_file("N: 0\nD_in: 3\nH: x\nepoch: 9\nlr: 1\nD_in: 4\ndata: {source: linear, nois: 1}\n")
     assert problems(path, seed=-1) == [
-        "my.yaml:1:4  N: must be a positive whole number, not 0",
-        "my.yaml:3:4  H: must be a positive whole number, not 'x'",
-        "my.yaml:4:1  epoch: unknown key; did you mean epochs?",
-        f"my.yaml:6:1  D_in: given twice; the first is at {path}:2:1",
-        "my.yaml:7:16  data.weights: is missing; it must be a list of numbers, or of such lists",
-        "my.yaml:7:24  data.nois: unknown key; did you mean noise?",
-        "seed=  must be a whole number from 0 to 2^64 - 1, not -1",
-        "my.yaml  D_out: is missing; it must be a positive whole number",
+        "my.yaml:1:4: N: must be a positive whole number, not 0",
+        "my.yaml:3:4: H: must be a positive whole number, not 'x'",
+        "my.yaml:4:1: epoch: unknown key; did you mean epochs?",
+        f"my.yaml:6:1: D_in: given twice; the first is at {path}:2:1",
+        "my.yaml:7:16: data.weights: is missing; it must be a list of numbers, or of such lists",
+        "my.yaml:7:24: data.nois: unknown key; did you mean noise?",
+        "seed=: must be a whole number from 0 to 2^64 - 1, not -1",
+        "my.yaml: D_out: is missing; it must be a positive whole number",
     ]
 
 
@@ -157,13 +157,13 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(config_file: Wri
 )
 def test_an_unknown_key_gets_the_nearest_known_name(config_file: Write, given: str, meant: str | None) -> None:
     (problem,) = problems(config_file(BASE + f"{given}: 1"))
-    assert problem.startswith(f"my.yaml:7:1  {given}: unknown key; ")
+    assert problem.startswith(f"my.yaml:7:1: {given}: unknown key; ")
     assert (f"did you mean {meant}?" if meant else "`twolayer check` shows all keys") in problem
 
 
 def test_a_key_of_another_source_is_unknown(config_file: Write) -> None:
     (problem,) = problems(config_file(BASE + "data: {source: random, noise: 1}"))
-    assert problem == "my.yaml:7:24  data.noise: requires source: linear, but the source is random"
+    assert problem == "my.yaml:7:24: data.noise: requires source: linear, but the source is random"
 
 
 @pytest.mark.parametrize("key", ["N.x", "data.source.x", "data..x", "data.", ".N", "data." + "x." * 20_000])
@@ -171,7 +171,7 @@ def test_a_dotted_key_that_leads_nowhere_is_unknown_and_nothing_else_is_blamed(k
     with pytest.raises(ConfigError) as error:
         resolve("default", overrides=[Override(tuple(key.split(".")), "1", "--set x")])
     (problem,) = error.value.problems
-    assert str(problem).startswith("--set x  ")
+    assert str(problem).startswith("--set x: ")
     assert "unknown key" in problem.message
     assert len(str(problem)) < 200
 
@@ -183,13 +183,13 @@ def test_a_number_beyond_printing_is_refused_from_python_too() -> None:
 def test_keys_that_disagree_are_told_at_the_place_of_the_one_to_mend(config_file: Write) -> None:
     path = config_file(BASE + "data:\n  source: linear\n  weights:\n    - [1, 2, 3]\n    - [1, 2]\n")
     (problem,) = problems(path, lr=1e39)[:1]
-    assert problem == "my.yaml:10:5  data.weights: must be D_out x D_in = 2 x 3 numbers, not 2 x 2 or 3"
+    assert problem == "my.yaml:10:5: data.weights: must be D_out x D_in = 2 x 3 numbers, not 2 x 2 or 3"
 
 
 def test_an_unknown_variable_of_ours_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH  is not the name of a key; did you mean TWOLAYER_EPOCHS\?"):
+    with pytest.raises(ConfigError, match=r"TWOLAYER_EPOCH: is not the name of a key; did you mean TWOLAYER_EPOCHS\?"):
         load_config("default", environment={"TWOLAYER_EPOCH": "3"})
-    with pytest.raises(ConfigError, match=r"TWOLAYER_lr  is not the name of a key; did you mean TWOLAYER_LR\?"):
+    with pytest.raises(ConfigError, match=r"TWOLAYER_lr: is not the name of a key; did you mean TWOLAYER_LR\?"):
         load_config("default", environment={"TWOLAYER_lr": "3"})
 
 
@@ -203,24 +203,24 @@ def test_a_wrong_variable_or_option_is_told_by_its_name() -> None:
     with pytest.raises(ConfigError) as error:
         resolve("default", environment=environment, overrides=overrides)
     texts = {problem.origin.place: str(problem) for problem in error.value.problems}
-    assert texts["TWOLAYER_LR"] == "TWOLAYER_LR  lr: must be a positive number, or auto, not 'fast'"
-    assert texts["TWOLAYER_H"].startswith("TWOLAYER_H  not YAML: ")
-    assert texts["TWOLAYER_N"].startswith("TWOLAYER_N  anchors and aliases (&a)")
-    assert texts["--seed"].startswith("--seed  must be a whole number")
+    assert texts["TWOLAYER_LR"] == "TWOLAYER_LR: lr: must be a positive number, or auto, not 'fast'"
+    assert texts["TWOLAYER_H"].startswith("TWOLAYER_H: not YAML: ")
+    assert texts["TWOLAYER_N"].startswith("TWOLAYER_N: anchors and aliases (&a)")
+    assert texts["--seed"].startswith("--seed: must be a whole number")
     assert len(texts) == 4
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "  is empty"),
-        (b"# nothing\n", "  is empty"),
-        (b"- N: 1", ":1:1  must be a mapping (`key: value` lines), not [{N: 1}]"),
-        (b"hello", ":1:1  must be a mapping (`key: value` lines), not 'hello'"),
-        (b"N: 1\n# caf\xe9", ":2:6  is not UTF-8: byte 0xe9"),
-        (b"\xef\xbb\xbf\xc3\xa9\xc3\xa9\xff\n", ":1:3  is not UTF-8: byte 0xff"),
-        (BASE.encode("utf-16"), ":1:1  is not UTF-8: byte 0xff"),
-        (b"x" * (MAX_BYTES + 1), "  is over 1 MiB"),
+        (b"", ": is empty"),
+        (b"# nothing\n", ": is empty"),
+        (b"- N: 1", ":1:1: must be a mapping (`key: value` lines), not [{N: 1}]"),
+        (b"hello", ":1:1: must be a mapping (`key: value` lines), not 'hello'"),
+        (b"N: 1\n# caf\xe9", ":2:6: is not UTF-8: byte 0xe9"),
+        (b"\xef\xbb\xbf\xc3\xa9\xc3\xa9\xff\n", ":1:3: is not UTF-8: byte 0xff"),
+        (BASE.encode("utf-16"), ":1:1: is not UTF-8: byte 0xff"),
+        (b"x" * (MAX_BYTES + 1), ": is over 1 MiB"),
     ],
 )
 def test_what_is_no_config_at_all_is_one_problem(config_file: Write, content: bytes, message: str) -> None:
@@ -234,15 +234,15 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted(config_file: Write
 
 def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.yaml") == [
-        "my.yaml  no such file; bundled configs are default, diabetes, modules, scratch"
+        "my.yaml: no such file; bundled configs are default, diabetes, modules, scratch"
     ]
-    assert problems("defualt") == ["my.yaml  no such file; did you mean default?"]
-    assert problems(tmp_path) == ["my.yaml  is a folder, not a file"]
-    assert problems("/dev/zero") == ["my.yaml  is over 1 MiB; a config is smaller"]
-    assert problems("a\0b") == [r"a\x00b  cannot be read: the path has a null byte"]
-    assert problems("x" * 300) == ["my.yaml  cannot be read: File name too long"]
+    assert problems("defualt") == ["my.yaml: no such file; did you mean default?"]
+    assert problems(tmp_path) == ["my.yaml: is a folder, not a file"]
+    assert problems("/dev/zero") == ["my.yaml: is over 1 MiB; a config is smaller"]
+    assert problems("a\0b") == [r"a\x00b: cannot be read: the path has a null byte"]
+    assert problems("x" * 300) == ["my.yaml: cannot be read: File name too long"]
     assert problems(tmp_path / "no.yaml" / "x") == [
-        "my.yaml  no such file; bundled configs are default, diabetes, modules, scratch"
+        "my.yaml: no such file; bundled configs are default, diabetes, modules, scratch"
     ]
 
 
@@ -259,7 +259,7 @@ def test_a_bundled_name_is_the_bundled_config_and_a_path_is_a_file(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("".join(f"k{i}: 1\n" for i in range(60_000)), "my.yaml:1001:1  over 1000 keys; a config has fewer"),
+        ("".join(f"k{i}: 1\n" for i in range(60_000)), "my.yaml:1001:1: over 1000 keys; a config has fewer"),
         (BASE + f"data: {{source: random, {', '.join(f'a{i}: 1' for i in range(60_000))}}}", "my.yaml:7:"),
         (BASE + f"data: {{source: linear, weights: [{'a,' * 300_000}]}}", "my.yaml:7:"),
         (f"N: [{'1,' * 400_000}]", "my.yaml:1:"),
@@ -274,7 +274,7 @@ def test_a_config_of_absurd_size_is_refused_before_it_is_built(config_file: Writ
 def test_a_long_list_of_problems_is_cut(config_file: Write) -> None:
     found = problems(config_file(BASE + "".join(f"k{i}: 1\n" for i in range(900))))
     assert len(found) == 21
-    assert found[-1] == "my.yaml  and 880 more problems"
+    assert found[-1] == "my.yaml: and 880 more problems"
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_a_table_needs_no_file_of_yaml(table: Path) -> None:
     for path in (str(table), table):
         assert load_config(data={"path": path, "target": "y"}, environment={}) == wanted
         assert load_config(data={"source": "file", "path": path, "target": "y"}, environment={}) == wanted
-    with pytest.raises(ConfigError, match=r"^data=  data\.target: is missing"):
+    with pytest.raises(ConfigError, match=r"^data=: data\.target: is missing"):
         load_config(data={"path": str(table)})
 
 

@@ -73,31 +73,31 @@ def test_every_value_knows_its_line_and_column() -> None:
 def test_a_duplicate_key_is_a_problem_that_names_both_places() -> None:
     ((path, problem),) = yaml12.parse("a: 1\nb: 2\na: 3\n", "t.yaml").problems
     assert path == ("a",)
-    assert str(problem) == "t.yaml:3:1  a: given twice; the first is at t.yaml:1:1"
+    assert str(problem) == "t.yaml:3:1: a: given twice; the first is at t.yaml:1:1"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x 1", "t.yaml:1:4  anchors and aliases (&x) are not supported"),
-        ("a: *x", "t.yaml:1:4  anchors and aliases (*x) are not supported"),
-        ("<<: {a: 1}", "t.yaml:1:1  merge keys are not supported"),
-        ("a: !!timestamp foo", "t.yaml:1:4  tags (tag:yaml.org,2002:timestamp) are not supported"),
-        ("!!python/object:os.system [x]", "t.yaml:1:1  tags (tag:yaml.org,2002:python/object:os.system)"),
-        ("! a: 1", "t.yaml:1:1  tags (!) are not supported"),
-        ("[a]: 1", "t.yaml:1:1  a key must be a plain word"),
-        ("a: 1\n--- \nb: 2", "t.yaml:2:1  a second document starts here"),
-        ("a: [1\nb: 2", "t.yaml:2:2  not YAML:"),
-        ("a: 1\nlr:1e-4\n", "t.yaml:2:1  `key: value` is expected here; is there a space after the colon?"),
-        ("a: 1\n b: 2\n", "t.yaml:2:3  a key is not allowed here; is the line indented like the one above?"),
-        ("a: 'open", "t.yaml:1:9  not YAML:"),
-        ("a: \x1b", "t.yaml:1:4  the character U+001B is not allowed"),
-        ("a: 1\r\nb: \ud800", "t.yaml:2:4  the character U+D800 is not allowed"),
-        ("[" * 100_000, "t.yaml:1:33  nested more than 32 deep"),
-        ("- " * 100_000, "t.yaml:1:65  nested more than 32 deep"),
-        ("{a: " * 100_000, "t.yaml:1:129  nested more than 32 deep"),
-        ("é: " + "[" * 100_000, "t.yaml:1:35  nested more than 32 deep"),
-        ("[" * 32 + "'", "t.yaml:1:34  not YAML:"),
+        ("a: &x 1", "t.yaml:1:4: anchors and aliases (&x) are not supported"),
+        ("a: *x", "t.yaml:1:4: anchors and aliases (*x) are not supported"),
+        ("<<: {a: 1}", "t.yaml:1:1: merge keys are not supported"),
+        ("a: !!timestamp foo", "t.yaml:1:4: tags (tag:yaml.org,2002:timestamp) are not supported"),
+        ("!!python/object:os.system [x]", "t.yaml:1:1: tags (tag:yaml.org,2002:python/object:os.system)"),
+        ("! a: 1", "t.yaml:1:1: tags (!) are not supported"),
+        ("[a]: 1", "t.yaml:1:1: a key must be a plain word"),
+        ("a: 1\n--- \nb: 2", "t.yaml:2:1: a second document starts here"),
+        ("a: [1\nb: 2", "t.yaml:2:2: not YAML:"),
+        ("a: 1\nlr:1e-4\n", "t.yaml:2:1: `key: value` is expected here; is there a space after the colon?"),
+        ("a: 1\n b: 2\n", "t.yaml:2:3: a key is not allowed here; is the line indented like the one above?"),
+        ("a: 'open", "t.yaml:1:9: not YAML:"),
+        ("a: \x1b", "t.yaml:1:4: the character U+001B is not allowed"),
+        ("a: 1\r\nb: \ud800", "t.yaml:2:4: the character U+D800 is not allowed"),
+        ("[" * 100_000, "t.yaml:1:33: nested more than 32 deep"),
+        ("- " * 100_000, "t.yaml:1:65: nested more than 32 deep"),
+        ("{a: " * 100_000, "t.yaml:1:129: nested more than 32 deep"),
+        ("é: " + "[" * 100_000, "t.yaml:1:35: nested more than 32 deep"),
+        ("[" * 32 + "'", "t.yaml:1:34: not YAML:"),
     ],
 )
 def test_what_no_config_needs_is_refused_with_its_place(text: str, message: str) -> None:

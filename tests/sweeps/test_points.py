@@ -50,20 +50,20 @@ def test_seeds_start_at_the_configs_own() -> None:
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     found = problems(MODULES, "lr=1e-4,abc,0.0001", "H=-1,4", "engine=fast", "foo")
-    assert found[0] == "--sweep foo  must be KEY=VALUES, such as --sweep lr=1e-4,1e-3"
+    assert found[0] == "--sweep foo: must be KEY=VALUES, such as --sweep lr=1e-4,1e-3"
     assert len(found) == 4
     found = problems(MODULES, "lr=1e-4,abc,0.0001", "H=4,-1", "engine=auto,fast")
     assert sorted(found) == [
-        "--sweep H=-1  H: must be a positive whole number, not -1",
-        "--sweep engine=fast  engine: must be auto, autograd, manual, fused or compiled, not 'fast'",
-        "--sweep lr=0.0001  lr: is the same value as 1e-4; remove one of them",
-        "--sweep lr=abc  lr: must be a positive number, or auto, not 'abc'",
+        "--sweep H=-1: must be a positive whole number, not -1",
+        "--sweep engine=fast: must be auto, autograd, manual, fused or compiled, not 'fast'",
+        "--sweep lr=0.0001: is the same value as 1e-4; remove one of them",
+        "--sweep lr=abc: must be a positive number, or auto, not 'abc'",
     ]
 
 
 def test_values_that_do_not_go_together_are_said() -> None:
     assert problems(MODULES, "engine=autograd,fused", "form=auto,dual") == [
-        "--sweep form=dual  form: dual requires the fused engine, but the engine is autograd"
+        "--sweep form=dual: dual requires the fused engine, but the engine is autograd"
     ]
 
 

@@ -253,7 +253,7 @@ def test_a_file_that_is_neither_config_nor_table_is_told_so(tmp_path: Path, twol
     assert "name it w.csv" in twolayer("train", "w.asc").stderr
     assert "is packed with gzip: name it as the table in it" in twolayer("data", "t.foo").stderr
     assert "is no table that twolayer reads, and no config: it is a Python pickle" in twolayer("check", "t.bin").stderr
-    assert "c.conf:2:5  lr: must be a positive number" in twolayer("check", "c.conf").stderr
+    assert "c.conf:2:5: lr: must be a positive number" in twolayer("check", "c.conf").stderr
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="the program zstd is not here")

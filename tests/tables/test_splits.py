@@ -127,7 +127,7 @@ def test_data_says_that_no_row_can_be_held_out(tmp_path: Path, twolayer: Run) ->
     done = twolayer("data", "t.csv", "--target", "y")
     assert (done.returncode, done.stderr) == (
         1,
-        "each class has one row, so none can be held out; set validation: null\n",
+        "error: t.csv: each class has one row, so none can be held out; set validation: null\n",
     )
 
 

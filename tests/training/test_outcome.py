@@ -63,9 +63,9 @@ def test_what_was_done_to_a_table_is_kept_and_shown(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_told_in_pythons_words(table: Path) -> None:
     with pytest.raises(ConfigError, match=r'no target is given; add data=\{"target": "COLUMN"\}, one of: a, b, y'):
         train(table)
-    with pytest.raises(ConfigError, match=r"^defualt  no such file; did you mean default\?$"):
+    with pytest.raises(ConfigError, match=r"^defualt: no such file; did you mean default\?$"):
         train("defualt")
-    with pytest.raises(ConfigError, match=r"^epochs=  a Config has its values already"):
+    with pytest.raises(ConfigError, match=r"^epochs=: a Config has its values already"):
         train(load_config("default"), epochs=3)
     with pytest.raises(DataError, match="not on a table"):
         train("modules", epochs=1).predict(pl.DataFrame({"a": [1]}))

@@ -53,7 +53,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_trained() -> None:
     with pytest.raises(ConfigError) as caught:
         twolayer.sweep("modules", lr=["x", -1], H=[], seeds=0)
     said = str(caught.value)
-    assert all(part in said for part in ("'x'", "not -1", "H=  has no values", "seeds=  must be 1 or more"))
+    assert all(part in said for part in ("'x'", "not -1", "H=: has no values", "seeds=: must be 1 or more"))
     with pytest.raises(ConfigError, match="the same value as"):
         twolayer.sweep("modules", H=[4, 4.0])
 

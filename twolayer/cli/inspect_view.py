@@ -232,7 +232,7 @@ def tensors(named: dict[str, Tensor]) -> None:
     for name, tensor in named.items():
         out().print()
         out().print(Text.assemble((name, "bold"), f"  {shape(tensor)}"))
-        for line in lines_of(tensor, out().width if out().is_terminal else 80):
+        for line in lines_of(tensor, terminal.width() or 80):
             terminal.say(line)
 
 

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from twolayer.cli.columns import fit
-from twolayer.cli.terminal import Format, OutputClosed, err, no_room, out, write
+from twolayer.cli.terminal import Format, OutputClosed, err, not_shown, out, width, write
 from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
 
 _WIDE, _NARROW = 14, 12  # columns of numbers to six digits
@@ -57,7 +57,7 @@ class LossView:
     """Shows a training while it runs: the rows on stdout, a progress bar on stderr if that is a terminal.
 
     A context manager: entering prints the head of the table, leaving erases the bar and closes the table, even after an
-    error. A terminal gets the columns that fit on it; elsewhere all are printed.
+    error. A terminal gets the columns that fit on it, as does COLUMNS; elsewhere all are printed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class LossView:
         bar: bool = True,
     ) -> None:
         self.columns, self.epochs, self.log_every, self.form, self.quiet = columns, epochs, log_every, form, quiet
-        self.places, self.widths = fitted(columns, epochs, out().width if out().is_terminal else None)
+        self.places, self.widths = fitted(columns, epochs, width())
         self.done = 0
         self.bar = Bar(epochs, hidden=quiet or not bar)
 
@@ -79,6 +79,8 @@ class LossView:
         if self.quiet:
             return self
         if self.form == "table":
+            if self.log_every > 1:
+                out().print(f"only one row in {self.log_every} is printed; --log-every 1 prints all")
             names = (f"{self.columns[i]:>{width}}" for i, width in zip(self.places, self.widths, strict=True))
             out().print(Text(" " + " ".join(names), "bold"), soft_wrap=True)
             self._rule()
@@ -110,7 +112,7 @@ class LossView:
         if self.form == "table" and not self.quiet and not isinstance(error, (OSError, OutputClosed)):
             self._rule()
             if left_out := [name for i, name in enumerate(self.columns) if i not in self.places]:
-                out().print(no_room(left_out))
+                out().print(not_shown(left_out))
 
     def _rule(self) -> None:
         dash = "-" if out().options.ascii_only else "─"

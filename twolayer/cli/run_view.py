@@ -11,7 +11,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from twolayer.cli.progress import LossRows, fitted
-from twolayer.cli.terminal import no_room, out
+from twolayer.cli.terminal import not_shown, out, width
 from twolayer.formatting import microseconds_unit
 from twolayer.reporting import text_chart
 from twolayer.reporting.downsampling import Scale, evenly, spans_decades
@@ -46,13 +46,16 @@ class _Columns:
         cells = (f"{names[place]:>{width}}" for place, width in zip(self.places, self.widths, strict=True))
         return [Text(" " + " ".join(cells), "bold"), self.rule()]
 
-    def rule(self) -> Text:
-        """The line that ends the head, and the table."""
-        return Text(("-" if out().options.ascii_only else "─") * (sum(self.widths) + len(self.widths)), "dim")
+    def rule(self, label: str = "") -> Text:
+        """The line that ends the head, and the table; the label stands in it, if there is space."""
+        width = sum(self.widths) + len(self.widths)
+        label = f" {label} " if label and len(label) + 4 <= width else ""
+        return Text(label.center(width, "-" if out().options.ascii_only else "─"), "dim")
 
-    def foot(self) -> list[Text]:
-        """The lines below the rows."""
-        return [self.rule(), *([no_room(self.left_out)] if self.left_out else [])]
+    def foot(self, shown: int, count: int) -> list[Text]:
+        """The lines below the rows, of which so many of all are shown."""
+        label = f"{shown} of {count:,} rows" if shown < count else ""
+        return [self.rule(label), *([not_shown(self.left_out)] if self.left_out else [])]
 
 
 class Frame:
@@ -85,7 +88,7 @@ def view(
     """All lines, as many as fit the screen; at most `height` where that is given."""
     lines = list(_summary(run, each))
     if count := len(run.history):
-        columns = fit_columns(run.history, out().width)
+        columns = fit_columns(run.history)
         beside = out().width - sum(columns.widths) - len(columns.widths) - 2
         is_beside = with_table and beside >= _MIN_CURVE_WIDTH
         # One line is empty, and one is for the prompt.
@@ -94,8 +97,8 @@ def view(
         drawn = _curve(run, scale, beside if is_beside else out().width, size) if size else []
         rows = list[Text]()
         if count_shown:
-            some = columns.rows(run.history, evenly(count, count_shown)).lines()
-            rows = [*columns.head(run.history), *map(Text, some), *columns.foot()]
+            some = list(columns.rows(run.history, evenly(count, count_shown)).lines())
+            rows = [*columns.head(run.history), *map(Text, some), *columns.foot(len(some), count)]
         lines += [
             Text(),
             *(_beside(drawn, rows) if is_beside else [*drawn, *([Text()] if drawn and rows else []), *rows]),
@@ -148,10 +151,10 @@ def _curve(run: SavedRun, scale: Scale, width: int, height: int) -> list[Text]:
     return [title, *(Text.from_ansi(line) for line in drawn)]
 
 
-def fit_columns(history: Reader, width: int) -> _Columns:
-    """The columns of the history's table that fit into `width` characters."""
+def fit_columns(history: Reader) -> _Columns:
+    """The columns of the history's table that fit the terminal, or COLUMNS."""
     names = [history.unit, *history.columns]
-    places, widths = fitted(names, len(history), width)
+    places, widths = fitted(names, len(history), width())
     return _Columns(tuple(places), widths, tuple(name for i, name in enumerate(names) if i not in places))
 
 

@@ -82,6 +82,11 @@ def err() -> Console:
     return _Aside(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
 
 
+def width() -> int | None:
+    """The characters in a line of a table on stdout: the terminal's, or COLUMNS; None, for any number, elsewhere."""
+    return out().width if out().is_terminal or "COLUMNS" in os.environ else None
+
+
 def outlive_reader() -> None:
     """Continue without output when the reader of stdout has closed it."""
     _Console.outlives_reader = True
@@ -114,19 +119,16 @@ def _on_error(error: OSError) -> None:
 
 
 def error(what: TwolayerError | str) -> None:
-    """Print one line on stderr; for a config and a table a line for each problem.
+    """Print one line on stderr: `error: `, where it is, what is wrong, and what to do.
 
-    Those of a config have their place first, as compilers write it.
+    For a config it is a line for each problem, and for a table with several they stand below, indented.
     """
     if isinstance(what, ConfigError):
-        for problem in what.problems:
-            key = f"{safe(problem.label)}: " if problem.label else ""
-            err().print(
-                Text.assemble((safe(problem.origin.place), "bold red"), "  ", (key, "bold"), safe(problem.sentence))
-            )
+        lines = [str(problem) for problem in what.problems]
     else:
-        lines = str(what) if isinstance(what, TableError) else safe(what)
-        err().print(Text.assemble(("error", "bold red"), f": {lines}"))
+        lines = [str(what) if isinstance(what, TableError) else safe(what)]
+    for line in lines:
+        err().print(Text.assemble(("error", "bold red"), f": {line}"))
     if isinstance(what, TableError) and what.command:
         works(what.command)
 
@@ -156,9 +158,9 @@ def rows(
 ) -> None:
     """A small table on stdout: aligned columns, or csv (without `header` only its rows), or JSON lines.
 
-    Where the aligned columns are wider than the screen, those of `drop` are left out, the first one first, and a line
-    below the table names them. On a terminal long text is then wrapped, and what is still too wide is left out from the
-    right; no number and no name of a column is ever cut or wrapped.
+    Where the aligned columns are wider than the terminal, or than COLUMNS, those of `drop` are left out, the first one
+    first, and a line below the table names them. Long text is then wrapped, and what is still too wide is left out from
+    the right; no number and no name of a column is ever cut or wrapped. A pipe or a file without COLUMNS gets all.
     """
     if form == "csv":
         buffer = io.StringIO()
@@ -173,21 +175,22 @@ def rows(
         table([list(map(_cell, row)) for row in (names, *values)], [_cell(name) for name in drop])
 
 
-def no_room(names: Sequence[str]) -> Text:
+def not_shown(names: Sequence[str]) -> Text:
     """The line below a table that names the columns that were left out."""
-    return Text(f"no room for {', '.join(names)}", "dim")
+    what = "the terminal" if out().is_terminal else f"COLUMNS={out().width}"
+    return Text(f"columns not shown: {', '.join(names)} ({what} is too narrow)", "dim")
 
 
 def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = (), spare: Sequence[str] = ()) -> None:
-    """Print cells of safe text in aligned columns, fitted to the screen as in `rows`; the first line has the names.
+    """Print cells of safe text in aligned columns, fitted as in `rows`; the first line has the names.
 
     Where wrapping does not suffice, the columns of `spare` are left out before those on the right.
     """
-    names, room = lines[0], out().width
+    names, room = lines[0], width()
     columns = list(zip(*lines, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
-    kept = fit(widths, room, [names.index(name) for name in drop if name in names])
-    if out().is_terminal:  # elsewhere a line stays a line
+    widths, kept = [max(map(cell_len, column)) for column in columns], list(range(len(columns)))
+    if room is not None:
+        kept = fit(widths, room, [names.index(name) for name in drop if name in names])
         wrapped = wrapped_widths(columns, widths, kept, room)
         order = [place for place, i in enumerate(kept) if names[i] in spare]
         narrow = fit([wrapped[i] for i in kept], room, [*order, *range(len(kept) - 1, 0, -1)])
@@ -199,7 +202,7 @@ def table(lines: Sequence[Sequence[str]], drop: Sequence[str] = (), spare: Seque
         out().print(Text(text, "bold"))
     write("".join(f"{text}\n" for texts in others for text in texts))  # at once: a call of rich a line takes seconds
     if len(kept) < len(names):
-        out().print(no_room([name for i, name in enumerate(names) if i not in kept]))
+        out().print(not_shown([name for i, name in enumerate(names) if i not in kept]))
 
 
 def _cell(value: Any) -> str:

@@ -39,6 +39,6 @@ def summary(
     more = "".join(f", {name} {value}" for name, value in zip(list(scores)[1:], others, strict=True))
     start = "loss after the last update  " if config.average is None else "loss of the averaged weights  "
     if best is not None:
-        where = f", that of row {best + 1}" if best < last else ", after the last row"
-        start = f"weights after {unit} {best} (best val_loss{where}): loss "
+        which = f"those of row {best + 1}" if best < last else "those after the last row"
+        start = f"best weights, {which} (lowest val_loss): loss "
     console.print(Text(f"{start}{loss}{more}\ntraining time  {duration(seconds, micro)}{each}"))

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
-from twolayer.errors import ConfigError, Origin, Problem, TwolayerError
+from twolayer.errors import ConfigError, Origin, Problem, RunError, TwolayerError
 from twolayer.files import open_regular, reading, replacing
 
 SCHEMA = "twolayer.schema.json"  # the file that the first line of every config names
@@ -46,9 +46,9 @@ def write_starter(path: FilePath, name: str = "default", *, force: bool = False)
     copies = {path: source} | ({path.parent / table.name: table} if table.exists() else {})
     for target in copies:
         if target.is_dir():
-            raise TwolayerError(f"{target} is a folder; name a file")
+            raise RunError("is a folder", path=target, hint="name a file", usage=True)
         if target.exists() and not force:
-            raise TwolayerError(f"{target} already exists; --force overwrites it")
+            raise RunError("already exists", path=target, hint="--force overwrites it", usage=True)
     for target, original in copies.items():
         _copy(original, target)
     schema, ours = path.parent / SCHEMA, source.with_name(SCHEMA)

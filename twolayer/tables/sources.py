@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import polars as pl
 
-from twolayer.errors import DataError
+from twolayer.errors import DataError, MissingFileError
 from twolayer.files import reason, unreadable
 from twolayer.system import available_memory
 from twolayer.system.names import path_in_utf8
@@ -154,7 +154,7 @@ def _check_file(path: Path, name: str) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
+        raise MissingFileError(f"{name}: no such file") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: cannot be read: {reason(error)}") from None
     if not S_ISREG(mode):

@@ -84,7 +84,7 @@ def test_what_is_set_is_done_and_nothing_else_is_tried(german: Path, twolayer: R
     assert "must be one of data.separator, data.decimal, data.header, data.sheet" in done.stderr
     done = twolayer("predict", "run", "new.csv", "--set", "data.decimal=x")
     assert done.returncode == 2
-    assert 'data.decimal: must be auto, "." or ","' in done.stderr
+    assert '--set data.decimal=x: must be auto, "." or ","' in done.stderr
 
 
 def test_missing_columns_are_told_as_the_run_reads_the_file(german: Path, twolayer: Run) -> None:

@@ -126,11 +126,12 @@ def measured(figures: Sequence[Mapping[str, Any]], form: Format) -> None:
         )
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     drop = [lines[0].index(name) for name in ("set-up", "GFLOP/s", "threads", "min", "max")]
-    kept = columns.fit(widths, out().width, drop) if out().is_terminal else range(len(widths))
+    room = terminal.width()
+    kept = range(len(widths)) if room is None else columns.fit(widths, room, drop)
     for number, cells in enumerate(lines):
         last = len(cells) - 1
         padded = (cells[i].ljust(widths[i]) if i in (0, last) else cells[i].rjust(widths[i]) for i in kept)
         is_bold = not number or figures[number - 1]["auto"]
         out().print(Text("  ".join(padded).rstrip(), "bold" if is_bold else ""))
     if left_out := [name for i, name in enumerate(lines[0]) if i not in kept]:
-        out().print(terminal.no_room(left_out))
+        out().print(terminal.not_shown(left_out))

@@ -102,10 +102,10 @@ def _tolerance(text: str) -> float:
 
 def _print(rows: Sequence[Row], names: Sequence[str]) -> None:
     """Print the runs as columns: beside the first as many as there is room for, the others below."""
-    start = 1
+    start, room = 1, terminal.width() or math.inf
     while start < len(names):
         end = start + 1
-        while end < len(names) and _width(_lines(rows, names, start, end + 1)) <= out().width:
+        while end < len(names) and _width(_lines(rows, names, start, end + 1)) <= room:
             end += 1
         if start > 1:
             out().print()

@@ -19,7 +19,8 @@ from twolayer.cli.options import (
     home,
 )
 from twolayer.cli.resolving import reading_keys, resolve_data, training_that_works
-from twolayer.errors import RunError, extra
+from twolayer.errors import RunError, TableError, extra
+from twolayer.formatting import alike
 from twolayer.runs import model_file, names
 from twolayer.tables.panics import without_panics
 
@@ -76,17 +77,13 @@ def data_command(
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [tuple(vars(column).values()) for column in found.columns]
     if format_ == "table":
-        digits = dict.fromkeys(("min", "max"), 6) | dict.fromkeys(("mean", "std"), 4)
-        rows = [[_short(cell, digits.get(name, 6)) for name, cell in zip(header, row, strict=True)] for row in rows]
+        rows = [_rounded(row, [4 if name in ("mean", "std") else 6 for name in header]) for row in rows]
     terminal.rows(header, rows, format_, drop=("distinct", "std", "mean", "min", "max"))
     for note in found.notes:
         terminal.note(note)
-    for problem in found.problems:
-        terminal.note(problem.text)
     if found.problems:
-        if named.targets and (command := training_that_works(found.problems, path, set_ or [], context)):
-            terminal.works(command)
-        raise typer.Exit(1)
+        command = training_that_works(found.problems, path, set_ or [], context) if named.targets else None
+        raise TableError(named.data.path, found.problems, command or "")
 
 
 def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, form: terminal.Format) -> None:
@@ -104,13 +101,13 @@ def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, 
         terminal.say(f"{found.rows} rows\n")
     rows: list[Sequence[object]] = [tuple(vars(column).values()) for column in found.columns]
     if form == "table":
-        rows = [[_short(_word(cell), 4) for cell in row] for row in rows]
+        rows = [_rounded([_word(cell) for cell in row], [4] * len(row)) for row in rows]
     header = ("column", "used as", "in the table", "missing", "unknown", "mean", "mean in training")
     terminal.rows(header, rows, form, drop=("unknown", "missing", "mean", "mean in training"))
-    for line in (*found.remarks, *found.problems):
+    for line in found.remarks:
         terminal.note(line)
     if found.problems:
-        raise typer.Exit(1)
+        raise TableError(path, found.problems)
 
 
 def _word(cell: object) -> object:
@@ -118,6 +115,9 @@ def _word(cell: object) -> object:
     return ("yes" if cell else "no") if isinstance(cell, bool) else cell
 
 
-def _short(cell: object, digits: int) -> object:
-    """A number to this many significant digits; all else unchanged."""
-    return f"{cell:.{digits}g}" if isinstance(cell, float) else cell
+def _rounded(row: Sequence[object], digits: Sequence[int]) -> list[object]:
+    """A row with its numbers in one notation, each to so many significant digits; counts and text are unchanged."""
+    places = [place for place, cell in enumerate(row) if isinstance(cell, float)]
+    texts = alike([float(str(row[place])) for place in places], [digits[place] for place in places])
+    found = dict(zip(places, texts, strict=True))
+    return [found.get(place, cell) for place, cell in enumerate(row)]

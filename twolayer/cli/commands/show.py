@@ -91,11 +91,11 @@ def _print_run(run: SavedRun, form: Format, scale: Scale, *, everything: bool = 
     for line in run_view.view(run, scale, with_table=not everything):
         out().print(line)
     if everything and len(run.history):
-        columns = run_view.fit_columns(run.history, out().width)
+        columns = run_view.fit_columns(run.history)
         for line in columns.head(run.history):
             out().print(line)
         out().print(columns.rows(run.history, range(len(run.history))), end="")
-        for line in columns.foot():
+        for line in columns.foot(len(run.history), len(run.history)):
             out().print(line)
 
 
