@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ def main() -> int:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
+    if sys.argv[1:2] == ["train"]:
+        with suppress(OSError):  # stderr may be closed
+            os.write(2, b"stopped before the training began: there is nothing to save\n")
     os._exit(128 + signum)
 
 

@@ -160,6 +160,8 @@ def test_ctrl_c_at_any_moment_of_the_start_exits_130_without_a_traceback(delay: 
         pytest.skip("Python itself was still starting: main() had not begun")
     assert process.returncode == 130
     assert "Traceback" not in error
+    # In one line, whether or not the training had begun.
+    assert len(re.findall(r"^(stopped before the training began|interrupted after)", error, flags=re.M)) == 1
 
 
 @pytest.mark.parametrize("gap", [0.001, 0.01, 0.05])

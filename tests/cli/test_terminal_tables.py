@@ -86,8 +86,8 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
     for given_drop in ((), tuple(drop)):
         lines = printed(width, rows, given_drop)
         assert max(map(cell_len, lines)) <= width or len(lines[0].split()) == 1
-        left_out = " ".join(" ".join(lines).split()).partition("columns not shown: ")[2]
-        left_out = left_out.removesuffix(" (the terminal is too narrow)").split(", ")
+        named = " ".join(" ".join(lines).split()).partition("columns not shown: ")[2]
+        left_out = named.removesuffix(" (the terminal is too narrow)").split(", ")
         assert lines[0].split() == [name for name in NAMES if name not in left_out]
         for row in rows:
             for name, value in zip(NAMES, row, strict=True):

@@ -220,17 +220,18 @@ ResumeOption = Annotated[
 ]
 FoldsOption = Annotated[
     int | None,
-    typer.Option("--folds", metavar="INT", help="First score the table in as many folds, each as new rows."),
+    typer.Option("--folds", metavar="INT", help="First score the table by cross-validation with n folds."),
 ]
 RepeatsOption = Annotated[
-    int | None, typer.Option("--repeats", metavar="INT", help="Draw the folds as often.  [default: 1]")
+    int | None,
+    typer.Option("--repeats", metavar="INT", help="Repeat this with other folds, n times in all.  [default: 1]"),
 ]
 SeedsOption = Annotated[
     str | None,
     typer.Option(
         "--seeds",
         metavar="INT|LIST",
-        help="Train with many seeds: as many from the config's on, or a list, such as 3,7,11.",
+        help="Train with several seeds: 10 for ten, from the config's on, or a list, such as 3,7,11.",
     ),
 ]
 SweepOption = Annotated[

@@ -35,7 +35,7 @@ ENDS = 3.0  # seconds in which a process ends that has been told to
 JOIN, EXCHANGE = 60, 300  # seconds that ranks wait for each other: to start, and in training
 
 RanksOption = Annotated[
-    int | None, typer.Option("--ranks", metavar="INT", help="Train in so many processes on this machine.")
+    int | None, typer.Option("--ranks", metavar="INT", help="Train in this number of processes on this machine.")
 ]
 JoinOption = Annotated[
     float, typer.Option("--join-timeout", metavar="SECONDS", min=1, help="How long ranks wait for each other to start.")

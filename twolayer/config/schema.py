@@ -135,7 +135,7 @@ class Config(Frozen):
     )
     parts: Threads | None = Field(
         default=None,
-        description="compute in so many parts, added up in a fixed order: the same bits on every number of ranks; "
+        description="compute in n parts, added up in a fixed order: the same bits on every number of ranks; "
         "default: 12 with `--ranks`, else whole",
     )
     split: Literal["auto", "units", "rows", "inputs"] = Field(

@@ -49,7 +49,7 @@ def bench(
     ranks: Annotated[
         str | None,
         typer.Option(
-            "--ranks", metavar="INT,INT", help="Time updates on so many processes instead, such as --ranks 1,2,4."
+            "--ranks", metavar="INT,INT", help="Time updates in these numbers of processes instead, such as 1,2,4."
         ),
     ] = None,
     format_: FormatOption = "table",
@@ -60,7 +60,7 @@ def bench(
     start and to write back the weights. The exit code is 1 if an engine's losses differ from autograd's by more than
     rounding.
 
-    --ranks 1,2,4 times updates in parts on so many processes of this machine, beside one process without parts. The
+    --ranks 1,2,4 times updates in parts in 1, 2 and 4 processes on this machine, beside one process without parts. The
     exit code is 1 if their losses are not the same bits.
     """
     sizes = scaling.numbers_of_ranks(ranks) if ranks is not None else []

@@ -38,7 +38,7 @@ def doctor(
     ] = False,
     ranks: Annotated[
         int | None,
-        typer.Option("--ranks", metavar="INT", min=2, max=64, help="Also compare so many processes on this machine."),
+        typer.Option("--ranks", metavar="INT", min=2, max=64, help="Also compare this number of processes."),
     ] = None,
     format_: FormatOption = "table",
 ) -> None:

@@ -44,7 +44,7 @@ def inspect_command(
         typer.Option(
             "--at",
             metavar="start|end|INT",
-            help="Which weights: the initial ones, those that are kept, or those after so many iterations (epochs).  "
+            help="Which weights: the initial ones, those that are kept, or those after n iterations (epochs).  "
             "[default: end of a run, start of a config]",
             show_default=False,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -109,9 +110,9 @@ def train(
     The loss in a row is the one before that iteration's update; the loss after the last update is printed below. A run
     folder keeps the history, the checkpoints and the model; --resume continues from it, bit for bit.
 
-    With --folds 5 the rows of a table are parted into five folds, drawn with the seed, of classes by class. Five
-    networks are trained, each without one fold, and scored on that fold beside a linear model and a constant. The means
-    are what to expect on other rows. Then the one network is trained on the whole table, as without --folds.
+    With --folds 5 the rows of a table are split at random into five folds. Five networks are trained, each without one
+    fold, and scored on that fold, beside a linear model and a constant. The means are the scores to expect on new rows.
+    Then one network is trained on the whole table, as without --folds.
 
     With --seeds 10, or --sweep lr=1e-4,1e-3 --sweep H=32,64, each combination is trained as it would be alone, and a
     table compares them. They are saved together, and --resume continues what was stopped.
@@ -139,13 +140,17 @@ def _trained(config: str, sets: list[str], context: typer.Context, others: Other
             return dismissed(others)
         resume = str(place) if place.is_absolute() or place.parent.name else f"./{place}"
     every, tensorboard = given["checkpoint_every"], given["tensorboard"]
-    if resume is not None:
-        session = _resumed(resume, sets, context, every, others, tensorboard=tensorboard)
-    elif given["no_save"]:
-        session = _unsaved(config, sets, context, others)
-    else:
-        out = given["out"] or place
-        session = _new(config, sets, context, every, others, out=out, note=given["note"], tensorboard=tensorboard)
+    try:
+        if resume is not None:
+            session = _resumed(resume, sets, context, every, others, tensorboard=tensorboard)
+        elif given["no_save"]:
+            session = _unsaved(config, sets, context, others)
+        else:
+            out = given["out"] or place
+            session = _new(config, sets, context, every, others, out=out, note=given["note"], tensorboard=tensorboard)
+    except KeyboardInterrupt:
+        terminal.note("stopped before the training began: there is nothing to save")
+        return process.exit_code(signal.SIGINT)
     with closing(session):
         code = session.run(given["format_"], quiet=given["quiet"])
         session.dismiss()
