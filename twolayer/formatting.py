@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-_MOST, _SOME = 9, 7  # digits of a number beside a standard error; where it would take more, so many are shown
+_MOST, _SOME = 9, 7  # digits of a number beside a standard error; where it would take more, 7 are shown
 _NEAR = 0.75  # the least share of equal letters between a name and the one that is meant, as difflib counts them
 
 
@@ -120,7 +120,7 @@ def alike(numbers: Sequence[float], digits: Sequence[int]) -> list[str]:
 
 
 def _decimal(number: float, digits: int) -> str:
-    """A number without an exponent, to so many significant digits, and no zeros at the end."""
+    """A number without an exponent, to a number of significant digits, and no zeros at the end."""
     if not number or not math.isfinite(number):
         return f"{number:g}"
     text = f"{number:.{max(0, digits - 1 - _place(number))}f}"

@@ -53,7 +53,7 @@ class _Columns:
         return Text(label.center(width, "-" if out().options.ascii_only else "─"), "dim")
 
     def foot(self, shown: int, count: int) -> list[Text]:
-        """The lines below the rows, of which so many of all are shown."""
+        """The lines below the rows, which say how many of all rows are shown."""
         label = f"{shown} of {count:,} rows" if shown < count else ""
         return [self.rule(label), *([not_shown(self.left_out)] if self.left_out else [])]
 

@@ -111,7 +111,7 @@ def aligned(tensor: Tensor) -> Tensor:
 
 
 class _Tree:
-    """The binary tree over so many parts."""
+    """The binary tree over `count` parts."""
 
     def __init__(self, count: int) -> None:
         self.nodes: set[Node] = set()

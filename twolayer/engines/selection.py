@@ -29,7 +29,7 @@ SAVED_SECONDS, SAVED_PER_OPERATION = 50e-6, 12e-12
 SMALL_ROWS, SMALL_D_IN, LARGE_D_IN = 128, 1024, 128
 COMPILED_PAYS = 3
 
-# The compiled engine cuts its rows into at most so many groups, each of at least so many rows: what threads share.
+# The compiled engine cuts its rows into groups, which threads share: at most this number, of at least these rows.
 GROUPS, GROUP_ROWS = 64, 256
 
 
@@ -204,5 +204,5 @@ def groups(N: int, weights: int) -> int:
 
 
 def group_rows(rows: int, most: int) -> int:
-    """How many of these rows each of at most so many groups has, but for the last: a multiple of eight."""
+    """The rows of each group but the last, a multiple of eight, where there are at most `most` groups."""
     return max(GROUP_ROWS, -(-rows // (8 * most)) * 8)

@@ -12,7 +12,7 @@ from twolayer.tables.features import Encoding
 
 EXACT = 1e-6  # of the target's variance: what may be left unexplained, as by rounding
 MIN_ROWS = 10  # of fewer rows nothing is suspected
-_CHANCE = 1e-6  # how probable it may be that a column without any relation to the classes tells them
+_CHANCE = 1e-6  # how probable it may be that a column without any relation to the classes separates them
 _MAX_NUMBERS = 2**22  # features times classes that are counted
 
 
@@ -114,5 +114,5 @@ def _is_parted(low: Array, high: Array) -> bool:
 
 
 def _log_share(sizes: Sequence[float]) -> float:
-    """The logarithm of the share that one has in all orders of rows of which so many are of each class."""
+    """The logarithm of the share of one order among all orders of rows with these counts of the classes."""
     return sum(math.lgamma(size + 1) for size in sizes) - math.lgamma(sum(sizes) + 1)

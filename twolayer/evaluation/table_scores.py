@@ -77,7 +77,7 @@ def _exact(
 ) -> Iterator[str]:
     """Whether the linear model, or a column alone, is exact: an input may hold the target."""
     targets, D_in = model.columns.targets, len(model.columns.features)
-    if rows < MIN_ROWS or (are_training_rows and rows <= 2 * D_in):  # so many weights fit any rows
+    if rows < MIN_ROWS or (are_training_rows and rows <= 2 * D_in):  # as many weights as rows fit any rows
         return
     for number, target in enumerate(targets):
         name = f"target {target.column}: " if len(targets) > 1 else ""

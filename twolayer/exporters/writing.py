@@ -34,7 +34,7 @@ _TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 class Exported:
     """A file that was written: its size in bytes, and how its predictions differ from those of `predict`.
 
-    `difference` is the largest one on so many rows, in the `unit`; `reader` is what made the predictions of the file.
+    `difference` is the largest one on `rows` rows, in the `unit`; `reader` is what made the predictions of the file.
     A card predicts nothing: `rows` is 0. `notes` are sentences for the user.
     """
 

@@ -63,7 +63,7 @@ def device_name(device: str) -> str:
 
 
 def fits(config: Config, ranks: int = 1) -> bool:
-    """Whether the training, by so many ranks, fits into the free memory of its device, which must not be `auto`."""
+    """Whether the training by these ranks fits into the free memory of its device, which must not be `auto`."""
     free = free_memory(config.device)
     return free is None or memory.needed(config, ranks) <= free
 

@@ -124,8 +124,8 @@ def check(
 ) -> None:
     """Raise ConfigError if a training does not fit into the CPU's memory; `saved`: including checkpoints.
 
-    Of its `ranks` so many are `here`, on this machine, and share the data; None: all are, and each has all data. `idle`
-    are more processes, which only have the data and a model.
+    Of its `ranks`, `here` are on this machine, and share the data; None: all are, and each has all data. `idle` are
+    more processes, which only have the data and a model.
     """
     need = _whole(config, ranks, here, saved=saved) + idle * _drawn(config) * ITEMSIZE[config.dtype]
     free = available_memory.available()
@@ -153,7 +153,7 @@ def _whole(config: Config, ranks: int = 1, here: int | None = None, *, saved: bo
 
 
 def _fits(need: int, free: int) -> bool:
-    """Whether so many bytes are available. A tenth is left to what cannot be counted.
+    """Whether that many bytes are available. A tenth is left to what cannot be counted.
 
     A training that grows beyond the memory is killed without a word.
     """

@@ -12,7 +12,7 @@ from twolayer.reporting.downsampling import Scale, spans_decades
 from twolayer.reporting.sweep_curves import Cell, Curve, Curves, Grid, with_seeds
 from twolayer.sweeps.saved_sweep import SavedSweep
 
-_MANY_SEEDS = 40  # from so many on the band is the 95 % band
+_MANY_SEEDS = 40  # from this number on the band is the 95 % band
 _MAX_NUMBERS = 150  # cells that show their number
 _DARK = 0.6  # the part of the colour scale, from its dark end, on which white text is read
 

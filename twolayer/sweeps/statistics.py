@@ -13,7 +13,7 @@ BAND = (0.025, 0.975)  # the quantiles between which 95 % of the seeds lie
 
 @dataclass(frozen=True)
 class Spread:
-    """The spread of a figure over so many points (those that have it), and how many have none."""
+    """The spread of a figure over points (those that have it), and how many have none."""
 
     count: int
     least: float

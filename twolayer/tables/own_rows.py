@@ -24,7 +24,7 @@ from twolayer.tables.file_checks import check_size
 from twolayer.tables.readers import batches
 from twolayer.tables.reading import open_for_model
 
-_ROWS, _BLOCK = 2**10, 2**20  # that are read at a time: at least so many rows, and otherwise so many features
+_ROWS, _BLOCK = 2**10, 2**20  # what is read at a time: at least 2^10 rows, and otherwise 2^20 features
 _SLICED = (".npy", ".safetensors")  # arrays of which some rows can be read
 
 

@@ -168,7 +168,7 @@ def place_in_config(config: Config, table: Table | None, name: str, at: str | in
 
 
 def _lr(run: SavedRun, config: Config, iteration: int) -> float:
-    """The learning rate of the update after so many iterations; nan where a run with `lr: auto` has none."""
+    """The learning rate of the update after this number of iterations; nan where a run with `lr: auto` has none."""
     if config.lr != "auto":
         return config.lr
     rates = run.history.columns.get("lr", ())

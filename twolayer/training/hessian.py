@@ -12,7 +12,7 @@ from twolayer.engines.base import Data, relu_backward
 from twolayer.engines.losses import Objective, softmax
 
 PART = 2**19  # hidden activations that are processed at once on a CPU: few enough for its cache
-KEPT = 2**24  # the activations of all rows are kept between products if they are at most so many numbers
+KEPT = 2**24  # the activations of all rows are kept between products if they are at most this many numbers
 
 Weights = Sequence[Tensor]  # W1 (H, D_in), b1 (H,), W2 (D_out, H), b2 (D_out,)
 

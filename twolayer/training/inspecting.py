@@ -22,7 +22,7 @@ def inspect(
 
     `source` is a config (with keys as keyword arguments; left out as for `load_config`), a run, which is only read, or
     a finished Training. `at` says which weights: the initial ones ("start", the default of a config), those that are
-    kept ("end", the default of a run), or those after so many iterations or epochs. Raises TwolayerError.
+    kept ("end", the default of a run), or those after a number of iterations or epochs. Raises TwolayerError.
     """
     if isinstance(source, Training):
         if at is not None or values:

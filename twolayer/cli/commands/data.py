@@ -116,7 +116,7 @@ def _word(cell: object) -> object:
 
 
 def _rounded(row: Sequence[object], digits: Sequence[int]) -> list[object]:
-    """A row with its numbers in one notation, each to so many significant digits; counts and text are unchanged."""
+    """A row with its numbers in one notation, each to a number of significant digits; counts and text are unchanged."""
     places = [place for place, cell in enumerate(row) if isinstance(cell, float)]
     texts = alike([float(str(row[place])) for place in places], [digits[place] for place in places])
     found = dict(zip(places, texts, strict=True))

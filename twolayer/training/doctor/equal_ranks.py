@@ -29,7 +29,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "rows": {"split": "rows", "form": "primal"},
     "inputs": {"split": "inputs", "form": "dual"},
 }
-# An exchange of one number costs what each message costs; the seconds that so many take more, what their bytes cost.
+# An exchange of one number costs what each message costs; what more numbers take on top, what their bytes cost.
 EXCHANGES = 100
 MANY, MANY_TIMES = 2**18, 20
 
