@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -212,6 +213,8 @@ def test_a_terminal_has_a_line_for_the_whole_and_the_point(tmp_path: Path) -> No
     assert code == 0
     assert "0/3  seed=0: " in written
     assert " of 1500, loss " in written
+    drawn = re.split(r"[\r\n]|\x1b\[2K", re.sub(r"\x1b\[[0-9;]*m", "", written))
+    assert max(len(line) for line in drawn if "/3  seed=" in line) <= 80 - len("^C") - 1  # so that ^C is erased, too
     shown = [line for line in screen(written) if line]
     assert shown[0].split() == ["seed", "loss", "best", "time"]  # and nothing is left of the bar
 

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from twolayer.config.loading import load_config
+from twolayer.config.schema import Config
 from twolayer.errors import DeviceError
-from twolayer.hardware.device import resolve_device
+from twolayer.hardware import memory
+from twolayer.hardware.device import at_once, resolve_device
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU here")
 
@@ -70,3 +73,26 @@ def test_cuda_is_the_first_gpu_and_auto_takes_it() -> None:
 def test_an_ordinal_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(DeviceError, match=r"no device cuda:99: available: cuda:0 \S+"):
         resolve_device("cuda:99")
+
+
+def test_as_many_trainings_at_once_as_the_gpu_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = dict[str, int]()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+
+    def on(device: str, H: int = 4) -> Config:
+        return load_config("modules", device=device, H=H, engine="autograd", environment={})
+
+    each = 512 * 2**20  # of a process, beside which a small training is nothing
+    for gigabytes, count in ((0.1, 1), (0.9, 1), (1.2, 2), (3.5, 6), (80, 8)):
+        free["cuda:0"] = int(gigabytes * 2**30)
+        assert at_once([on("cuda:0")] * 100, 8) == (count, "cuda:0" if count < 8 else "")
+    large = on("cuda:0", H=10**8)  # the largest count, wherever they are
+    free["cuda:0"] = int((2 * memory.needed(large) + 3 * each) / 0.9)
+    assert at_once([on("cuda:0"), large, on("cuda:0"), large], 4) == (2, "cuda:0")
+    assert at_once([on("cuda:0"), large, on("cuda:0")], 3) == (3, "")
+    free["cuda:0"] = free["cuda:1"] = int(1.2 * 2**30)
+    assert at_once([on("cuda:0"), on("cuda:0"), on("cuda:1"), on("cuda:1")], 4) == (4, "")
+    assert at_once([on("cuda:0"), on("cuda:0"), *[on("cuda:1")] * 3], 4) == (2, "cuda:1")
+    assert at_once([on("cpu")] * 4, 4) == (4, "")

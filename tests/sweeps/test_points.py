@@ -51,7 +51,7 @@ def test_seeds_start_at_the_configs_own() -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     found = problems(MODULES, "lr=1e-4,abc,0.0001", "H=-1,4", "engine=fast", "foo")
     assert found[0] == "--sweep foo: must be KEY=VALUES, such as --sweep lr=1e-4,1e-3"
-    assert len(found) == 4
+    assert len(found) == 5
     found = problems(MODULES, "lr=1e-4,abc,0.0001", "H=4,-1", "engine=auto,fast")
     assert sorted(found) == [
         "--sweep H=-1: must be a positive whole number, not -1",
@@ -59,6 +59,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "--sweep lr=0.0001: is the same value as 1e-4; remove one of them",
         "--sweep lr=abc: must be a positive number, or auto, not 'abc'",
     ]
+
+    found = problems(MODULES, "lr=1e-3,0.001,x", "H=0,32,32", "epochz=1,2")  # no config is valid
+    assert "--sweep lr=0.001: is the same value as 1e-3; remove one of them" in found
+    assert "--sweep H=32: is given twice; remove one of them" in found
+    assert len(found) == 6
 
 
 def test_values_that_do_not_go_together_are_said() -> None:

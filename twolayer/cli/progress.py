@@ -17,6 +17,7 @@ from twolayer.cli.columns import fit
 from twolayer.cli.terminal import Format, OutputClosed, err, not_shown, out, width, write
 from twolayer.runs.history import Block, csv_header, csv_row, jsonl_row
 
+_CTRL_C = 3  # columns beside the bar, in which a terminal writes ^C: on the next line it could not be erased
 _WIDE, _NARROW = 14, 12  # columns of numbers to six digits
 _DROP = ("lr", "val_accuracy", "accuracy", "val_loss")  # columns that a narrow screen leaves out, the first one first
 
@@ -43,14 +44,16 @@ class Bar:
         """Show how much of the total is done, unless all of it is."""
         if not self.is_shown or done == self.total:
             return
-        self.erase()
         count = f" {done:>{len(str(self.total))}}/{self.total}  {text}"
-        room = max(0, min(40, err().width - len(count) - 1))
+        width = err().width - _CTRL_C
+        room = max(0, min(40, width - len(count)))
         full, dash = room * done // self.total, "-" if err().options.ascii_only else "━"
         rest = " " if err().no_color or err().color_system is None else dash  # without colour all dashes look the same
         line = Text.assemble((dash * full, "green"), (rest * (room - full), "bright_black"), count)
-        line.truncate(err().width - 1)
-        err().print(line, end="", soft_wrap=False, no_wrap=True)
+        line.truncate(width)
+        with err():  # in one write: a terminal never shows the line erased
+            self.erase()
+            err().print(line, end="", soft_wrap=False, no_wrap=True)
 
 
 class LossView:

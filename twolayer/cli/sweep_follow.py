@@ -38,11 +38,18 @@ def follow(sweep: SavedSweep, form: Format) -> tuple[SavedSweep, int]:
                     terminal.write(sweep_tables.json_line(sweep.plan, result))
                 elif not bar.is_shown:
                     terminal.note(f"{len(shown)}/{count} {sweep_tables.told(result)}")
-            best = best_of(sweep.results)
-            bar.draw(len(shown), f"best so far: {safe(sweep_tables.told(best))}" if best is not None else "")
+            bar.draw(len(shown), _best(sweep))
             if sweep.status != "running" or stop.exit_code:
                 break
             # At most a tenth of a core, also where the table is long.
             time.sleep(max(_PAUSE, min(1.0, 9 * (time.monotonic() - start))))
             sweep = saved_sweep.read(sweep.path, sweep)
     return sweep, stop.exit_code
+
+
+def _best(sweep: SavedSweep) -> str:
+    """The best point so far and the loss by which it is the best; empty where there is none."""
+    if (best := best_of(sweep.results)) is None:
+        return ""
+    name = results.score_name(sweep.results)
+    return safe(f"best so far: {best.point.name}, {name.removeprefix('final_')} {best.number(name):.6g}")

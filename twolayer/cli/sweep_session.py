@@ -12,7 +12,7 @@ from twolayer.cli.sweep_tables import told
 from twolayer.cli.terminal import Format
 from twolayer.config.schema import Config
 from twolayer.formatting import counted
-from twolayer.hardware import memory
+from twolayer.hardware import device, memory
 from twolayer.reporting import sweep_summary
 from twolayer.runs import checkpoint_interval
 from twolayer.sweeps import results
@@ -21,7 +21,7 @@ from twolayer.sweeps.points import Plan, Point
 from twolayer.sweeps.published import curve_of
 from twolayer.sweeps.results import Result
 from twolayer.training.sweep_points import Event, Job, Progress, Trainer
-from twolayer.training.sweep_pool import Pool, most_jobs, threads_of
+from twolayer.training.sweep_pool import Pool, most_jobs, resolved
 
 _PAUSE = 0.1  # seconds between two drawings of the bar
 
@@ -86,7 +86,8 @@ class View:
         if isinstance(event, Progress):
             if time.monotonic() - self.drawn_at >= _PAUSE:
                 loss = f", loss {event.loss:.6g}" if event.loss is not None else ""
-                bar.draw(len(self.ended), f"{event.point.name}: {event.done:.4g} of {event.total}{loss}")
+                done = f"{event.done:.1f}".removesuffix(".0")  # with batches a part of an epoch, too
+                bar.draw(len(self.ended), f"{event.point.name}: {done} of {event.total}{loss}")
                 self.drawn_at = time.monotonic()
             return
         result = event.result
@@ -104,7 +105,7 @@ class View:
 
 def _run(view: View, job: Job, points: Sequence[tuple[Point, str]], jobs: int | None) -> int:
     """Train points, show them, and print the tables; the exit code."""
-    trainer = trainer_of(job, [point.config for point, _ in points], jobs, check(view.plan))
+    trainer = trainer_of(job, resolved(point for point, _ in points), jobs)
     view.begin()
     count = len(view.plan.points)
     with (
@@ -125,22 +126,29 @@ def _run(view: View, job: Job, points: Sequence[tuple[Point, str]], jobs: int | 
     return _finish(view)
 
 
-def check(plan: Plan) -> int:
-    """The threads of a point, of several the largest number. Raises TwolayerError where one cannot be trained here."""
-    return threads_of(plan.points)
+def check(plan: Plan) -> None:
+    """Raise TwolayerError where a point cannot be trained here."""
+    resolved(plan.points)
 
 
-def trainer_of(job: Job, configs: Sequence[Config], jobs: int | None, threads: int) -> Trainer | Pool:
-    """What trains so many points: this process, or several others, as many as there are cores and memory for."""
+def trainer_of(job: Job, configs: Sequence[Config], jobs: int | None) -> Trainer | Pool:
+    """What trains points with these configs: this process, or others, as many as there are cores and memory for.
+
+    `jobs` is how many are asked for at most, None for no limit. The configs have no `auto`.
+    """
     if jobs == 1 or len(configs) < 2:
         return Trainer(job)
+    threads = max(int(config.threads) for config in configs)
     most = most_jobs(threads)
     if jobs is not None and jobs > most:
         terminal.note(f"--jobs {jobs}: there is room for {most}, with {counted(threads, 'thread')} a training")
     count = min(most if jobs is None else jobs, most, len(configs))
     fitting = memory.at_once(configs, count, saved=job.folder is not None)
-    if fitting < count:
-        terminal.note(f"there is memory for {counted(fitting, 'training')} at a time, not for {count}")
+    on_gpu, gpu = device.at_once(configs, count)
+    if min(fitting, on_gpu) < count:
+        where = f" on {gpu}" if on_gpu < fitting else ""
+        fitting = min(fitting, on_gpu)
+        terminal.note(f"there is memory{where} for {counted(fitting, 'training')} at a time, not for {count}")
         count = fitting
     return Pool(job, count) if count > 1 else Trainer(job)
 

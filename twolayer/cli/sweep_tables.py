@@ -105,4 +105,4 @@ def print_spreads(plan: Plan, results: Sequence[Result]) -> None:
     """Print median, quartiles and range over the seeds, for each combination of the other keys."""
     names, rows = sweep_summary.spread_table(plan, results)
     out().print(f"{score_name(results).removeprefix('final_')} over seeds", style="bold")
-    terminal.rows(names, rows, "table", drop=("no loss", "min", "max"))
+    terminal.rows(names, rows, "table", drop=("min", "max"))

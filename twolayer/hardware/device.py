@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 
@@ -11,6 +13,9 @@ from twolayer.errors import DeviceError
 from twolayer.formatting import setting
 from twolayer.hardware import memory
 from twolayer.system import available_memory
+
+# Bytes of a GPU that a process with CUDA has for itself: 300 to 400 MB (pytorch/pytorch#107667 and #109888), and more.
+_CONTEXT = 512 * 2**20
 
 
 def resolve_device(device: str, dtype: str = "float32") -> str:
@@ -66,6 +71,24 @@ def fits(config: Config, ranks: int = 1) -> bool:
     """Whether the training by these ranks fits into the free memory of its device, which must not be `auto`."""
     free = free_memory(config.device)
     return free is None or memory.needed(config, ranks) <= free
+
+
+def at_once(configs: Iterable[Config], most: int) -> tuple[int, str]:
+    """How many of these trainings, at least 1 and at most `most`, fit into GPU memory at once, each in a process.
+
+    And the GPU that has no room for more, empty where all have. The largest trainings of a GPU are counted, wherever
+    they come in the order. No device must be `auto`.
+    """
+    needs = defaultdict[str, list[int]](list)
+    for config in configs:
+        if config.device != "cpu":
+            needs[config.device].append(_CONTEXT + memory.needed(config))
+    count, full = most, ""
+    for device, each in needs.items():
+        fitting = memory.fitting(each, free_memory(device), most)
+        if fitting < min(count, len(each)):
+            count, full = fitting, device
+    return count, full
 
 
 def free_memory(device: str) -> int | None:

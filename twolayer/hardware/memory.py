@@ -141,11 +141,18 @@ def at_once(configs: Iterable[Config], most: int, *, saved: bool) -> int:
 
     The largest of them are counted, wherever they come in the order.
     """
-    free = available_memory.available()
+    each = (_PROCESS + _whole(config, saved=saved) for config in configs)
+    return fitting(each, available_memory.available(), most)
+
+
+def fitting(needs: Iterable[int], free: int | None, most: int) -> int:
+    """How many of the largest of these numbers of bytes, at least 1 and at most `most`, are free together.
+
+    `free` is None where the system does not say.
+    """
     if free is None:
         return most
-    needs = nlargest(most, (_PROCESS + _whole(config, saved=saved) for config in configs))
-    return max(1, sum(_fits(need, free) for need in accumulate(needs)))
+    return max(1, sum(_fits(need, free) for need in accumulate(nlargest(most, needs))))
 
 
 def _whole(config: Config, ranks: int = 1, here: int | None = None, *, saved: bool) -> int:

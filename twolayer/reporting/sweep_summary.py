@@ -39,21 +39,18 @@ def point_table(plan: Plan, results: Sequence[Result], micro: str = "µs") -> Ta
 
 
 def spread_table(plan: Plan, results: Sequence[Result]) -> Table:
-    """Median, quartiles and range over the seeds, a row for each combination of the other keys."""
+    """Median, quartiles and range over the seeds that have a loss, a row for each combination of the other keys."""
     name, keys = score_name(results), [key for key in plan.keys if key != "seed"]
     rows = list[list[str]]()
     for group in statistics.groups(results):
         spread = statistics.spread(group.results, name)
-        figures, count = [""] * 5, 0
+        figures, count, every = [""] * 5, 0, len(group.results)
         if spread is not None:
             numbers = (spread.least, spread.lower, spread.median, spread.upper, spread.largest)
             figures, count = [*map(number, numbers)], spread.count
         values = [shown(group.values[key]) for key in keys]
-        rows.append([*values, str(count), *figures, str(len(group.results) - count or "")])
-    names = [*keys, "seeds", "min", "1st quartile", "median", "3rd quartile", "max", "no loss"]
-    if not any(row[-1] for row in rows):
-        names, rows = names[:-1], [row[:-1] for row in rows]
-    return names, rows
+        rows.append([*values, str(count) if count == every else f"{count} of {every}", *figures])
+    return [*keys, "seeds", "min", "1st quartile", "median", "3rd quartile", "max"], rows
 
 
 def value_table(plan: Plan, results: Sequence[Result]) -> Table:
@@ -104,8 +101,10 @@ def remarks(
     counts = {
         status: sum(result.status == status for result in results) for status in ("completed", "diverged", "failed")
     }
+    if left := len(plan.points) - sum(counts.values()):
+        counts["not trained yet"] = left
     told = [f"{count:,} {status}" for status, count in counts.items() if count]
-    yield f"{counted(len(plan.points), 'point')}: {', '.join(told) or 'none has ended'}"
+    yield f"{counted(len(plan.points), 'point')}: {', '.join(told)}"
 
 
 def _best(results: Sequence[Result]) -> Iterator[str]:
@@ -138,7 +137,7 @@ def _compared(group: Group, folder: Path | None, losses: Mapping[int, Mapping[in
         return
     label = "".join(f"{key} {shown(value)}, " for key, value in group.values.items())
     if len(good) < _FEW_SEEDS:
-        yield f"{label}published losses ({published.name}): compared with {_FEW_SEEDS} seeds or more"
+        yield f"{label}published losses ({published.name}): compared from {_FEW_SEEDS} seeds on"
         return
     curves = [_curve(result, folder) if losses is None else losses[result.point.number] for result in good]
     if broken := sum(not curve for curve in curves):

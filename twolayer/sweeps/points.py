@@ -100,7 +100,9 @@ def plan_axes(base: Base, axes: Sequence[Axis], problems: Sequence[Problem] = ()
     configs = list[Config]()
     # First each value beside the first values of all others: what is wrong with it is found, and but once.
     found += _configs(base, axes, _star(axes))[1]
-    if not found:
+    if found:  # where no config is valid, equal values have not been compared
+        found += _configs(base, sound := _without(axes, found), _star(sound))[1]
+    else:
         configs, found = _configs(base, axes, itertools.product(*(axis.choices for axis in axes)))
     if found:
         unique = list(dict.fromkeys(found))
@@ -137,6 +139,13 @@ def _star(axes: Sequence[Axis]) -> Iterator[tuple[Choice, ...]]:
     firsts = tuple(axis.choices[0] for axis in axes)
     for place, axis in enumerate(axes):
         yield from ((*firsts[:place], choice, *firsts[place + 1 :]) for choice in axis.choices)
+
+
+def _without(axes: Sequence[Axis], problems: Sequence[Problem]) -> list[Axis]:
+    """The axes without the values that have a problem."""
+    wrong = {problem.origin for problem in problems}
+    kept = [Axis(axis.key, tuple(c for c in axis.choices if Origin(c.override.origin) not in wrong)) for axis in axes]
+    return [axis for axis in kept if axis.choices]
 
 
 def _configs(

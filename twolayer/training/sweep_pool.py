@@ -8,11 +8,12 @@ import selectors
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from twolayer.config.schema import Config
 from twolayer.files import write_all
 from twolayer.hardware import threads as machine
 from twolayer.sweeps.points import Point
@@ -27,9 +28,9 @@ _PAUSE = 0.2  # seconds until a request to stop is told to the workers
 _HOME = str(Path(__file__).parents[2])  # where the package is imported from
 
 
-def threads_of(points: Sequence[Point]) -> int:
-    """The threads of a point, of several the largest number. Raises TwolayerError where one cannot be trained here."""
-    return max(int(resolve_auto(point.config).threads) for point in points)
+def resolved(points: Iterable[Point]) -> list[Config]:
+    """The points' configs with all that is `auto` resolved. Raises TwolayerError where one cannot be trained here."""
+    return [resolve_auto(point.config) for point in points]
 
 
 def most_jobs(threads: int) -> int:

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.helpers.browsing import opened
 from tests.helpers.forking import Forked
-from tests.helpers.processes import without_torch
+from tests.helpers.processes import in_terminal, screen, without_torch
 from tests.helpers.trained import train
 from twolayer.runs.checksum import seal_json
 from twolayer.sweeps import points
@@ -67,7 +67,10 @@ def test_show_has_the_tables_and_the_spread_over_seeds(place: Path) -> None:
         losses = [float(row["final_loss"]) for row in found if (row["lr"], row["H"]) == (lr, H)]
         spread = [f"{value:.6g}" for value in np.quantile(losses, [0, 0.25, 0.5, 0.75, 1])]
         assert [lr, H, "2", *spread] in [line.split() for line in done.stdout.splitlines()]
+    assert ["10.0", "4", "0", "of", "2"] in [line.split() for line in done.stdout.splitlines()]
     assert "12 points: 8 completed, 4 diverged" in done.stdout
+    part = without_torch("show", "part", cwd=place).stdout
+    assert "12 points: 3 completed, 9 not trained yet" in part
     band = without_torch("show", "scratch-sweep-1", cwd=place).stdout
     assert 'published losses (torch for R, "Neural network from scratch"): inside the 95 % band of 20 seeds' in band
     assert without_torch("show", "modules-sweep-1/lr=0.001,H=4,seed=1", cwd=place).stdout.startswith("run ")
@@ -185,3 +188,14 @@ def test_a_sweep_is_followed_to_its_end(tmp_path: Path) -> None:
     lines = (tmp_path / "s/sweep.csv").read_text().splitlines()
     assert printed.splitlines() == [lines[0], lines[2], lines[1], lines[3]]
     assert "best of 3 by loss: seed=1 (loss 1.5)" in shown
+
+
+def test_a_terminal_that_follows_a_sweep_has_a_bar_with_the_best_point(tmp_path: Path) -> None:
+    plan = points.plan(points.Base("modules", environment={}), [], "3")
+    with create(tmp_path / "s", plan) as sweep:  # as a sweep that runs
+        for point, loss in zip(plan.points, (2.5, 1.5), strict=False):
+            sweep.add(Result(point, "completed", {"final_loss": loss, "seconds": 1.0}, point.name))
+        code, written = in_terminal(["show", "s", "--follow"], tmp_path, kill_at="loss 1.5")
+    assert code == 130
+    assert "━\x1b[0m 2/3  best so far: seed=1, loss 1.5" in written
+    assert [line for line in screen(written) if line] == ["sweep s: 3 points, 2 done"]  # and nothing of the bar
