@@ -172,7 +172,7 @@ def grid_spec(grid: Grid, *, width: int | Literal["container"] = 720, titled: bo
     is_log = min(losses, default=0.0) > 0 and max(losses) > 10 * min(losses)
     x = {"field": "x", "type": "nominal", "title": grid.x, "sort": list(grid.x_values), "axis": _AXIS}
     y = {"field": "y", "type": "nominal", "title": grid.y, "sort": list(grid.y_values), "axis": _AXIS}
-    name = f"median {grid.column}" if len(grid.cells) > 1 else grid.column
+    name = f"median {grid.column}" if grid.has_seeds else grid.column
     scale = {"type": "log" if is_log else "linear", "scheme": "viridis", "nice": False}
     legend = {"orient": "right", "gradientLength": 140, "format": ".3~g", "title": name}
     legend |= {"titleColor": chart_theme.INK, "titleFontWeight": "normal"}
@@ -217,7 +217,12 @@ def grid_spec(grid: Grid, *, width: int | Literal["container"] = 720, titled: bo
         "datasets": {"cells": [_cell(cell, losses, is_log=is_log) for cell in grid.cells]},
     }
     if titled:
-        spec["title"] = f"{name} by {grid.y} and {grid.x}; the best has a frame, and \u00d7 has none completed"
+        said = "the best has a frame" + (
+            "; \u00d7: no point was completed" if None in [c.loss for c in grid.cells] else ""
+        )
+        spec["title"] = {
+            "text": f"{name} by {grid.y} and {grid.x}", "subtitle": said, "subtitleColor": chart_theme.FAINT,
+        }  # fmt: skip
     return spec
 
 

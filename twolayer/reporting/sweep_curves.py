@@ -61,7 +61,7 @@ def curves(sweep: SavedSweep) -> Curves:
             scored.append((spread.median, group))
     best = min(scored, key=lambda item: item[0])[1] if scored else None
     chosen = {id(group) for _, group in sorted(scored, key=lambda item: item[0])[:MAX_GROUPS]}
-    left_out = [f"not drawn, because no point was completed: {', '.join(without[:5])}{' ...' * (len(without) > 5)}"]
+    left_out = [f"not drawn, because no point was completed: {'; '.join(without[:5])}{' ...' * (len(without) > 5)}"]
     left_out = left_out if without else []
     if len(scored) > MAX_GROUPS:
         left_out.append(f"the {MAX_GROUPS} of {len(scored):,} combinations with the smallest {column} are drawn")
@@ -121,7 +121,7 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the heat map: its median loss over the seeds, None where no point was completed."""
+    """One cell of the heat map: its median loss over the seeds, if any; None where no point was completed."""
 
     x: str
     y: str
@@ -131,7 +131,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The heat map of two keys: the names of the keys, their values in order, and the cells."""
+    """The heat map of two keys: the keys, their values in order, and the cells; whether one has several seeds."""
 
     x: str
     y: str
@@ -139,6 +139,7 @@ class Grid:
     y_values: tuple[str, ...]
     cells: tuple[Cell, ...]
     column: str
+    has_seeds: bool
 
 
 def grid(sweep: SavedSweep) -> Grid | None:
@@ -160,7 +161,8 @@ def grid(sweep: SavedSweep) -> Grid | None:
         for values, spread in found
     ]
     values = [_values(sweep, key) for key in (x, y)]
-    return Grid(x, y, values[0], values[1], tuple(cells), name.removeprefix("final_")) if cells else None
+    has_seeds = any(spread is not None and spread.count > 1 for _, spread in found)
+    return Grid(x, y, values[0], values[1], tuple(cells), name.removeprefix("final_"), has_seeds) if cells else None
 
 
 def _values(sweep: SavedSweep, key: str) -> tuple[str, ...]:

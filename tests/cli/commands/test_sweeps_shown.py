@@ -92,10 +92,11 @@ def test_compare_shows_each_value_over_all_others(place: Path) -> None:
 
 def test_plots_show_bands_the_grid_and_the_published_losses(place: Path) -> None:
     done = without_torch("plot", "modules-sweep-1", "-o", "grid.svg", cwd=place)
-    assert done.stderr == ("not drawn, because no point was completed: lr 10.0, H 4, lr 10.0, H 8\nwrote grid.svg\n")
+    assert done.stderr == ("not drawn, because no point was completed: lr 10.0, H 4; lr 10.0, H 8\nwrote grid.svg\n")
     svg = (place / "grid.svg").read_text()
     for text in ("modules-sweep-1: loss by lr and H", "median of 2 seeds", ">best<", "median loss by lr and H"):
         assert text in svg
+    assert "the best has a frame; \u00d7: no point was completed" in svg
     assert svg.count("mark-area") >= 2
     done = without_torch("plot", "scratch-sweep-1", "--published", "-o", "band.svg", cwd=place)
     assert done.stderr == "wrote band.svg\n"
@@ -123,6 +124,10 @@ def test_the_report_has_charts_tables_and_all_points(page: Page) -> None:
     assert page.locator("section h2").all_inner_texts() == [
         "Summary", "Loss", "Over seeds", "Each value, over all others", "The best points", "All points",
     ]  # fmt: skip
+    page.set_viewport_size({"width": 390, "height": 844})
+    heights = page.locator("#box tbody td").evaluate_all("cells => cells.map(cell => cell.offsetHeight)")
+    assert max(heights) < 1.5 * min(heights)  # no word is broken
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.locator("#scales button[value=log]").click()
     page.wait_for_function("document.querySelector('#scales button[value=log]').ariaPressed === 'true'")
     page.locator("#box input").fill("diverged")

@@ -40,6 +40,7 @@ class SweepReport:
     spreads: Table | None
     values: Table | None
     best: Table
+    keys: int  # the first columns of `best`, which have the values that vary
     count: int
     charts: list[dict[str, Any]]
     points: dict[str, Any]
@@ -89,6 +90,7 @@ def make_report(sweep: SavedSweep) -> SweepReport:
         spreads=sweep_summary.spread_table(plan, results) if "seed" in plan.keys and len(results) > 1 else None,
         values=sweep_summary.value_table(plan, results) if [key for key in plan.keys if key != "seed"] else None,
         best=sweep_summary.point_table(plan, order[:_BEST]),
+        keys=len(plan.keys),
         count=len(plan.points),
         charts=charts,
         points=_points(sweep, order),
