@@ -158,6 +158,8 @@ def _finish(view: View) -> int:
     plan, ended = view.plan, view.ended
     if view.form == "table":
         sweep_tables.print_tables(plan, ended)
+        if terminal.out().is_terminal:
+            terminal.out().print()
     losses = view.curves if view.folder is None else None
     for line in sweep_summary.remarks(plan, ended, view.folder.path if view.folder is not None else None, losses):
         terminal.note(line)
