@@ -1,4 +1,4 @@
-"""Other programs for the same mathematics, and the configs on which the engines are held against them."""
+"""Other programs for the same mathematics, and the configs on which the engines are compared with them."""
 
 from __future__ import annotations
 

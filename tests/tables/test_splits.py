@@ -1,4 +1,4 @@
-"""Which rows are held out for validation, and what is told about them."""
+"""Which rows are held out for validation, and what is said about them."""
 
 from __future__ import annotations
 

@@ -195,8 +195,8 @@ def published_table(losses: OwnLosses, form: Format) -> int:
     if form != "table":
         terminal.rows(names, rows, form)
         return int(agreement.status == "wrong")
-    told = [(t, f"{published:.6g}", f"{here:.6g}", f"{100 * by:+.2g} %") for t, published, here, by in rows]
-    terminal.rows(names, told, form)
+    lines = [(t, f"{published:.6g}", f"{here:.6g}", f"{100 * by:+.2g} %") for t, published, here, by in rows]
+    terminal.rows(names, lines, form)
     t, *_, by = max(rows, key=lambda row: abs(row[3]))
     if agreement.status == "right":
         largest = f"the largest difference is {100 * abs(by):.2g} %, at iteration {t}"

@@ -37,7 +37,7 @@ def follow(sweep: SavedSweep, form: Format) -> tuple[SavedSweep, int]:
                 elif form == "jsonl":
                     terminal.write(sweep_tables.json_line(sweep.plan, result))
                 elif not bar.is_shown:
-                    terminal.note(f"{len(shown)}/{count} {sweep_tables.told(result)}")
+                    terminal.note(f"{len(shown)}/{count} {sweep_tables.in_words(result)}")
             bar.draw(len(shown), _best(sweep))
             if sweep.status != "running" or stop.exit_code:
                 break

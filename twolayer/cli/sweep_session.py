@@ -1,4 +1,4 @@
-"""A sweep in front of a user: its points trained, told as they end, and the tables at the end."""
+"""A sweep in front of a user: its points trained, printed as they end, and the tables at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from twolayer.cli import process, progress, sweep_tables, terminal
-from twolayer.cli.sweep_tables import told
+from twolayer.cli.sweep_tables import in_words
 from twolayer.cli.terminal import Format
 from twolayer.config.schema import Config
 from twolayer.formatting import counted
@@ -100,7 +100,7 @@ class View:
             terminal.error(f"{result.point.name}: {result.error}")
         self._row(result)
         if self.form == "table" and not (self.quiet or bar.is_shown or result.status == "failed"):
-            terminal.note(f"{len(self.ended)}/{len(self.plan.points)} {told(result)}")
+            terminal.note(f"{len(self.ended)}/{len(self.plan.points)} {in_words(result)}")
 
 
 def _run(view: View, job: Job, points: Sequence[tuple[Point, str]], jobs: int | None) -> int:

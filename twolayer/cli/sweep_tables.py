@@ -37,7 +37,7 @@ def name_of(path: Path) -> str:
     return shlex.quote(path.name if is_named else str(path))
 
 
-def told(result: Result) -> str:
+def in_words(result: Result) -> str:
     """A point that has ended, in a line."""
     said = [result.status]
     for name in ("final_loss", "final_val_loss"):

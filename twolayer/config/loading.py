@@ -176,8 +176,8 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str, FilePath]:
         raise refuse("is a folder, not a file") from None
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read: {reason(error)}") from None
-    if told := file_kind.instead_of_config(path, raw):
-        raise refuse(told)
+    if instead := file_kind.instead_of_config(path, raw):
+        raise refuse(instead)
     if len(raw) > MAX_BYTES:
         raise refuse("is over 1 MiB; a config is smaller")
     return name, _decoded(name, raw), path.parent

@@ -149,8 +149,8 @@ def _docstring(config: Config, style: Style, origin: Origin) -> str:
     """What the file is, and which losses it prints."""
     kind = "run" if origin.engine else "config"
     first = f"The network of the {kind} {origin.name}, {_HOW[style]}."
-    told = _promise(config, style, origin)
-    text = f"{told} Written by twolayer {__version__} with PyTorch {torch.__version__}."
+    promise = _promise(config, style, origin)
+    text = f"{promise} Written by twolayer {__version__} with PyTorch {torch.__version__}."
     lines = [*textwrap.wrap(first, 84, break_on_hyphens=False), "", *textwrap.wrap(text, 88, break_on_hyphens=False)]
     return '"""' + "\n".join(lines) + '\n"""\n\n'
 

@@ -79,19 +79,19 @@ def _cpu() -> str | None:
     if platform.system() == "Darwin":
         return _said("sysctl", "-n", "machdep.cpu.brand_string")
     try:
-        told = Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:  # not Linux
         return platform.processor() or None
-    name = re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", told, flags=re.M)
+    name = re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", text, flags=re.M)
     return " ".join(name[1].split()) if name else platform.processor() or None
 
 
 def _blas() -> str | None:
     """The library that computes products on the CPU."""
-    told = torch.__config__.show()
-    if found := re.search(r"Math Kernel Library Version (\S+?)-", told):
+    text = torch.__config__.show()
+    if found := re.search(r"Math Kernel Library Version (\S+?)-", text):
         return f"MKL {found[1]}"
-    named = re.search(r"BLAS_INFO=(\w+)", told)
+    named = re.search(r"BLAS_INFO=(\w+)", text)
     return named[1] if named else None
 
 

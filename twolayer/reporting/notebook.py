@@ -47,9 +47,9 @@ def html(
 def text(kind: str, shape: str, history: Mapping[str, Sequence[float]], *more: str) -> str:
     """A network in one line: `<Training 64 x 1000 -> 100 -> 10: 500 iterations, loss 628.3 to 1.457e-05>`."""
     unit, losses = next(iter(history)), history["loss"]
-    told = [counted(len(losses), unit), f"loss {losses[0]:.4g} to {losses[-1]:.4g}"] if losses else []
-    told += more
-    return f"<{kind} {shape}: {', '.join(told)}>" if told else f"<{kind} {shape}>"
+    facts = [counted(len(losses), unit), f"loss {losses[0]:.4g} to {losses[-1]:.4g}"] if losses else []
+    facts += more
+    return f"<{kind} {shape}: {', '.join(facts)}>" if facts else f"<{kind} {shape}>"
 
 
 def _svg(curves: Mapping[str, Sequence[float]], unit: str) -> str:

@@ -21,7 +21,7 @@ from twolayer.sweeps.statistics import Group
 
 _Losses: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 
-MAX_GROUPS = 24  # curves that can be told apart
+MAX_GROUPS = 24  # curves that can still be distinguished
 _MAX_ROWS = 300  # of a curve
 QUANTILES = {"least": 0.0, "low": 0.025, "lower": 0.25, "median": 0.5, "upper": 0.75, "high": 0.975, "largest": 1.0}
 

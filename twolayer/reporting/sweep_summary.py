@@ -103,8 +103,8 @@ def remarks(
     }
     if left := len(plan.points) - sum(counts.values()):
         counts["not trained yet"] = left
-    told = [f"{count:,} {status}" for status, count in counts.items() if count]
-    yield f"{counted(len(plan.points), 'point')}: {', '.join(told)}"
+    statuses = [f"{count:,} {status}" for status, count in counts.items() if count]
+    yield f"{counted(len(plan.points), 'point')}: {', '.join(statuses)}"
 
 
 def _best(results: Sequence[Result]) -> Iterator[str]:

@@ -47,7 +47,7 @@ class Result:
 
 
 def result_of(point: Point, info: Mapping[str, Any], path: str) -> Result:
-    """The result that a run.json tells."""
+    """The result in a run.json."""
     error = info.get("error", "")
     figures = {name: info[name] for name in FIGURES if name in info}
     return Result(point, str(info.get("status")), figures, path, error if isinstance(error, str) else "")

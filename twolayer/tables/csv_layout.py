@@ -71,10 +71,10 @@ def find_layout(
     _check_lines(raw, name)
     if len(read) == _START and "\n" in start:
         start = start[: start.rindex("\n")]  # whole lines
-    skipped, told = _before_table(start, name)
+    skipped, given = _before_table(start, name)
     start = start.split("\n", skipped)[skipped]
     if separator == "auto":
-        separator = told or find_separator(start, decimal)
+        separator = given or find_separator(start, decimal)
     if decimal == "," == separator:
         raise DataError(f'{name}: the separator and the decimal point cannot both be ","')
     delimiter = separator

@@ -110,7 +110,7 @@ def split(
     rows = found.frame.height
     numbers = found.numbers
     columns = read_so(fit_encoding(found, held, data), found.reading)
-    told, own = found.notes, numbers[~held]
+    notes, own = found.notes, numbers[~held]
     _check_memory(rows, columns, data.path, dtype)
     x, x_held = _split(found.frame, held, columns, data.path, dtype)
     y = scaled_targets(found.frame, columns, data.path, dtype, numbers)
@@ -119,7 +119,7 @@ def split(
         _refuse_large(x, y, own, columns, data.path, scale=False)
     if isinstance(validation, str):
         frame, other = _other(validation, columns)
-        told += other
+        notes += other
         there = with_targets(frame, columns)
         numbers = 1 + np.flatnonzero(there)
         x_held = _split(frame, np.ones(frame.height, dtype=bool), columns, validation, dtype)[1][there]
@@ -128,8 +128,8 @@ def split(
     else:
         _refuse_large(x_held, y_held, numbers[held], columns, data.path, scale=bool(data.scale))
     if validation is None:
-        return Table(columns, x, y, None, None, rows, own, told)
-    return Table(columns, x, y, x_held, y_held, rows, own, told + splits.notes(found, held))
+        return Table(columns, x, y, None, None, rows, own, notes)
+    return Table(columns, x, y, x_held, y_held, rows, own, notes + splits.notes(found, held))
 
 
 def _check_memory(rows: int, columns: Encoding, name: str, dtype: str) -> None:
@@ -187,12 +187,12 @@ def _other(path: str, columns: Encoding) -> tuple[pl.DataFrame, tuple[str, ...]]
     frame = collect(opened.source, needed)
     if not frame.height:
         raise DataError(f"{path}: has no rows")
-    told = [about_unknown(path, column, count) for column, count in unknown(frame, columns).items()]
+    notes = [about_unknown(path, column, count) for column, count in unknown(frame, columns).items()]
     if gone := int((~with_targets(frame, columns)).sum()):
-        told.append(f"{path}: {counted(gone, 'row')} of {frame.height} without a target: left out")
+        notes.append(f"{path}: {counted(gone, 'row')} of {frame.height} without a target: left out")
     if gone == frame.height:
         raise DataError(f"{path}: has no rows with a target")
-    return frame, (*opened.remarks, *told)
+    return frame, (*opened.remarks, *notes)
 
 
 # --- the arrays

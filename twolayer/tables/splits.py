@@ -69,7 +69,7 @@ def notes(found: Survey, held: Array) -> tuple[str, ...]:
     """
     if not held.any():
         return ()
-    told = []
+    lines = []
     if found.classes is not None:
         numbers = class_numbers(found)
         sizes, counts = (np.bincount(part, minlength=len(found.classes)) for part in (numbers, numbers[held]))
@@ -78,7 +78,7 @@ def notes(found: Survey, held: Array) -> tuple[str, ...]:
         ]
         if rare:
             what = "class" if len(rare) == 1 else "classes"
-            told.append(f"no row is held out for validation of the {what} {_listed(rare)}")
+            lines.append(f"no row is held out for validation of the {what} {_listed(rare)}")
     for column, kind in found.kinds.items():
         if kind == "category":
             cells = found.frame[column]
@@ -86,10 +86,10 @@ def notes(found: Survey, held: Array) -> tuple[str, ...]:
             new = cells.filter(pl.Series(held)).drop_nulls().unique()
             if only := new.filter(~new.is_in(known.implode())).sort().to_list():
                 what = "category" if len(only) == 1 else "categories"
-                told.append(
+                lines.append(
                     f"column {shown(column)}: no training row has the {what} {_listed(only)}, only validation rows"
                 )
-    return tuple(told)
+    return tuple(lines)
 
 
 def _listed(names: list[str]) -> str:

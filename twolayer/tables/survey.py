@@ -120,14 +120,14 @@ def check_columns(
 
 def _notes(found: Survey, gaps: dict[str, int], loss: str | None, data: FileData) -> list[str]:
     columns, kinds, targets = found.columns, found.kinds, found.targets
-    told = notes.left_out(found.left_out) + notes.readings(columns, [*kinds, *targets])
+    lines = notes.left_out(found.left_out) + notes.readings(columns, [*kinds, *targets])
     if data.missing == "mean":
-        told += notes.missing(found.frame, {name: gaps[name] for name in kinds if name in gaps})
+        lines += notes.missing(found.frame, {name: gaps[name] for name in kinds if name in gaps})
     if found.rows is not None:
-        told.append(f"{_without_target(targets, found.rows, len(columns[targets[0]].cells))}: left out")
+        lines.append(f"{_without_target(targets, found.rows, len(columns[targets[0]].cells))}: left out")
     if targets and len(kinds) > 1:
-        told += notes.row_numbers(found.frame, [name for name in kinds if columns[name].kind == "number"])
-    return told + (notes.targets(found.frame, targets, found.classes, loss) if not found.problems else [])
+        lines += notes.row_numbers(found.frame, [name for name in kinds if columns[name].kind == "number"])
+    return lines + (notes.targets(found.frame, targets, found.classes, loss) if not found.problems else [])
 
 
 def read_columns(

@@ -24,7 +24,7 @@ from twolayer.training.sweep_points import Ended, Event, Job, Progress
 from twolayer.training.sweep_worker import job_document, point_document
 
 _COMMAND = [sys.executable, "-P", "-m", "twolayer.training.sweep_worker"]
-_PAUSE = 0.2  # seconds until a request to stop is told to the workers
+_PAUSE = 0.2  # seconds until the workers hear of a request to stop
 _HOME = str(Path(__file__).parents[2])  # where the package is imported from
 
 

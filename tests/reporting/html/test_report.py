@@ -81,7 +81,7 @@ def lines(page: Page) -> list[list[tuple[float, float]]]:
 
 
 def told_at_the_middle(page: Page) -> str:
-    """What the chart tells of the point that is nearest to its middle."""
+    """What the chart says of the point that is nearest to its middle."""
     page.evaluate("document.querySelector('#losses').scrollIntoView()")
     box = page.locator("#chart svg").first.bounding_box()
     assert box is not None
@@ -200,7 +200,7 @@ def test_the_config_the_figures_and_the_origin_are_there_without_javascript(plac
 
 
 def test_pictures_show_the_weights(place: Path, chromium: Browser) -> None:
-    """Each pixel is held against the safetensors file, read here byte by byte."""
+    """Each pixel is compared with the safetensors file, read here byte by byte."""
     data = (place / "runs/flowers-1/model.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     entry = json.loads(data[8 : 8 + length])["2.weight"]

@@ -77,7 +77,7 @@ def _print(rows: Sequence[RunRow]) -> None:
         "note": [str(row.note or "") for row in rows],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells) or not rows}
-    # The columns in which all runs are equal make room first: what tells two runs apart stays.
+    # The columns in which all runs are equal make room first: what distinguishes two runs stays.
     drop = sorted(DROP, key=lambda name: len(set(columns[name])) > 1)
     terminal.rows(tuple(shown), list(zip(*shown.values(), strict=True)), "table", drop=drop)
 

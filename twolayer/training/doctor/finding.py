@@ -48,5 +48,5 @@ def attempted(section: Section, findings: Iterable[Finding], engine: str | None 
     try:
         yield from findings
     except Exception as error:  # noqa: BLE001
-        told = str(error).strip().partition("\n")[0]
-        yield Finding(section, "runs", "wrong", engine, note=f"{type(error).__name__}: {told}")
+        message = str(error).strip().partition("\n")[0]
+        yield Finding(section, "runs", "wrong", engine, note=f"{type(error).__name__}: {message}")
