@@ -5,6 +5,7 @@ Of the parts each process has its own; the rest of the state, `common`, all have
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from twolayer.engines.base import check_state
 from twolayer.engines.parts import Group, edges, own, whole
-from twolayer.errors import StateError
+from twolayer.errors import RunError, StateError
 
-SHA256 = 32  # bytes
+SHA256, TEXT = 32, 512  # bytes
 
 
 class PartFolder(Protocol):
@@ -99,22 +100,40 @@ class StateInParts:
     def write_parts(self, folder: PartFolder | None, done: int, *, by_all: bool) -> list[bytes]:
         """Write each part as a file; the SHA-256 of all of them, in the first process.
 
-        Each process writes its own, or, if not `by_all`, the first all of them, one after another.
+        Each process writes its own, or, if not `by_all`, the first all of them, one after another. Where one cannot,
+        all go on to the end, since they exchange something still; then the first raises RunError.
         """
-        if by_all and folder is not None:
-            sums = torch.zeros(self._count(), SHA256, dtype=torch.uint8)
-            for index, part in enumerate(self._own(self.group.rank)):
-                found = folder.write(done, part, {name: self.of_part(index, name) for name in self.rows})
-                sums[part] = torch.frombuffer(bytearray(found), dtype=torch.uint8)
-            all_ = [torch.empty_like(sums) for _ in range(self.group.size)] if self.group.size > 1 else [sums]
-            self.group.gather(sums, all_)
-            return [bytes(all_[rank][part].tolist()) for rank, _, part in self._each()]
-        written = []
+        written, failed = dict[int, bytes](), list[RunError]()
         for rank, index, part in self._each():
-            tensors = self._given(rank, index, part)
-            if folder is not None:
-                written.append(folder.write(done, part, tensors))
-        return written
+            if by_all and rank != self.group.rank:
+                continue
+            tensors = self._own_part(index) if by_all else self._given(rank, index, part)
+            if folder is not None and not failed:
+                try:
+                    written[part] = folder.write(done, part, tensors)
+                except RunError as error:
+                    failed.append(error)
+        if by_all:
+            for rank, (sums, error) in enumerate(self._told(written, "".join(map(str, failed)))):
+                written |= sums
+                if rank and error:
+                    failed.append(RunError(f"rank {rank} on {error}"))
+        if failed and self.group.rank == 0:
+            raise failed[0]
+        return [written[part] for part in sorted(written)]
+
+    def _told(self, written: Mapping[int, bytes], error: str) -> Iterator[tuple[dict[int, bytes], str]]:
+        """What each process has written, and why it could not write more; empty where it could."""
+        sums = b"".join(written.get(part, bytes(SHA256)) for part in range(self._count()))
+        text = f"{socket.gethostname()}: {error}".encode()[:TEXT] if error else b""
+        own = torch.tensor(list(sums + text.ljust(TEXT, b"\0")), dtype=torch.uint8)
+        all_ = [torch.empty_like(own) for _ in range(self.group.size)] if self.group.size > 1 else [own]
+        self.group.gather(own, all_)
+        for rank, told in enumerate(all_):
+            data = bytes(told.tolist())
+            parts = self._own(rank)
+            sums_of = {part: data[SHA256 * part : SHA256 * (part + 1)] for part in parts}
+            yield sums_of, data[SHA256 * self._count() :].rstrip(b"\0").decode(errors="replace")
 
     @torch.no_grad()
     def read_parts(
@@ -149,6 +168,9 @@ class StateInParts:
             one.copy_(common[name])
         self.restart(done)
 
+    def _own_part(self, index: int) -> dict[str, Tensor]:
+        return {name: self.of_part(index, name) for name in self.rows}
+
     def _of_own(self, name: str) -> list[Tensor]:
         return [self.of_part(index, name) for index in range(len(self.pieces))]
 
@@ -159,14 +181,14 @@ class StateInParts:
     def _given(self, rank: int, index: int, part: int) -> dict[str, Tensor]:
         """A part that a process has, in the first; nothing in the others."""
         if self.group.rank == rank:
-            tensors = {name: self.of_part(index, name).contiguous() for name in self.rows}
+            tensors = self._own_part(index)
         elif self.group.rank == 0:
             tensors = self._part(part, self.x.device)
         else:
             return {}
         if rank:
             for one in tensors.values():
-                self.group.give(one, rank)
+                self.group.give(one.contiguous(), rank)
         return tensors
 
     def _each(self) -> Iterator[tuple[int, int, int]]:
