@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,7 @@ def test_a_kill_between_the_parts_and_what_makes_them_a_checkpoint_loses_that_on
         words = [*sizes, *LONG, "--ranks", "3", "--checkpoint-every", "1", "--out", run.name]
         with Training(tmp_path, *words) as training:
             training.has_losses(run.name)
-            wait(lambda run=run: incomplete(run), training.process)
+            wait(partial(incomplete, run), training.process)
             assert training.signal(rank, signal.SIGKILL)
             done = training.end()
         assert done.left == []

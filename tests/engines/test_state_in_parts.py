@@ -25,8 +25,7 @@ from twolayer.engines.parts import Group
 from twolayer.errors import RunError, StateError
 from twolayer.files import Folder
 from twolayer.hardware.threads import set_up
-from twolayer.runs.checkpoint import PartFolder, SavedParts, open_told, read_part
-from twolayer.runs.checksum import part_name
+from twolayer.runs.checkpoint import PartFolder, SavedParts, open_told
 from twolayer.training.setup import prepare
 
 SPLITS = ["units, primal", "units, dual", "inputs"]
@@ -77,11 +76,7 @@ class Trial:
         return [losses, *(parameter.detach() for parameter in model.parameters())]
 
     def saved(self, sums: list[bytes]) -> SavedParts:
-        parts = range(len(sums))
-        files = [
-            read_part(self.folder.folder, part_name(f"{DONE}.safetensors", part), sums[part].hex()) for part in parts
-        ]
-        return SavedParts(self.folder, sums, files)
+        return SavedParts(self.folder, sums, [self.folder.read(DONE, part, one) for part, one in enumerate(sums)])
 
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.folder.path.iterdir()}
@@ -148,9 +143,8 @@ def test_what_a_state_takes_is_known_without_gathering_it(split: str, tmp_path: 
     trial = Trial(in_parts(load_config("default", N=9, D_in=7, H=24, D_out=2), split, 4), tmp_path / "run")
 
     def lead(engine: Any, model: Any) -> bool:
-        return sum(one.nbytes for one in described(engine).values()) == sum(
-            one.nbytes for one in engine.state().values()
-        )
+        known, real = (sum(one.nbytes for one in state.values()) for state in (described(engine), engine.state()))
+        return known == real
 
     assert trial.ranks(1, lead)
     assert trial.ranks(3, lead)

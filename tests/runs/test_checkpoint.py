@@ -186,16 +186,16 @@ def test_a_checkpoint_of_which_a_part_is_missing_or_damaged_is_not_used(run: Run
     folder = save_in_parts(run, 20)
     part = folder / "20.part-1.safetensors"
     good = part.read_bytes()
-    start = f"{folder / '20.safetensors'}: is not complete: 20.part-1.safetensors"
+    start = f"{part}:"
     part.unlink()
-    assert found_in(run) == (10, [f"{start} is missing"])
+    assert found_in(run) == (10, [f"{start} cannot be read: No such file or directory"])
     part.write_bytes(good[:-1])
     assert found_in(run) == (10, [f"{start} is damaged: its size is not the one in its header"])
     part.write_bytes(good[:-1] + b"x")
     assert found_in(run) == (10, [f"{start} is damaged: its checksum does not match"])
     for other in ("10.part-1", "20.part-2"):  # whole, but another
         part.write_bytes((folder / f"{other}.safetensors").read_bytes())
-        assert found_in(run) == (10, [f"{start} is of another checkpoint"])
+        assert found_in(run) == (10, [f"{start} is a part of another checkpoint"])
     part.unlink()
     (tmp_path / "outside").write_bytes(good)
     part.symlink_to(tmp_path / "outside")

@@ -114,10 +114,10 @@ class StateInParts:
                 except RunError as error:
                     failed.append(error)
         if by_all:
-            for rank, (sums, error) in enumerate(self._told(written, "".join(map(str, failed)))):
+            for rank, (sums, text) in enumerate(self._told(written, "".join(map(str, failed)))):
                 written |= sums
-                if rank and error:
-                    failed.append(RunError(f"rank {rank} on {error}"))
+                if rank and text:
+                    failed.append(RunError(f"rank {rank} on {text}"))
         if failed and self.group.rank == 0:
             raise failed[0]
         return [written[part] for part in sorted(written)]

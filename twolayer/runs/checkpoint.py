@@ -102,11 +102,15 @@ class PartFolder:
     def read(self, done: int, part: int, sha256: bytes) -> dict[str, Tensor]:
         """Read a part whose file has this SHA-256."""
         name = part_name(file_name(done), part)
-        with reading(path := self.folder.path / name, RunError):
-            try:
-                return read_part(self.folder, name, sha256.hex())
-            except ValueError as error:
-                raise RunError(str(error), path=path) from None
+        path = self.folder.path / name
+        try:
+            with reading(path, RunError), self.folder.open(name) as file:
+                tensors, metadata = unpack(read_tensors(file))
+        except ValueError as error:
+            raise RunError(str(error), path=path) from None
+        if metadata["sha256"] != sha256.hex():
+            raise RunError("is a part of another checkpoint", path=path)
+        return tensors
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iter
                 int(metadata["history_bytes"]),
                 str(metadata["history_sha256"]),
                 int(metadata.get("updates", 0)),
-                _verified_parts(folder, name, metadata["parts"]) if "parts" in metadata else None,
+                _verified_parts(PartFolder(folder), place(name)[0], metadata["parts"]) if "parts" in metadata else None,
             )
             if place(name) != (found.iteration, found.updates):
                 within = f", update {found.updates} of the next" if found.updates else ""
@@ -209,6 +213,8 @@ def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iter
                 raise ValueError("is not a checkpoint of this program")
         except OSError as error:
             wrong.append(f"{path}: {unreadable(error)}")
+        except RunError as error:  # of a part
+            wrong.append(str(error))
         except (KeyError, TypeError):
             wrong.append(f"{path}: is not a checkpoint of this program")
         except ValueError as error:
@@ -217,32 +223,16 @@ def verified(folder: Folder, wrong: list[str], limit: int | None = None) -> Iter
             yield found
 
 
-def _verified_parts(folder: Folder, name: str, sums: Any) -> SavedParts:
-    """The parts of a checkpoint, each of which is read and verified. Raises ValueError where one is damaged."""
+def _verified_parts(folder: PartFolder, done: int, sums: Any) -> SavedParts:
+    """The parts of a checkpoint, each of which is read and verified. Raises ValueError, and RunError for a part."""
     if not isinstance(sums, list) or not sums or not all(map(is_digest, sums)):
         raise ValueError("is not a checkpoint of this program")
-    shapes = []
-    for part, sha256 in enumerate(sums):
-        file = part_name(name, part)
-        try:
-            tensors = read_part(folder, file, sha256)
-        except FileNotFoundError:
-            raise ValueError(f"is not complete: {file} is missing") from None
-        except OSError as error:
-            raise ValueError(f"is not complete: {file} {unreadable(error)}") from None
-        except ValueError as error:
-            raise ValueError(f"is not complete: {file} {error}") from None
-        shapes.append({key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()})
-    return SavedParts(PartFolder(folder), [bytes.fromhex(one) for one in sums], shapes)
-
-
-def read_part(folder: Folder, name: str, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a part's file. Raises OSError, and ValueError if it is damaged or has another SHA-256."""
-    with folder.open(name) as file:
-        tensors, metadata = unpack(read_tensors(file))
-    if metadata["sha256"] != sha256:
-        raise ValueError("is of another checkpoint")
-    return tensors
+    digests = [bytes.fromhex(one) for one in sums]
+    shapes = [
+        {name: torch.empty_like(tensor, device="meta") for name, tensor in folder.read(done, part, sha256).items()}
+        for part, sha256 in enumerate(digests)
+    ]
+    return SavedParts(folder, digests, shapes)
 
 
 def _names(folder: Folder) -> list[str]:
