@@ -239,7 +239,6 @@ def open_for_resume(path: Path) -> Run:
             raise RunError("was changed; a run can only be resumed with the config it started with", path=path / CONFIG)
         for folder in (run.folder, checkpoints):
             folder.remove_leftovers()
-        checksum.remove_stale_parts(checkpoints)
         with suppress(OSError):
             run.folder.remove(MARKER)  # left by a kill just before `create` would have removed it
         if run.info["format"] == 1 and run.folder.status(MODEL) is not None:

@@ -13,7 +13,7 @@ from twolayer.config.schema import Config, document
 from twolayer.engines.base import Data
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import RunError, StateError
-from twolayer.runs import checkpoint, folder, table_paths
+from twolayer.runs import checkpoint, checksum, folder, table_paths
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
@@ -57,6 +57,7 @@ def resume_recording(
     fit, found, wrong = _restored(run, config, data, model, every, group)
     has_stopped = run.info.get("status") == "completed" and run.info.get("stopped_early") is True
     _check_left(run, config, fit, has_stopped=has_stopped, with_epochs=with_epochs)
+    checksum.remove_stale_parts(run.open_checkpoints())  # not before: a run that cannot be resumed stays as it is
     recorded = fit.done if run.info.get("tensorboard") is True else 0
     check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
     seconds = found.seconds if found is not None else 0.0
