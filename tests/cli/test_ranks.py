@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 
 from tests.helpers.forking import clean_environment
-from tests.helpers.ranks import Ended, Training, sets, train
+from tests.helpers.ranks import Ended, Training, sets, train, wait
 from twolayer.cli import main
 from twolayer.cli.ranks import Others
 from twolayer.hardware.launchers import UNANSWERED, Place
@@ -123,6 +124,40 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_any_number(tmp_
     ):
         assert train(tmp_path, *words, *end).code == 0
     assert contents(tmp_path / "run") == contents(tmp_path / "two") == contents(tmp_path / "whole")
+
+
+def incomplete(run: Path) -> set[str]:
+    """The checkpoints of which there are parts, and no more."""
+    names = {path.name for path in (run / "checkpoints").iterdir() if not path.name.endswith(".part")}
+    return {name.partition(".")[0] for name in names} - {name.removesuffix(".safetensors") for name in names}
+
+
+@pytest.mark.parametrize("split", ["units", pytest.param("inputs", marks=pytest.mark.deep)])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_kill_between_the_parts_and_what_makes_them_a_checkpoint_loses_that_one_alone(
+    rank: int, split: str, tmp_path: Path
+) -> None:
+    sizes = sets("N=9", "D_in=3000", "H=48", "D_out=2", "lr=1e-5", "parts=12", f"split={split}")
+    for number in range(30):
+        run = tmp_path / f"run-{number}"
+        words = [*sizes, *LONG, "--ranks", "3", "--checkpoint-every", "1", "--out", run.name]
+        with Training(tmp_path, *words) as training:
+            training.has_losses(run.name)
+            wait(partial(incomplete, run), training.process)
+            assert training.signal(rank, signal.SIGKILL)
+            done = training.end()
+        assert done.left == []
+        if incomplete(run):
+            break
+    assert incomplete(run)
+    newest = max(int(path.stem) for path in (run / "checkpoints").glob("*.safetensors") if path.stem.isdecimal())
+    assert newest + 1 >= max(map(int, incomplete(run)))
+    more = ["--epochs", str(newest + 9), "-q"]
+    done = train(tmp_path, "--resume", run.name, *more, "--ranks", "2")
+    assert (done.code, incomplete(run)) == (0, set()), done.stderr
+    assert json.loads((run / INFO).read_text())["resumed"][0]["iteration"] == newest
+    assert train(tmp_path, *sizes, *more, "--out", "whole").code == 0
+    assert contents(run) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.forking import Forked, clean_environment
-from tests.helpers.ranks import Ended, Training, free_port, launched, others, sets, train, wait
+from tests.helpers.ranks import Ended, Training, differences, free_port, launched, others, sets, train, wait
 from twolayer.system import network
 
 SETS = sets("N=9", "D_in=7", "H=8", "D_out=2", "epochs=40", "lr=0.01")
@@ -31,12 +31,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_full_disk_ends_all_with_one_message_and_with_room_the_run_goes_on(tmp_path: Path) -> None:
-    wide = [*sets("N=9", "D_in=700", "H=8", "D_out=2", "epochs=20", "lr=1e-4"), "-q"]
-    done = train(tmp_path, *wide, "--ranks", "2", "--out", "run", "--checkpoint-every", "7", file_size=10_000)
+@pytest.mark.parametrize(("inputs", "room"), [(7000, 20_000), (700, 10_000)], ids=["a part", "the model"])
+def test_a_full_disk_ends_all_with_one_message_and_with_room_the_run_goes_on(
+    inputs: int, room: int, tmp_path: Path
+) -> None:
+    wide = [*sets("N=9", f"D_in={inputs}", "H=8", "D_out=2", "epochs=20", "lr=1e-5", "form=primal"), "-q"]
+    done = train(tmp_path, *wide, "--ranks", "2", "--out", "run", "--checkpoint-every", "7", file_size=room)
     assert (done.code, done.left) == (1, [])
     assert done.stderr.count("error: ") == 1
     assert "File too large" in done.stderr
+    assert ("part-" in done.stderr) == (inputs == 7000)
+    assert not list(tmp_path.rglob("*.part"))
     assert train(tmp_path, "--resume", "run", "--ranks", "3", "-q").code == 0
     assert train(tmp_path, *wide, "--set", "parts=12", "--out", "whole").code == 0
     assert same(tmp_path / "run", tmp_path / "whole")
@@ -134,6 +139,22 @@ def beside(folder: Path, change: str, *words: str) -> list[tuple[int, str]]:
     ):
         errors = [one.communicate()[1] for one in (process, other)]
         return list(zip((process.wait(), other.wait()), errors, strict=True))
+
+
+@pytest.mark.parametrize("split", ["units", "inputs"])
+def test_where_a_rank_does_not_have_the_run_folder_the_first_writes_and_reads_the_same_files(
+    split: str, tmp_path: Path
+) -> None:
+    words = [*SETS, *sets(f"split={split}"), "-q", "--checkpoint-every", "25"]
+    blind = "from twolayer.training import together\ntogether.open_told = lambda text: None"
+    saved = [(0, "saved; see: twolayer show run, twolayer report run\n"), (0, "")]
+    assert beside(tmp_path, blind, *words, "--epochs", "25", "--out", "run") == saved
+    whole = [*words, *sets("parts=12")]
+    assert train(tmp_path, *whole, "--epochs", "25", "--out", "half").code == 0
+    assert differences(tmp_path / "run", tmp_path / "half") == []
+    assert beside(tmp_path, blind, "--resume", "run", "--epochs", "40", "-q") == saved
+    assert train(tmp_path, *whole, "--out", "whole").code == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
 
 
 LATE = """

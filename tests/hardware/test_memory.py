@@ -23,11 +23,17 @@ def test_the_dual_form_needs_its_k() -> None:
     assert memory.needed(dual) - memory.needed(config) == 4 * 10_000 * (10_000 + 32)
 
 
-def test_saving_takes_two_copies_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_take_two_copies_of_the_state_or_of_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("scratch")
     dual = load_config("scratch", engine="fused", form="dual")
     assert memory.needed_to_save(config) == 2 * 4 * (32 * 4 + 33)
     assert memory.needed_to_save(dual) == 2 * 4 * (32 * 4 + 33 + 100 * 32)
+    parts = config.model_copy(update={"parts": 7, "split": "units", "form": "primal"})
+    assert memory.needed_to_save(parts) == 4 * (2 * (161 // 7) + 161)
+    assert memory.needed_to_save(parts.model_copy(update={"split": "inputs"})) == 4 * (2 * (161 // 3) + 161)
+    assert memory.needed_to_save(parts.model_copy(update={"split": "rows"})) == 2 * 4 * 161
+    wide = parts.model_copy(update={"lr": "auto"})
+    assert memory.needed_to_save(wide) == 4 * (2 * (161 + 161 // 7) + 161)
     monkeypatch.setattr(available_memory, "available", lambda: memory.needed_by_host(config))
     memory.check(config)
     with pytest.raises(ConfigError, match="needs at least"):
@@ -104,7 +110,7 @@ def test_as_many_trainings_fit_at_once_as_the_largest_of_them_do(monkeypatch: py
     assert memory.at_once([small] * 4, 4, saved=False) == 4
     assert memory.at_once([small, large, large, large], 4, saved=False) == 2
     assert memory.at_once([small, large, small, small], 4, saved=False) == 4
-    assert memory.at_once([large] * 4, 4, saved=True) == 1  # two copies more, while they are saved
+    assert memory.at_once([large] * 4, 4, saved=True) == 1  # two copies more, of what is saved
     monkeypatch.setattr(available_memory, "available", lambda: 1)
     assert memory.at_once([small] * 4, 4, saved=False) == 1
     monkeypatch.setattr(available_memory, "available", lambda: None)

@@ -22,6 +22,7 @@ TABLES = {
     "numbers": "numbers.csv --target y --epochs 8 --set batch_size=16",
     "classes": "classes.csv --target kind --epochs 8",
     "epochs": "my.yaml --lr auto --checkpoint-every 2",
+    "parts": "my.yaml --set parts=3 --set split=units --checkpoint-every 2",
 }
 OUTPUTS = ("out.json", "out.md", "out.py", "out.onnx", "out.svg", "out.html", "out.csv", "eject.py")
 

@@ -6,24 +6,22 @@ all processes alike; each has the columns of X, and the weights of the first lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data, check_state
+from twolayer.engines.base import Data
 from twolayer.engines.dual import DualForm
 from twolayer.engines.losses import Objective
-from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces, whole
+from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces
+from twolayer.engines.state_in_parts import StateInParts
 
 COLUMNS = 4096
 
 
-class InputsEngine(DualForm):
+class InputsEngine(StateInParts, DualForm):
     """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and take the weights of all inputs; the first
-    process alone gets them.
+    `sync` is for all processes at once; the first one alone gets the weights of all inputs.
     """
 
     STATE = ("base_b1", "s", "b")
@@ -35,6 +33,7 @@ class InputsEngine(DualForm):
         self.parts, self.group = parts, group
         (N, self.D_in), H = data.shape, len(self.w1)
         count, first = len(edges(self.D_in, parts)) - 1, 0 if data.share is None else data.share.columns.start
+        self.size, self.rows = self.D_in, {"base_w1_t": (H,)}
         self.pieces = pieces(self.D_in, parts, group)
         own = [self.x[:, some.start - first : some.stop - first] for some in self.pieces]
         self.columns = [x.clone(memory_format=torch.contiguous_format) for x in own]
@@ -80,34 +79,28 @@ class InputsEngine(DualForm):
     def _b1(self) -> Tensor:
         return torch.add(self.base_b1, self.s.sum(1), alpha=self.rate)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed training needs to be the same bit for bit, by name; the weights of all inputs."""
-        return {"base_w1_t": self._whole(self.base_w1_t), **super().state()}
+    def of_part(self, index: int, name: str) -> Tensor:
+        """The first layer's weights of this process's part number `index` at the last fold, (inputs, H)."""
+        return self.base_w1_t[index]
+
+    def common(self) -> dict[str, Tensor]:
+        """What all processes have alike."""
+        return DualForm.state(self)
+
+    def restart(self, done: int) -> None:
+        """Go on from a state that was loaded, after `done` iterations."""
+        self.done = done
+        self._restart()
 
     def exchanged(self) -> Sum | None:
         """An update exchanges nothing."""
         return None
 
-    def described(self) -> dict[str, Tensor]:
-        """Tensors of the shapes and dtypes of a state, one of them without any contents."""
-        return {"base_w1_t": self.x.new_empty(self.D_in, len(self.w1), device="meta"), **super().state()}
-
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        check_state(self.described(), state)
-        for name, own in super().state().items():
-            own.copy_(state[name])
-        for some, own in zip(self.pieces, self.base_w1_t, strict=True):
-            own.copy_(state["base_w1_t"][some])
-        self.done = done
-        self._restart()
-
     @torch.no_grad()
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         super().sync()
-        w1_t = self._whole(self._w1_t())
+        w1_t = self.whole(self._w1_t(), "base_w1_t")
         if self.group.rank == 0:
             self.w1.copy_(w1_t.t())
             self.b1.copy_(self._b1())
@@ -118,7 +111,3 @@ class InputsEngine(DualForm):
         self._fold()
         self._chunk(1)
         return self.losses[0]
-
-    def _whole(self, w1_t: Sequence[Tensor]) -> Tensor:
-        """The first layer's weights of all inputs, (D_in, H)."""
-        return whole(w1_t, self.D_in, self.parts, self.x.new_empty(len(self.w1)), self.group)

@@ -8,18 +8,19 @@ for some rows of x, which the cache holds, then for the next ones, and their gra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, check_state, relu_backward
+from twolayer.engines.base import Data, relu_backward
 from twolayer.engines.dual import gram
 from twolayer.engines.fused import FusedEngine
 from twolayer.engines.losses import Objective
-from twolayer.engines.parts import ALONE, Group, Sum, aligned, edges, pieces, whole
+from twolayer.engines.parts import ALONE, Group, Sum, aligned, edges, pieces
+from twolayer.engines.state_in_parts import StateInParts
 
 
 class _Units:
@@ -36,11 +37,10 @@ class _Units:
         self.w2, self.h_t = self.w2_t.t(), h.t()
 
 
-class UnitsEngine(FusedEngine):
+class UnitsEngine(StateInParts, FusedEngine):
     """The primal form in parts of the hidden units; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and take what all units have; the first process
-    alone gets it.
+    `sync` is for all processes at once; the first one alone gets the weights of all units.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class UnitsEngine(FusedEngine):
         super().__init__(model, Data(aligned(data.x), aligned(data.y)), objective, lr=lr)
         self.parts, self.group, self.own_b2 = parts, group, self.b2.clone()
         (H, D_in), (N, D_out) = self.w1.shape, self.y.shape
-        self.pieces = pieces(H, parts, group)
+        self.size, self.pieces = H, pieces(H, parts, group)
         self.h, hs = self._blocks()
         self.grad_h, grad_hs = self._blocks()  # without its factor
         self.units = [
@@ -119,42 +119,31 @@ class UnitsEngine(FusedEngine):
         for part in self.units:
             part.b1.add_(torch.sum(part.grad_h, 0), alpha=self.rate)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a resumed training needs to be the same bit for bit, by name, with a row for each unit; b2 itself."""
-        found = {name: self._whole([self._of_units(part, name) for part in self.units], name) for name in self.rows}
-        return found | {"b2": self.own_b2}
-
-    def _of_units(self, part: _Units, name: str) -> Tensor:
-        """What a part has of this name, with a row for each unit."""
+    def of_part(self, index: int, name: str) -> Tensor:
+        """What this process's part number `index` has of this name, with a row for each unit."""
+        part = self.units[index]
         found: dict[str, Tensor] = {"w1": part.w1_t.t(), "b1": part.b1, "w2_t": part.w2_t}
         return part.s.t() if name == "s" else found[name]
+
+    def common(self) -> dict[str, Tensor]:
+        """What all processes have alike."""
+        return {"b2": self.own_b2}
+
+    def restart(self, done: int) -> None:
+        """Go on from a state that was loaded, after `done` iterations."""
+        self.done = done
 
     def exchanged(self) -> Sum | None:
         """The sum that an update exchanges."""
         return self.sum
 
-    def described(self) -> dict[str, Tensor]:
-        """Tensors of the shapes and dtypes of a state, most of them without any contents."""
-        shapes = {name: self.x.new_empty(len(self.w1), *row, device="meta") for name, row in self.rows.items()}
-        return shapes | {"b2": self.own_b2}
-
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        check_state(self.described(), state)
-        self.own_b2.copy_(state["b2"])
-        for some, part in zip(self.pieces, self.units, strict=True):
-            for name in self.rows:
-                self._of_units(part, name).copy_(state[name][some])
-        self.done = done
-
     @torch.no_grad()
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         first = [self._first_layer(part) for part in self.units]
-        w1 = self._whole([w1_t.t() for w1_t, _ in first], "w1")
-        b1 = self._whole([b1 for _, b1 in first], "b1")
-        w2_t = self._whole([part.w2_t for part in self.units], "w2_t")
+        w1 = self.whole([w1_t.t() for w1_t, _ in first], "w1")
+        b1 = self.whole([b1 for _, b1 in first], "b1")
+        w2_t = self.whole([part.w2_t for part in self.units], "w2_t")
         if self.group.rank == 0:
             self.w1.copy_(w1)
             self.b1.copy_(b1)
@@ -164,10 +153,6 @@ class UnitsEngine(FusedEngine):
     def _first_layer(self, part: _Units) -> tuple[Tensor, Tensor]:
         """The weights (D_in, h) and biases (h,) of a part's units."""
         return part.w1_t, part.b1
-
-    def _whole(self, tensors: Sequence[Tensor], name: str) -> Tensor:
-        """What all units have of this name, (H, ...)."""
-        return whole(tensors, len(self.w1), self.parts, self.x.new_empty(self.rows[name]), self.group)
 
 
 class DualUnitsEngine(UnitsEngine):
@@ -195,10 +180,9 @@ class DualUnitsEngine(UnitsEngine):
             with torch.no_grad():
                 self.s.mul_(before / self.rate)
 
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
-        super().load_state(state, done)
+    def restart(self, done: int) -> None:
+        """Go on from a state that was loaded, after `done` iterations."""
+        super().restart(done)
         self._restart()
 
     def _restart(self) -> None:

@@ -10,19 +10,20 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from twolayer.engines.base import Data, Engine, RowEngine, check_state
-from twolayer.engines.by_inputs import InputsEngine
-from twolayer.engines.by_units import UnitsEngine
+from twolayer.engines.calls import Call, exchange_state, heard, heard_bytes, is_true_in_all, tell, tell_bytes
 from twolayer.engines.losses import Objective
 from twolayer.engines.parts import ALONE, Group, Sum
+from twolayer.engines.state_in_parts import SHA256, PartFolder, SavedParts, StateInParts
+from twolayer.errors import StateError
 
 Make = Callable[[Group], Engine]
+Open = Callable[[str], PartFolder | None]
 
 
 class Parted(Engine, Protocol):
@@ -46,12 +47,6 @@ class Sharing(Parted, Protocol):
         """The loss of the weights that are kept, those of the first process, on all rows: shape () or (2,)."""
 
 
-class _Call(IntEnum):
-    """What the others are to do, with up to two numbers: these are broadcast, as float64."""
-
-    MAKE, ADVANCE, UPDATES, SET_LR, STATE, LOAD_STATE, SYNC, SCORE, EXCHANGE, ALONE, FIRST, END = range(12)
-
-
 class LedEngine:
     """The leader's engine: what it does, the others do as well, where they have a part in it.
 
@@ -63,13 +58,14 @@ class LedEngine:
 
     def __init__(self, make: Make, group: Group) -> None:
         self.group, self.is_over = group, False
-        _tell(group, _Call.MAKE)
+        tell(group, Call.MAKE)
         self.own = cast(Parted, make(group))
-        self.is_shared = isinstance(self.own, (UnitsEngine, InputsEngine))
+        self.is_shared = isinstance(self.own, StateInParts)
+        self.opened: tuple[PartFolder, bool] | None = None  # a folder of parts, and whether all processes have it
 
     def advance(self, iterations: int) -> Tensor:
         """Do n iterations; the loss before each update, shape (iterations,) or (iterations, 2)."""
-        _tell(self.group, _Call.ADVANCE, iterations)
+        tell(self.group, Call.ADVANCE, iterations)
         return self.own.advance(iterations)
 
     def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
@@ -81,7 +77,7 @@ class LedEngine:
     def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
         """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
         sizes = torch.tensor([len(rows) for rows in batches])
-        _tell(self.group, _Call.UPDATES, len(batches), int(sizes.sum()))
+        tell(self.group, Call.UPDATES, len(batches), int(sizes.sum()))
         self.group.broadcast(sizes, 0)
         self.group.broadcast(torch.cat(list(batches)), 0)
         cast(RowEngine, self.own).updates(batches, out)
@@ -92,36 +88,61 @@ class LedEngine:
 
     def set_lr(self, lr: float) -> None:
         """Use another learning rate from the next iteration on."""
-        _tell(self.group, _Call.SET_LR, lr)
+        tell(self.group, Call.SET_LR, lr)
         self.own.set_lr(lr)
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs to be the same bit for bit, by name."""
         if self.is_shared:
-            _tell(self.group, _Call.STATE)
+            tell(self.group, Call.STATE)
         return self.own.state()
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
         check_state(described := self.own.described(), state)
-        _tell(self.group, _Call.LOAD_STATE, done)
-        _exchange_state({name: state[name].to(self.own.x.device).contiguous() for name in described}, self.group)
+        tell(self.group, Call.LOAD_STATE, done)
+        exchange_state({name: state[name].to(self.own.x.device).contiguous() for name in described}, self.group)
         self.own.load_state(state, done)
+
+    def write_parts(self, folder: PartFolder, done: int) -> list[bytes]:
+        """Write each part of the state as a file; the SHA-256 of all of them. See `StateInParts`."""
+        by_all = self._open(folder)
+        tell(self.group, Call.WRITE_PARTS, done)
+        return cast(StateInParts, self.own).write_parts(folder, done, by_all=by_all)
+
+    def read_parts(self, saved: SavedParts, common: Mapping[str, Tensor], done: int) -> None:
+        """Continue from a state that was saved in parts after `done` iterations. StateError if it is another's."""
+        own = cast(StateInParts, self.own)
+        own.check_parts(saved, common)
+        by_all = self._open(saved.folder)
+        tell(self.group, Call.READ_PARTS, done, len(saved.sums))
+        tell_bytes(b"".join(saved.sums), self.group)
+        exchange_state({name: common[name].to(self.own.x.device).contiguous() for name in own.common()}, self.group)
+        own.read_parts(saved.folder, saved.sums, common, done, by_all=by_all)
+
+    def _open(self, folder: PartFolder) -> bool:
+        """Let the others open a folder of parts; whether all have it."""
+        if self.opened is None or self.opened[0] != folder:
+            with folder.told() as text:
+                tell(self.group, Call.OPEN, len(text.encode()))
+                tell_bytes(text.encode(), self.group)
+                self.opened = folder, is_true_in_all(True, self.group)
+        return self.opened[1]
 
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
         if self.is_shared:
-            _tell(self.group, _Call.SYNC)
+            tell(self.group, Call.SYNC)
         self.own.sync()
 
     def final_score(self) -> Tensor:
         """The loss of the weights that are kept, on the rows or inputs that all have; see `selection.shares_data`."""
-        _tell(self.group, _Call.SCORE)
+        tell(self.group, Call.SCORE)
         return cast(Sharing, self.own).final_score()
 
     def exchange_seconds(self, count: int = 20, numbers: int = 0) -> float:
         """How long the exchange of an iteration takes, or of `numbers` numbers: the median of `count` exchanges."""
-        _tell(self.group, _Call.EXCHANGE, count, numbers)
+        tell(self.group, Call.EXCHANGE, count, numbers)
         return _exchange(self.own, count, numbers, self.group)
 
     def end(self) -> None:
@@ -142,7 +163,7 @@ def led_by_first(make: Make, size: int, group: Group) -> Iterator[Engine]:
     if size == 1:
         yield make(ALONE)
         return
-    _tell(group, _Call.FIRST, size)
+    tell(group, Call.FIRST, size)
     engine = LedEngine(make, group.first(size))
     yield engine
     engine.end()
@@ -150,7 +171,7 @@ def led_by_first(make: Make, size: int, group: Group) -> Iterator[Engine]:
 
 def trained_alone(make: Make, iterations: int, group: Group) -> list[Tensor]:
     """The `trained` of each process, by rank, that has trained alone."""
-    _tell(group, _Call.ALONE, iterations)
+    tell(group, Call.ALONE, iterations)
     return _alone(make, iterations, group)
 
 
@@ -163,54 +184,108 @@ def trained(engine: Engine, iterations: int) -> Tensor:
 def end(group: Group) -> None:
     """Tell the others of a group that there is nothing left to do."""
     if group.size > 1:
-        _tell(group, _Call.END)
+        tell(group, Call.END)
 
 
-def follow(make: Make, group: Group, between: Callable[[], None]) -> None:
-    """Make engines and do what the leader tells; `between` is called after each. Returns when it tells the end."""
+def described(engine: Engine) -> dict[str, Tensor]:
+    """Tensors of the shapes and dtypes of an engine's state."""
+    own = _own(engine)
+    return own.described() if isinstance(own, StateInParts) else own.state()
+
+
+def write_parts(engine: Engine, folder: PartFolder, done: int) -> tuple[dict[str, Tensor], list[bytes]]:
+    """The state of an engine; where it has parts of units or inputs, these are written, each with its SHA-256."""
+    own = _own(engine)
+    if not isinstance(own, StateInParts):
+        return engine.state(), []
+    if isinstance(engine, LedEngine):
+        return own.common(), engine.write_parts(folder, done)
+    return own.common(), own.write_parts(folder, done, by_all=True)
+
+
+def load_state(engine: Engine, state: Mapping[str, Tensor], done: int, saved: SavedParts | None) -> None:
+    """Continue from a saved state; `saved` has its parts, if it is in parts. StateError if it is another training's."""
+    own = _own(engine)
+    if saved is None:
+        engine.load_state(state, done)
+    elif not isinstance(own, StateInParts):
+        raise StateError("is a state of another training: it is in parts of units or inputs")
+    elif isinstance(engine, LedEngine):
+        engine.read_parts(saved, state, done)
+    else:
+        own.check_parts(saved, state)
+        own.read_parts(saved.folder, saved.sums, state, done, by_all=True)
+
+
+def _own(engine: Engine) -> Engine:
+    return engine.own if isinstance(engine, LedEngine) else engine
+
+
+def follow(make: Make, group: Group, between: Callable[[], None], open_: Open = lambda text: None) -> None:
+    """Make engines and do what the leader tells; `between` is called after each. Returns when it tells the end.
+
+    `open_` opens the folder of parts that the leader tells of; None where this process cannot write there.
+    """
     engine: Parted | None = None
+    folder: PartFolder | None = None  # if all have it
     while True:
-        number, *numbers = _broadcast([0, 0, 0], group)
-        call = _Call(int(number))
-        if call == _Call.END:
+        call, numbers = heard(group)
+        if call == Call.END:
             return
-        if call == _Call.MAKE:
+        if call == Call.MAKE:
             engine = cast(Parted, make(group))
-        elif call == _Call.ALONE:
+        elif call == Call.ALONE:
             _alone(make, int(numbers[0]), group)
-        elif call == _Call.FIRST:
+        elif call == Call.FIRST:
             some = group.first(int(numbers[0]))
             if group.rank < some.size:
                 follow(make, some, between)
+        elif call == Call.OPEN:
+            found = open_(heard_bytes(int(numbers[0]), group).decode())
+            folder = found if is_true_in_all(found is not None, group) else None
+        elif call == Call.WRITE_PARTS:
+            cast(StateInParts, engine).write_parts(folder, int(numbers[0]), by_all=folder is not None)
+        elif call == Call.READ_PARTS:
+            _read_parts(cast(StateInParts, engine), folder, int(numbers[0]), int(numbers[1]), group)
         elif engine is not None:
             _do(call, numbers, engine, group)
         between()
 
 
-def _do(call: _Call, numbers: Sequence[float], engine: Parted, group: Group) -> None:
-    if call == _Call.ADVANCE:
+def _read_parts(engine: StateInParts, folder: PartFolder | None, done: int, count: int, group: Group) -> None:
+    told = heard_bytes(SHA256 * count, group)
+    sums = [told[start : start + SHA256] for start in range(0, len(told), SHA256)]
+    common = exchange_state(_empty(engine.common(), engine.x.device), group)
+    engine.read_parts(folder, sums, common, done, by_all=folder is not None)
+
+
+def _do(call: Call, numbers: Sequence[float], engine: Parted, group: Group) -> None:
+    if call == Call.ADVANCE:
         engine.advance(int(numbers[0]))
-    elif call == _Call.UPDATES:
+    elif call == Call.UPDATES:
         count, total = map(int, numbers)
         sizes, rows = torch.empty(count, dtype=torch.int64), torch.empty(total, dtype=torch.int64)
         group.broadcast(sizes, 0)
         group.broadcast(rows := rows.to(engine.x.device), 0)
         scores = engine.y.new_empty(count, *engine.objective.shape)
         cast(RowEngine, engine).updates(torch.split(rows, sizes.tolist()), scores)
-    elif call == _Call.SET_LR:
+    elif call == Call.SET_LR:
         engine.set_lr(numbers[0])
-    elif call == _Call.STATE:
+    elif call == Call.STATE:
         engine.state()
-    elif call == _Call.LOAD_STATE:
-        shapes = engine.described().items()  # whose own tensors need not be contiguous, as what is received
-        like = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device=engine.x.device) for name, tensor in shapes}
-        engine.load_state(_exchange_state(like, group), int(numbers[0]))
-    elif call == _Call.SYNC:
+    elif call == Call.LOAD_STATE:
+        engine.load_state(exchange_state(_empty(engine.described(), engine.x.device), group), int(numbers[0]))
+    elif call == Call.SYNC:
         engine.sync()
-    elif call == _Call.SCORE:
+    elif call == Call.SCORE:
         cast(Sharing, engine).final_score()
-    elif call == _Call.EXCHANGE:
+    elif call == Call.EXCHANGE:
         _exchange(engine, int(numbers[0]), int(numbers[1]), group)
+
+
+def _empty(like: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Tensors of the same shapes; those need not be contiguous, as what is received."""
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for name, tensor in like.items()}
 
 
 def _exchange(engine: Parted, count: int, numbers: int, group: Group) -> float:
@@ -233,20 +308,3 @@ def _alone(make: Make, iterations: int, group: Group) -> list[Tensor]:
     all_ = [torch.empty_like(own) for _ in range(group.size)]
     group.gather(own, all_)
     return all_
-
-
-def _tell(group: Group, call: _Call, *numbers: float) -> None:
-    _broadcast([call, *numbers, *[0] * (2 - len(numbers))], group)
-
-
-def _broadcast(numbers: Sequence[float], group: Group) -> list[float]:
-    tensor = torch.tensor(numbers, dtype=torch.float64)
-    group.broadcast(tensor, 0)
-    found: list[float] = tensor.tolist()
-    return found
-
-
-def _exchange_state(state: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
-    for name in sorted(state):
-        group.broadcast(state[name], 0)
-    return state

@@ -80,11 +80,18 @@ def needed_by_host(config: Config, ranks: int = 1, here: int | None = None) -> i
 
 
 def needed_to_save(config: Config) -> int:
-    """The additional bytes for writing a checkpoint: safetensors makes two copies of the engine's state."""
+    """The additional bytes for checkpoints: a resumed training has the engine's state twice, as bytes and as tensors.
+
+    Of a state in parts of units or inputs that is one part; and in the end the first process gathers the weights.
+    """
     dual = config.N * config.H if config.form == "dual" else 0
     # The best weights, the average, and the vector from which the learning rate is measured next.
     kept = (config.patience is not None) + (config.average is not None) + (config.lr == "auto")
-    return 2 * ((1 + kept) * weights(config) + dual) * ITEMSIZE[config.dtype]
+    numbers = 2 * ((1 + kept) * weights(config) + dual)
+    if config.parts is not None and (split := _chosen(config).split) != "rows":
+        count = min(config.parts, config.H if split == "units" else config.D_in)
+        numbers = 2 * (kept * weights(config) + (weights(config) + dual) // count) + weights(config)
+    return numbers * ITEMSIZE[config.dtype]
 
 
 def _copies(config: Config) -> int:

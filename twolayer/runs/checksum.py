@@ -7,12 +7,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from twolayer.files import Folder
 
 PLACE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?\.safetensors")
+PART = re.compile(r"([0-9]{1,19}(?:-[0-9]{1,19})?)\.part-[0-9]{1,4}\.safetensors")
 BLANK = "0" * 64  # in place of the checksum while it is computed
 MAX_HEADER = 100 * 2**20  # of a safetensors file; the library has the same limit
 MAX_VALUES = 5_000_000  # in a JSON document; a model of the most columns has half as many
@@ -24,6 +26,11 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 def digest(data: bytes) -> str:
     """The SHA-256 of the data."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_digest(value: object) -> bool:
+    """Whether a value is a SHA-256 as text."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def blanked(data: bytes, digest: str) -> str:
@@ -168,3 +175,18 @@ def place(name: str) -> tuple[int, int]:
     """The iterations (with batches, the epochs) before a checkpoint, and the updates after them, from its name."""
     match = PLACE.fullmatch(name)
     return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+
+
+def part_name(checkpoint: str, part: int) -> str:
+    """The name of the file with a part, from 0 on, of the checkpoint of this name."""
+    return f"{checkpoint.removesuffix('.safetensors')}.part-{part}.safetensors"
+
+
+def remove_stale_parts(checkpoints: Folder) -> None:
+    """Remove, as far as possible, the parts whose checkpoint is gone, or was never completed."""
+    with suppress(OSError):
+        names = set(checkpoints.names())
+        for name in names:
+            if (match := PART.fullmatch(name)) and f"{match[1]}.safetensors" not in names:
+                with suppress(OSError):
+                    checkpoints.remove(name)

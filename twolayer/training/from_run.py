@@ -21,6 +21,7 @@ from twolayer.runs import checkpoint, model_file, table_paths
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG
 from twolayer.runs.saved_run import SavedRun
+from twolayer.training.checkpoints import begun
 from twolayer.training.fingerprints import fingerprints
 from twolayer.training.loop import Fit
 from twolayer.training.setup import prepare
@@ -102,8 +103,7 @@ def train_to(run: SavedRun | None, iteration: int, config: Config, data: Data, m
             f"has {counted(len(run.history), config.unit)}, so there is no {iteration}", path=run.path, usage=True
         )
     found = newest_checkpoint(run, iteration)[0] if run is not None else None
-    state = (found.state, found.iteration) if found is not None else ()
-    fit = Fit(model, data, config.model_copy(update={"epochs": max(1, iteration)}), *state)
+    fit = begun(model, data, config.model_copy(update={"epochs": max(1, iteration)}), found)
     for _ in fit if fit.done < iteration else ():
         pass
     return fit

@@ -16,8 +16,9 @@ from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config
 from twolayer.engines.base import Data, RowEngine
 from twolayer.engines.factory import make_engine
-from twolayer.engines.led import LedEngine, led
+from twolayer.engines.led import LedEngine, led, load_state
 from twolayer.engines.parts import ALONE, Group
+from twolayer.engines.state_in_parts import SavedParts
 from twolayer.errors import DataError, DivergedError
 from twolayer.hardware import threads
 from twolayer.runs.history import Block, join
@@ -60,11 +61,10 @@ class Fit(Iterator[Block]):
 
     With `lr: auto` the learning rate is 1 / lambda (see `learning_rate`), measured again at fixed iterations; with
     batches, classes or a file it never rises. With `batch_size` an iteration is an epoch: an update for every batch.
-    `state`: the result of `state()` after `done` iterations of the same training, and some updates of the next one,
-    which then resumes bit for bit; StateError if it is another training's. No block crosses a multiple of `cut_every`.
-
-    In a `group` of several processes this is the first one's, which the others follow (see `together.work`) until
-    `finish` or `close`.
+    `state`: that after `done` iterations of the same training, and some updates of the next one, which then resumes bit
+    for bit, with its `parts` if they are saved apart; StateError if it is another training's. No block crosses a
+    multiple of `cut_every`. In a `group` of several processes this is the first one's, which the others follow (see
+    `together.work`) until `finish` or `close`.
 
     `pieces` is the same training in blocks that never last long: they end within an epoch, too, and hold no losses
     then; and `model` has the weights only after `finish`.
@@ -78,6 +78,7 @@ class Fit(Iterator[Block]):
         state: Mapping[str, Tensor] | None = None,
         done: int = 0,
         *,
+        parts: SavedParts | None = None,
         cut_every: int = 0,
         group: Group = ALONE,
     ) -> None:
@@ -105,7 +106,7 @@ class Fit(Iterator[Block]):
                 if self.average is not None:
                     self.average.load_state(taken(state, self.average.state()))
                 within = taken(state, Epoch.STATE)
-                self.engine.load_state(state, done)
+                load_state(self.engine, state, done, parts)
                 self.engine.sync()
         self.epoch: Epoch | None = None  # the one that has begun
         if is_resumed and within:
@@ -155,10 +156,12 @@ class Fit(Iterator[Block]):
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs to be the same bit for bit."""
-        state = self.engine.state() | (self.epoch.state() if self.epoch is not None else {})
-        if self.config.lr == "auto":
-            state |= {"lr": torch.tensor(self.lr, dtype=torch.float64)}
-        for part in (self.finder, self.best, self.average):
+        return self.engine.state() | self.beside_engine()
+
+    def beside_engine(self) -> dict[str, Tensor]:
+        """What of the state is not the engine's."""
+        state = {"lr": torch.tensor(self.lr, dtype=torch.float64)} if self.config.lr == "auto" else {}
+        for part in (self.epoch, self.finder, self.best, self.average):
             if part is not None:
                 state |= part.state()
         return state

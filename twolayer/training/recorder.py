@@ -27,6 +27,7 @@ from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
 from twolayer.runs.history import Block, csv_row, join, scan
 from twolayer.runs.run_files import CONFIG, HISTORY, MODEL
+from twolayer.training import checkpoints
 from twolayer.training.fingerprints import fingerprints, row_sums
 from twolayer.training.loop import Fit
 from twolayer.training.outcome import Outcome
@@ -73,10 +74,9 @@ class Recording:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        fit = self.fit
         if self.writer is not None:
             self.writer.sync()  # a resumed run does not repeat the events before its checkpoint
-        checkpoint.save(self.run, fit.done, fit.state(), self.seconds, (fit.updates, fit.batches))
+        checkpoints.save(self.run, self.fit, self.seconds)
         self.saved_at = time.monotonic()
 
     def complete(self) -> Outcome:
@@ -114,7 +114,7 @@ class Recording:
         config = self.fit.config.model_copy(update={"epochs": max(1, updates)})
         data, model = self.fit.restart()
         found, _ = checkpoint.newest(self.run.open_checkpoints(), updates)
-        fit = Fit(model, data, config, *((found.state, found.iteration) if found else ()))
+        fit = checkpoints.begun(model, data, config, found)
         for _ in fit if updates else ():
             pass
         self.run.update_info(model_sha256=self._save_model(fit, updates))
@@ -212,7 +212,7 @@ def provenance(config: Config) -> dict[str, Any]:
 
 def check_space(path: Path, fit: Fit, advice: str, events: int) -> None:
     """Raise RunError if the disk has no room for the history, the model, and one checkpoint more than are kept."""
-    state = sum(tensor.nbytes for tensor in fit.state().values())
+    state = checkpoints.state_bytes(fit)
     model = sum(parameter.nbytes for parameter in fit.model.parameters())
     kept = checkpoint.KEPT + 2 * (fit.batches > 1) + 1
     need = kept * state + model + ROW_BYTES * (fit.config.epochs - fit.done) + EVENT_BYTES * events

@@ -13,12 +13,13 @@ from twolayer.config.schema import Config, document
 from twolayer.engines.base import Data
 from twolayer.engines.parts import ALONE, Group
 from twolayer.errors import RunError, StateError
-from twolayer.runs import checkpoint, folder, table_paths
+from twolayer.runs import checkpoint, checksum, folder, table_paths
 from twolayer.runs.checkpoint import Checkpoint
 from twolayer.runs.checkpoint_interval import CheckpointInterval
 from twolayer.runs.folder import Run
 from twolayer.runs.run_files import CHECKPOINTS, CONFIG, HISTORY
 from twolayer.tables.options import FileData
+from twolayer.training import checkpoints
 from twolayer.training.fingerprints import fingerprints, is_of_0_1_0, row_sums
 from twolayer.training.loop import Fit
 from twolayer.training.recorder import check_space, config_sums, provenance
@@ -56,13 +57,14 @@ def resume_recording(
     fit, found, wrong = _restored(run, config, data, model, every, group)
     has_stopped = run.info.get("status") == "completed" and run.info.get("stopped_early") is True
     _check_left(run, config, fit, has_stopped=has_stopped, with_epochs=with_epochs)
+    checksum.remove_stale_parts(run.open_checkpoints())  # not before: a run that cannot be resumed stays as it is
     recorded = fit.done if run.info.get("tensorboard") is True else 0
     check_space(run.path, fit, "make room", config.epochs - recorded if tensorboard else 0)
     seconds = found.seconds if found is not None else 0.0
     if has_stopped and fit.best is not None:
         fit.best.count_again(fit.done)
         # Before run.json says that it is running: a kill in between must not end it once more.
-        checkpoint.save(run, fit.done, fit.state(), seconds, (fit.updates, fit.batches))
+        checkpoints.save(run, fit, seconds)
     before = run.info.get("resumed", [])
     other = {"updates": fit.updates} if fit.updates else {}
     # The run's own provenance stays that of its start.
@@ -113,7 +115,7 @@ def _restored(
     for found in checkpoint.verified(run.open_checkpoints(), wrong):
         path = run.path / CHECKPOINTS / found.name
         try:
-            fit = Fit(model, data, config, found.state, found.iteration, cut_every=every.iterations, group=group)
+            fit = checkpoints.begun(model, data, config, found, cut_every=every.iterations, group=group)
             if fit.updates != found.updates:
                 raise StateError(f"has the state after {fit.updates} updates of an epoch, not {found.updates}")
             run.open_history(found.history_bytes, found.history_sha256)

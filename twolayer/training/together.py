@@ -22,6 +22,7 @@ from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
 from twolayer.hardware import memory, threads
 from twolayer.hardware.launchers import Place
+from twolayer.runs.checkpoint import open_told
 from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
 from twolayer.training import shares
@@ -117,7 +118,7 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
 
 
 def _follow(model: nn.Sequential, data: Data, config: Config, ranks: Ranks, tell: Callable[[], None]) -> None:
-    follow(lambda group: make_engine(model, data, config, group), ranks, tell)
+    follow(lambda group: make_engine(model, data, config, group), ranks, tell, open_told)
 
 
 def _placed(config: Config, place: Place) -> Config:
