@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, check_state, relu_backward
+from twolayer.engines.base import Data, OwnWeights, check_state, relu_backward
 from twolayer.engines.dual import gram
 from twolayer.engines.fused import FusedEngine
 from twolayer.engines.losses import Objective
@@ -39,8 +39,8 @@ class _Units:
 class UnitsEngine(FusedEngine):
     """The primal form in parts of the hidden units; this process has those that are its own in the group.
 
-    `state`, `load_state` and `sync` are for all processes at once, and take what all units have; the first process
-    alone gets it.
+    The model of a process that is not the first may be of its own units alone (`OwnWeights`). `state`, `load_state` and
+    `sync` are for all processes at once, and take what all units have; the first process alone gets it.
     """
 
     def __init__(
@@ -48,17 +48,19 @@ class UnitsEngine(FusedEngine):
     ) -> None:
         super().__init__(model, Data(aligned(data.x), aligned(data.y)), objective, lr=lr)
         self.parts, self.group, self.own_b2 = parts, group, self.b2.clone()
-        (H, D_in), (N, D_out) = self.w1.shape, self.y.shape
-        self.pieces = pieces(H, parts, group)
+        D_in, (N, D_out) = self.x.shape[1], self.y.shape
+        self.H, first = (model.H, model.units.start) if isinstance(model, OwnWeights) else (len(self.w1), 0)
+        self.pieces = pieces(self.H, parts, group)
+        own = [slice(some.start - first, some.stop - first) for some in self.pieces]
         self.h, hs = self._blocks()
         self.grad_h, grad_hs = self._blocks()  # without its factor
         self.units = [
             _Units(self.w1[some], self.b1[some], self.w2[:, some], h, grad_h)
-            for some, h, grad_h in zip(self.pieces, hs, grad_hs, strict=True)
+            for some, h, grad_h in zip(own, hs, grad_hs, strict=True)
         ]
         self.rows: dict[str, tuple[int, ...]] = {"w1": (D_in,), "b1": (), "w2_t": (D_out,)}  # of a unit, by name
         self.grad_b2 = torch.empty_like(self.own_b2)
-        self.sum = Sum(N * D_out, len(edges(H, parts)) - 1, self.x, group)
+        self.sum = Sum(N * D_out, len(edges(self.H, parts)) - 1, self.x, group)
 
     def _blocks(self) -> tuple[Tensor, list[Tensor]]:
         """A vector of zeros for all parts at once; and what each has of it, (N, h), at an address like Sum's."""
@@ -135,7 +137,7 @@ class UnitsEngine(FusedEngine):
 
     def described(self) -> dict[str, Tensor]:
         """Tensors of the shapes and dtypes of a state, most of them without any contents."""
-        shapes = {name: self.x.new_empty(len(self.w1), *row, device="meta") for name, row in self.rows.items()}
+        shapes = {name: self.x.new_empty(self.H, *row, device="meta") for name, row in self.rows.items()}
         return shapes | {"b2": self.own_b2}
 
     @torch.no_grad()
@@ -167,7 +169,7 @@ class UnitsEngine(FusedEngine):
 
     def _whole(self, tensors: Sequence[Tensor], name: str) -> Tensor:
         """What all units have of this name, (H, ...)."""
-        return whole(tensors, len(self.w1), self.parts, self.x.new_empty(self.rows[name]), self.group)
+        return whole(tensors, self.H, self.parts, self.x.new_empty(self.rows[name]), self.group)
 
 
 class DualUnitsEngine(UnitsEngine):
