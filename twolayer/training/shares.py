@@ -118,7 +118,7 @@ def own_weights(config: Config, generator: torch.Generator, group: Group, **to: 
         inputs = own_range(D_in, count, group.rank, group.size)
     digest = hashlib.sha256()
 
-    def share(draw: Callable[[int], Tensor], width: int, rows: slice, columns: slice, height: int) -> Tensor:
+    def share(draw: Callable[[Tensor], Tensor], width: int, rows: slice, columns: slice, height: int) -> Tensor:
         kept = torch.empty(rows.stop - rows.start, columns.stop - columns.start, **to)
         for start, numbers in _stream(height * width, draw):
             for row, column, block in _blocks_of(numbers, start, width):
@@ -133,26 +133,31 @@ def own_weights(config: Config, generator: torch.Generator, group: Group, **to: 
     return OwnWeights(first, second, H, units, inputs, digest.hexdigest())
 
 
-def _draws(config: Config, fan_in: int, generator: torch.Generator) -> tuple[Callable[[int], Tensor], ...]:
-    """Draw some weights, and some biases, of a layer with so many inputs; those by default are `nn.Linear`'s."""
+def _draws(config: Config, fan_in: int, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Overwrite numbers with weights, and with biases, of a layer with so many inputs; as `nn.Linear` by default."""
     if config.init == "normal":
-        return lambda count: torch.randn(count, generator=generator), torch.zeros
+        return lambda numbers: numbers.normal_(generator=generator), Tensor.zero_
     std = nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in)  # as kaiming_uniform_ computes it
     bounds = math.sqrt(3.0) * std, 1 / math.sqrt(fan_in)
 
-    def uniform(bound: float, count: int) -> Tensor:
-        return torch.empty(count).uniform_(-bound, bound, generator=generator)
+    def uniform(bound: float, numbers: Tensor) -> Tensor:
+        return numbers.uniform_(-bound, bound, generator=generator)
 
     return tuple(partial(uniform, bound) for bound in bounds)
 
 
-def _stream(size: int, draw: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """All numbers of one draw of this size, some at a time, each with the number of the first one, from 0."""
-    edges = [*range(0, size, max(TOGETHER, BLOCK // TOGETHER * TOGETHER)), size]
+def _stream(size: int, draw: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """All numbers of one draw of this size, some at a time, each with the number of the first one, from 0.
+
+    They are in a buffer that the next ones overwrite: the allocator would keep the memory of some that are freed.
+    """
+    step = max(TOGETHER, BLOCK // TOGETHER * TOGETHER)
+    edges = [*range(0, size, step), size]
     if len(edges) > 2 and size - edges[-2] < TOGETHER:  # as in `_blocks`
         del edges[-2]
+    buffer = torch.empty(min(size, step + TOGETHER))
     for start, end in pairwise(edges):
-        yield start, draw(end - start)
+        yield start, draw(buffer[: end - start])
 
 
 def _blocks_of(numbers: Tensor, start: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
