@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.forking import HANGS, clean_environment
+from tests.helpers.ranks import free_port
 from tests.helpers.two_hosts import ADDRESSES, pids, two_hosts
 
 SETS = [word for key in ["N=9", "D_in=7", "H=8", "D_out=2", "lr=1e-4"] for word in ("--set", key)]
@@ -54,6 +56,41 @@ def test_torchrun_trains_once_with_the_bits_of_one_process_and_again_does_nothin
         assert (process.returncode, len(stdout.splitlines())) == (0, rows), stderr
     assert "run run is completed" in stderr
     alone(tmp_path, "--epochs", "30", "--out", "whole")
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def mpirun(folder: Path, count: int, *words: str) -> subprocess.Popen[str]:
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(count), "-x", "MASTER_ADDR=localhost"]
+    command += ["-x", f"MASTER_PORT={free_port()}", sys.executable, "-m", "twolayer", "train", *words]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun (Open MPI) is not installed")
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_mpirun_trains_once_ends_all_after_a_kill_and_resumes_with_the_bits_of_one_process(
+    tmp_path: Path, rank: str
+) -> None:
+    words = ["--epochs", "3000", "-q", "--checkpoint-every", "20"]
+    with mpirun(tmp_path, 3, *SETS, *words, "--out", "run") as process:
+        history, end = tmp_path / "run" / "history.csv", time.monotonic() + HANGS
+        while not (history.exists() and history.stat().st_size > 2000):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        started = [worker(process.pid, each, "OMPI_COMM_WORLD_RANK") for each in "012"]
+        os.kill(started[int(rank)], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=HANGS)
+    assert process.returncode == 128 + signal.SIGKILL, stderr
+    while any(map(_runs, started)):  # mpirun does not wait for those that it ends
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    with mpirun(tmp_path, 2, "--resume", "run", "-q") as process:
+        _, stderr = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, stderr
+    alone(tmp_path, "--epochs", "3000", "--out", "whole")
     assert same(tmp_path / "run", tmp_path / "whole")
 
 
@@ -145,11 +182,19 @@ def test_torchrun_goes_on_without_a_lost_host_and_ends_with_the_same_bits(lost: 
     assert same(run, tmp_path / "whole")
 
 
-def worker(agent: int, rank: str) -> int:
-    """The pid of torchrun's worker of this rank."""
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended yet; an ended one may stay in the table of processes."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def worker(agent: int, rank: str, variable: str = "RANK") -> int:
+    """The pid of the process of this rank that torchrun, or another launcher, has started."""
     for children in Path(f"/proc/{agent}/task").glob("*/children"):
         for pid in children.read_text().split():
-            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if f"{variable}={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 return int(pid)
     raise AssertionError("no such worker")
 

@@ -12,7 +12,10 @@ import pytest
 
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.ranks import Ended, Training, differences, free_port, launched, others, sets, train, wait
+from twolayer.cli import rank_process
+from twolayer.hardware.launchers import Place
 from twolayer.system import network
+from twolayer.system.console import SIGNALS
 
 SETS = sets("N=9", "D_in=7", "H=8", "D_out=2", "epochs=40", "lr=0.01")
 TWO = [*SETS, "--ranks", "2", "-q"]
@@ -225,3 +228,22 @@ def test_a_name_that_leads_to_this_machine_alone_is_not_gloos(
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     network.use_the_way_to("hosta", 1)
     assert os.environ.pop("GLOO_SOCKET_IFNAME", None) == chosen
+
+
+def test_a_signal_after_a_rank_has_ended_ends_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher sends one to all processes as soon as the first has ended; what Python does at its exit went wrong."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def followed(signals: rank_process._Signals, *_: object, **__: object) -> int:
+        signals.handle()
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        return 7
+
+    monkeypatch.setattr(rank_process, "_followed", followed)
+    try:
+        assert rank_process.follow(Place(1, 2, 1, 2), 1.0, 1.0, quiet=False) == 7
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -99,6 +99,31 @@ def test_a_batch_is_cut_into_parts_too(split: str) -> None:
         torch.testing.assert_close(one, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["mse", "cross_entropy"])
+def test_the_compiled_engine_has_the_same_bits_in_one_call_and_in_many(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from twolayer.engines import compiled_rows
+
+    config = in_parts(load_config("default", N=90, D_in=7, H=9, D_out=3, lr=1e-3), "compiled", 5)
+    full, data, model = prepare(config)
+    if kind == "cross_entropy":
+        full, data = full.model_copy(update={"loss": kind}), with_classes(data)
+    batches = [torch.tensor(rows) for rows in ([4, 9, 40, 2, 7] * 7, [1, 49, 3])]
+
+    def trained(numbers: int) -> list[Tensor]:
+        monkeypatch.setattr(compiled_rows, "GRADIENTS", numbers)
+        with set_up(full):
+            engine: Any = make_engine(copy.deepcopy(model), data, full)
+            out = data.x.new_empty(2, *engine.objective.shape)
+            engine.updates(batches, out)
+            return [out, engine.advance(4), *engine.state().values(), engine.final_score()]
+
+    at_once = trained(2**20)
+    assert same(at_once, trained(0))
+    assert all(one.isfinite().all() for one in at_once)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("at", [300, 1000, 1300])
 def test_a_state_continues_bit_for_bit_also_at_a_fold(split: str, at: int) -> None:
@@ -241,6 +266,7 @@ def test_a_sum_is_the_same_bits_whoever_adds_up_which_parts(count: int, numbers:
                 first = own(count, rank, ranks).start
                 add_up = Sum(numbers, count, terms, Known(rank, sent))
                 found.append(add_up(lambda index, slot, first=first: slot.copy_(terms[first + index])).clone())  # type: ignore[misc]
+                assert torch.equal(add_up.of_rows(terms[own(count, rank, ranks)].clone()), found[-1])
         return found
 
     (alone,) = total(1)

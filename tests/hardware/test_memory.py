@@ -103,6 +103,19 @@ def test_of_inputs_a_rank_needs_its_columns_and_of_units_and_batches_all_data() 
         assert memory.needed(other, 4) > 4 * 50 * 100_000
 
 
+@pytest.mark.parametrize("split", ["units", "inputs"])
+def test_a_rank_needs_its_share_of_the_weights_and_the_first_all(split: str) -> None:
+    values: dict[str, Any] = {"N": 10, "D_in": 900, "H": 1200, "D_out": 1, "device": "cpu", "parts": 12}
+    config = load_config("default", **values, split=split, form="primal" if split == "units" else "dual")
+    count = 1200 * 901 + 1201
+    weights, others = 4 * count, 4 * (count - count // 4)  # those of the other ranks
+    one, four = memory.needed(config), memory.needed(config, 4)
+    assert 2 * weights < one < 2.2 * weights  # and a copy
+    assert one / 4 <= four < 1.3 * one / 4
+    assert memory.needed_by_host(config, 4, 2) == 2 * four + others
+    assert memory.needed_by_host(config, 4) >= 4 * (four + others)  # each has all
+
+
 def test_as_many_trainings_fit_at_once_as_the_largest_of_them_do(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = load_config("scratch"), load_config("scratch", H=10_000_000)
     room = 2 * memory.needed_by_host(large) + 2**30

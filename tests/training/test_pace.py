@@ -13,7 +13,7 @@ from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines import factory
 from twolayer.engines.parts import Alone
-from twolayer.engines.selection import ITEMSIZE, numba_works
+from twolayer.engines.selection import ITEMSIZE, numba_works, weights
 from twolayer.formatting import size
 from twolayer.hardware import memory
 from twolayer.hardware.launchers import Place
@@ -81,7 +81,8 @@ def test_one_more_engine_is_counted_and_not_made_where_it_does_not_fit(monkeypat
     training = fit(N=512, D_in=16, H=512, D_out=2, lr=1e-9, split="units")
     config, one = training.config, one_process(training.config)
     data = 512 * 18 * ITEMSIZE["float32"]
-    own, whole = memory.needed(config, 2) - data, memory.needed(one) - data
+    others = (weights(config) - weights(config) // 2) * ITEMSIZE["float32"]  # the first rank has all weights
+    own, whole = memory.needed(config, 2) + others - data, memory.needed(one) - data
     assert own == memory.beside_data(config, 2) < whole == memory.beside_data(one)
     for free, computes, alone in ((whole / 0.89, True, True), (own / 0.89, True, False), (own / 0.91, False, False)):
         monkeypatch.setattr(available_memory, "available", lambda free=free: free)

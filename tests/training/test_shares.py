@@ -22,9 +22,9 @@ from tests.helpers.processes import examples
 from twolayer.config.from_table import table_of
 from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
-from twolayer.engines.base import Data
+from twolayer.engines.base import Data, OwnWeights
 from twolayer.engines.factory import make_engine
-from twolayer.engines.parts import Alone
+from twolayer.engines.parts import Alone, own_range
 from twolayer.errors import DataError
 from twolayer.hardware import memory
 from twolayer.hardware.threads import set_up
@@ -89,6 +89,56 @@ def test_the_shares_are_the_data_of_one_process_and_so_is_their_fingerprint(
         fingerprints(one, model)["data_sha256"]
     }
     assert len({bytes(generator.get_state().numpy()) for generator in generators}) == 1  # the weights come next
+
+
+@given(
+    H=st.integers(1, 60),
+    D_in=st.integers(1, 40),
+    D_out=st.integers(1, 5),
+    parts=st.integers(1, 12),
+    ranks=st.integers(2, 5),
+    split=st.sampled_from(["units", "inputs"]),
+    init=st.sampled_from(["default", "normal"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    block=st.sampled_from([1, 64, 700]),
+)
+@examples(40)
+def test_a_process_draws_its_own_weights_of_those_of_one_process_with_their_fingerprint(
+    H: int, D_in: int, D_out: int, parts: int, ranks: int, split: str, init: str, dtype: str, block: int
+) -> None:
+    values: dict[str, Any] = {
+        "N": 3,
+        "D_in": D_in,
+        "H": H,
+        "D_out": D_out,
+        "seed": H,
+        "parts": parts,
+        "init": init,
+        "dtype": dtype,
+    }
+    form = "primal" if split == "units" else "dual"
+    config = load_config("default", **values, split=split, form=form, threads=1, engine="fused")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shares, "BLOCK", block)
+        _, data, model = prepare(config)
+        some = [prepare(config, None, Member(rank, ranks))[1:] for rank in range(ranks)]
+    w1, b1, w2, b2 = model.parameters()
+    size = H if split == "units" else D_in
+    covered: list[int] = []
+    for rank, (of_rank, part) in enumerate(some):
+        assert fingerprints(of_rank, part) == fingerprints(data, model)
+        expected = own_range(size, parts, rank, ranks)
+        covered += range(size)[expected]
+        if rank:
+            assert isinstance(part, OwnWeights)
+            assert (part.units, part.inputs)[split == "inputs"] == expected
+            for mine, whole in zip(
+                part.parameters(), (w1[part.units, part.inputs], b1[part.units], w2[:, part.units], b2), strict=True
+            ):
+                assert torch.equal(mine, whole)
+        else:
+            assert not isinstance(part, OwnWeights)  # it writes the model file
+    assert covered == list(range(size))
 
 
 def test_the_first_has_all_data_where_it_measures_the_learning_rate() -> None:
@@ -175,15 +225,22 @@ def peak(config: Config, ranks: int) -> int:
     return live.peak
 
 
-@pytest.mark.parametrize("split", ["rows", "inputs"])
+@pytest.mark.parametrize("split", ["rows", "compiled rows", "inputs", "units"])
 def test_the_memory_of_a_rank_does_not_grow_with_the_ranks(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _, of = split.rpartition(" ")
+
     def config(ranks: int) -> Config:
-        N, D_in = (2**13 * ranks, 33) if split == "rows" else (32, 2**15 * ranks)
-        return load_config("default", N=N, D_in=D_in, H=1, D_out=1, lr=1e-9, parts=12, split=split)
+        N, D_in, H = {
+            "rows": (2**13 * ranks, 33, 1),
+            "inputs": (32, 2**15 * ranks, 1),
+            "units": (2, 400, 2**12 * ranks),
+        }[of]
+        more: dict[str, Any] = {"split": of, "engine": engine or "fused", "form": "primal" if of == "units" else "auto"}
+        return load_config("default", N=N, D_in=D_in, H=H, D_out=1, lr=1e-9, parts=12, **more)
 
     monkeypatch.setattr(shares, "BLOCK", 2**14)
     (two, few), (six, many) = ((peak(config(ranks), ranks), config(ranks)) for ranks in (2, 6))
-    share = 4 * few.N * few.D_in // 2
+    share = 4 * few.D_in * (few.H if of == "units" else few.N) // 2
     assert share < two < 3 * share  # x, a copy whose parts are aligned, and the blocks that are drawn
     assert six < 1.2 * two
     assert peak(many, 1) > 2 * six

@@ -53,6 +53,13 @@ def follow(place: Place, join_seconds: float, exchange_seconds: float, *, quiet:
     An error is the first's to print; unless `quiet`, one that it cannot hear of is printed here.
     """
     signals = _Signals()
+    try:
+        return _followed(signals, place, join_seconds, exchange_seconds, quiet=quiet)
+    finally:
+        signals.raises = False  # a launcher sends one to all when the first of them has ended
+
+
+def _followed(signals: _Signals, place: Place, join_seconds: float, exchange_seconds: float, *, quiet: bool) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     with computing():
         from twolayer.hardware.meeting import join
@@ -90,7 +97,7 @@ class _Signals:
     """The first signal ends what is no training yet; of a training the first process decides what becomes of it."""
 
     def __init__(self) -> None:
-        self.code, self.is_training = 0, False
+        self.code, self.raises = 0, True
 
     def handle(self) -> None:
         """Heed those signals that are not ignored."""
@@ -100,10 +107,10 @@ class _Signals:
 
     def first(self) -> int:
         """The exit code of the first signal, else 0; asked for in a training."""
-        self.is_training = True
+        self.raises = False
         return self.code
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.code = self.code or process.exit_code(number)
-        if not self.is_training:
+        if self.raises:
             raise SystemExit(self.code)

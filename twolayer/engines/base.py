@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twolayer.errors import StateError
 
@@ -48,6 +48,18 @@ class Data:
     def shape(self) -> tuple[int, int]:
         """N and D_in, of all data."""
         return (len(self.x), self.x.shape[1]) if self.share is None else (self.share.N, self.share.D_in)
+
+
+class OwnWeights(nn.Sequential):
+    """The network with the initial weights of some of its H hidden units, or of some inputs, alone.
+
+    What a process has that computes with these: `units` and `inputs` say which. `sha256` is the fingerprint of all
+    weights.
+    """
+
+    def __init__(self, first: nn.Linear, second: nn.Linear, H: int, units: slice, inputs: slice, sha256: str) -> None:
+        super().__init__(first, nn.ReLU(), second)
+        self.H, self.units, self.inputs, self.sha256 = H, units, inputs, sha256
 
 
 def _nothing() -> None:

@@ -56,16 +56,25 @@ class BatchedEngine(TensorState):
         self.sums = self.x.new_zeros(objective.shape)
         self.sum_of_parts = torch.zeros_like(self.sums, dtype=torch.float64)
         longest = max(len(each.x) for each in (data, data.validation) if each)
-        on_cpu = self.x.device.type == "cpu"
-        self.part = (
-            selection.cached_rows(D_in, H, longest, self.x.itemsize) if on_cpu else selection.part_rows(H, longest)
-        )
-        self.h, self.grad_h = (self.x.new_empty(self.part, H) for _ in range(2))
-        self.z, self.other = (self.x.new_empty(self.part, D_out) for _ in range(2))
+        self.part = self._cached_rows(longest)
+        self._allocate(self.part)
         self.batch_x, self.batch_y = self.x[:0], self.y[:0]  # allocated at the first batch
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.buffers: dict[int, _Buffers] = {}
         self.scales: dict[int, tuple[float, Tensor]] = {}
+
+    def _cached_rows(self, rows: int) -> int:
+        """How many of these rows are computed at once."""
+        D_in, H = self.w1_t.shape
+        if self.x.device.type == "cpu":
+            return selection.cached_rows(D_in, H, rows, self.x.itemsize)
+        return selection.part_rows(H, rows)
+
+    def _allocate(self, rows: int) -> None:
+        """Make the buffers for so many rows at once."""
+        D_out, H = self.w2.shape
+        self.h, self.grad_h = (self.x.new_empty(rows, H) for _ in range(2))
+        self.z, self.other = (self.x.new_empty(rows, D_out) for _ in range(2))
 
     @torch.inference_mode()
     def advance(self, iterations: int) -> Tensor:

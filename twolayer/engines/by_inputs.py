@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data
+from twolayer.engines.base import Data, OwnWeights
 from twolayer.engines.dual import DualForm
 from twolayer.engines.losses import Objective
 from twolayer.engines.parts import ALONE, Group, Sum, edges, pieces
@@ -21,7 +21,8 @@ COLUMNS = 4096
 class InputsEngine(StateInParts, DualForm):
     """The dual form (see `dual`) in parts of the inputs; this process has those that are its own in the group.
 
-    `sync` is for all processes at once; the first one alone gets the weights of all inputs.
+    The model of a process that is not the first may be of its own inputs alone (`OwnWeights`). `sync` is for all
+    processes at once; the first one alone gets the weights of all inputs.
     """
 
     STATE = ("base_b1", "s", "b")
@@ -37,7 +38,9 @@ class InputsEngine(StateInParts, DualForm):
         self.pieces = pieces(self.D_in, parts, group)
         own = [self.x[:, some.start - first : some.stop - first] for some in self.pieces]
         self.columns = [x.clone(memory_format=torch.contiguous_format) for x in own]
-        self.base_w1_t = [self.w1.t()[some].clone(memory_format=torch.contiguous_format) for some in self.pieces]
+        at = model.inputs.start if isinstance(model, OwnWeights) else 0
+        some_w1 = [self.w1.t()[some.start - at : some.stop - at] for some in self.pieces]
+        self.base_w1_t = [w1_t.clone(memory_format=torch.contiguous_format) for w1_t in some_w1]
         self.base_b1 = self.b1.clone()
         self.z, self.z0, self.s = (torch.zeros_like(self.grad_h) for _ in range(3))  # (H, N)
         self.sum_of_z = Sum(H * N, count, self.x, group)

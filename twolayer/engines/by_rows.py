@@ -6,10 +6,12 @@ All processes have all weights, and update them alike. A batch is cut into parts
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from twolayer.engines import selection
 from twolayer.engines.base import Data
 from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.losses import Objective
@@ -30,6 +32,10 @@ class RowsEngine(BatchedEngine):
         super().__init__(model, data, objective, lr=lr)
         self.count, self.group, self.N = parts, group, data.shape[0]
         self.first = 0 if data.share is None else data.share.rows.start  # of the rows that x and y have
+        longest = max(end - start for start, end in pairwise(edges(self.N, parts)))
+        self.chunk = selection.chunk_rows(longest, self._cached_rows(self.N), len(self.b1))  # alike in all processes
+        if self.chunk > self.part:
+            self._allocate(self.chunk)
         self.all_sums: dict[int, Sum] = {}  # by the number of parts
         self.own_chunks: list[list[Chunk]] | None = None  # of all rows, made where they are trained on
 
@@ -47,7 +53,7 @@ class RowsEngine(BatchedEngine):
         """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
         for rows, slot in zip(batches, out.unbind(), strict=True):
             n = rows.shape[0]
-            chunks = [torch.split(rows[some], self.part) for some in self._pieces(n)]
+            chunks = [torch.split(rows[some], self.chunk) for some in self._pieces(n)]
             self._add_up([map(self._gather, some) for some in chunks], n, slot)
 
     @torch.inference_mode()
@@ -90,7 +96,9 @@ class RowsEngine(BatchedEngine):
         if self.own_chunks is None:
             pieces = [slice(some.start - self.first, some.stop - self.first) for some in self._pieces(self.N)]
             parts = [(aligned(self.x[some]), aligned(self.y[some])) for some in pieces]
-            self.own_chunks = [list(self._parts(x, y)) for x, y in parts]
+            self.own_chunks = [
+                list(zip(torch.split(x, self.chunk), torch.split(y, self.chunk), strict=True)) for x, y in parts
+            ]
         return self.own_chunks
 
     def _pieces(self, rows: int) -> list[slice]:

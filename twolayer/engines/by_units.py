@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from twolayer.engines import selection
-from twolayer.engines.base import Data, relu_backward
+from twolayer.engines.base import Data, OwnWeights, relu_backward
 from twolayer.engines.dual import gram
 from twolayer.engines.fused import FusedEngine
 from twolayer.engines.losses import Objective
@@ -40,7 +40,8 @@ class _Units:
 class UnitsEngine(StateInParts, FusedEngine):
     """The primal form in parts of the hidden units; this process has those that are its own in the group.
 
-    `sync` is for all processes at once; the first one alone gets the weights of all units.
+    The model of a process that is not the first may be of its own units alone (`OwnWeights`). `sync` is for all
+    processes at once; the first one alone gets the weights of all units.
     """
 
     def __init__(
@@ -48,17 +49,19 @@ class UnitsEngine(StateInParts, FusedEngine):
     ) -> None:
         super().__init__(model, Data(aligned(data.x), aligned(data.y)), objective, lr=lr)
         self.parts, self.group, self.own_b2 = parts, group, self.b2.clone()
-        (H, D_in), (N, D_out) = self.w1.shape, self.y.shape
-        self.size, self.pieces = H, pieces(H, parts, group)
+        D_in, (N, D_out) = self.x.shape[1], self.y.shape
+        self.size, first = (model.H, model.units.start) if isinstance(model, OwnWeights) else (len(self.w1), 0)
+        self.pieces = pieces(self.size, parts, group)
+        own = [slice(some.start - first, some.stop - first) for some in self.pieces]
         self.h, hs = self._blocks()
         self.grad_h, grad_hs = self._blocks()  # without its factor
         self.units = [
             _Units(self.w1[some], self.b1[some], self.w2[:, some], h, grad_h)
-            for some, h, grad_h in zip(self.pieces, hs, grad_hs, strict=True)
+            for some, h, grad_h in zip(own, hs, grad_hs, strict=True)
         ]
         self.rows: dict[str, tuple[int, ...]] = {"w1": (D_in,), "b1": (), "w2_t": (D_out,)}  # of a unit, by name
         self.grad_b2 = torch.empty_like(self.own_b2)
-        self.sum = Sum(N * D_out, len(edges(H, parts)) - 1, self.x, group)
+        self.sum = Sum(N * D_out, len(edges(self.size, parts)) - 1, self.x, group)
 
     def _blocks(self) -> tuple[Tensor, list[Tensor]]:
         """A vector of zeros for all parts at once; and what each has of it, (N, h), at an address like Sum's."""

@@ -36,6 +36,9 @@ class CompiledEngine(TensorState):
     For cross entropy a loss comes with the accuracy: shapes given as () are then (2,).
     """
 
+    BEHIND = 0  # numbers behind the weights, and behind each gradient
+    parts = 1
+
     def __init__(self, model: nn.Sequential, data: Data, objective: Objective, *, lr: float) -> None:
         self.x, self.y, self.objective, self.lr = data.x.contiguous(), data.y.contiguous(), objective, lr
         self.w1, self.b1, self.w2, self.b2 = (parameter.detach() for parameter in model.parameters())
@@ -44,11 +47,11 @@ class CompiledEngine(TensorState):
         self.shape = -(-H // L), D_in, D_out, L  # chunks of hidden units, and L in each
         # The weights by hidden unit, (C L, D_in + 1 + D_out), and as `kernels` has them.
         self.padded = self.x.new_zeros(self.shape[0] * L, D_in + 1 + D_out)
-        self.weights = self.x.new_zeros(self.padded.numel() + D_out)
+        self.weights = self.x.new_zeros(self.padded.numel() + D_out + self.BEHIND)
         self.groups = selection.groups(len(self.x), H * (D_in + 1) + D_out * (H + 1))
         self.gradients = self.x.new_empty(0)  # of each group, and of a part for each thread
         self.buffers: list[tuple[Array, Array, Array]] = []  # of each thread
-        self.sums = np.zeros(2 * self.groups)
+        self.sums = np.zeros(2 * max(self.groups, self.parts))
         try:
             self._compile(cached=True)
         except CACHE_ERRORS:
@@ -151,21 +154,28 @@ class CompiledEngine(TensorState):
 
     def _pack(self) -> None:
         """Copy the parameters into `weights`."""
-        C, D_in, D_out, L = self.shape
+        C, D_in, _, L = self.shape
         own = self.padded[: len(self.w1)]
         own[:, :D_in], own[:, D_in], own[:, D_in + 1 :] = self.w1, self.b1, self.w2.t()
-        self.weights[:-D_out].view(C, -1, L).copy_(self.padded.view(C, L, -1).transpose(1, 2))
-        self.weights[-D_out:] = self.b2
+        of_units, b2 = self._packed()
+        of_units.view(C, -1, L).copy_(self.padded.view(C, L, -1).transpose(1, 2))
+        b2.copy_(self.b2)
 
     def _unpack(self) -> None:
         """Copy `weights` into the parameters."""
-        C, D_in, D_out, L = self.shape
-        self.padded.view(C, L, -1).copy_(self.weights[:-D_out].view(C, -1, L).transpose(1, 2))
+        C, D_in, _, L = self.shape
+        of_units, b2 = self._packed()
+        self.padded.view(C, L, -1).copy_(of_units.view(C, -1, L).transpose(1, 2))
         own = self.padded[: len(self.w1)]
         self.w1.copy_(own[:, :D_in])
         self.b1.copy_(own[:, D_in])
         self.w2.copy_(own[:, D_in + 1 :].t())
-        self.b2.copy_(self.weights[-D_out:])
+        self.b2.copy_(b2)
+
+    def _packed(self) -> tuple[Tensor, Tensor]:
+        """Of `weights` those of the hidden units, and the second layer's biases."""
+        count = self.padded.numel()
+        return self.weights[:count], self.weights[count : count + len(self.b2)]
 
 
 @dataclass(frozen=True)

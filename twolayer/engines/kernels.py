@@ -166,7 +166,8 @@ def descend(weights, rows, buffers, batches, updates, groups, objective, shape, 
     for each where in that order it begins and ends, and the rows of a group. `groups`: the first and the last
     (exclusive) that are visited here, and which gradient is that of a part. `objective`: whether it is the squared
     error; whether to learn; by what the loss is divided for each row, or 0; and the learning rate times the gradient's
-    numerator. `finishes`: whether the losses and the step, which take the sums of all groups, are due here.
+    numerator. `finishes`: whether the losses and the step, which take the sums of all groups, are due here; if not,
+    each of several updates leaves its gradients and sums one group behind those of the one before.
     """
     (w, g), sums = weights, buffers[2]
     begins, ends, lengths = batches
@@ -175,19 +176,20 @@ def descend(weights, rows, buffers, batches, updates, groups, objective, shape, 
     for u in range(updates[0], updates[1]):
         n, length = ends[u] - begins[u], lengths[u]
         count = -(-n // length)
+        shift = 0 if finishes else u - updates[0]
         for group in range(groups[0], min(groups[1], count)):
             start, end = begins[u] + group * length, min(begins[u] + (group + 1) * length, ends[u])
             loss, correct = 0.0, 0.0
             for part in range(start, end, PART):
-                place = (group if part == start else groups[2]) * size
+                place = (group + shift if part == start else groups[2]) * size
                 if learns:
                     g[place : place + size] = 0
                 more = visit(weights, rows, buffers, place, part, min(part + PART, end), shape, is_mse, learns)
                 loss, correct = loss + more[0], correct + more[1]
                 if learns and part > start:
                     for i in range(size):
-                        g[group * size + i] += g[place + i]
-            sums[2 * group], sums[2 * group + 1] = loss, correct
+                        g[(group + shift) * size + i] += g[place + i]
+            sums[2 * (group + shift)], sums[2 * (group + shift) + 1] = loss, correct
         if finishes:
             divisor = divisor_of_row * n if divisor_of_row > 0 else 1.0
             loss, correct = 0.0, 0.0

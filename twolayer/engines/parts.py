@@ -7,6 +7,7 @@ consecutive parts and adds up the nodes that lie within them; all then exchange 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -139,6 +140,34 @@ class _Tree:
         return (first, end) in self.nodes and left[1] == (first + end) // 2
 
 
+def _joins(tree: _Tree, parts: range) -> tuple[list[tuple[slice, slice]], list[int]]:
+    """How the rows of these parts are added up, several pairs at once; and the rows where their largest nodes are."""
+    stack: list[Node] = []
+    rows: list[int] = []
+    level = dict.fromkeys(range(len(parts)), 0)  # of the node in a row: how many additions come before it
+    pairs = []
+    for row, part in enumerate(parts):
+        rows.append(row)
+        for _ in range(tree.join(stack, (part, part + 1))):
+            right = rows.pop()
+            level[rows[-1]] = max(level[rows[-1]], level[right]) + 1
+            pairs.append((level[rows[-1]], rows[-1], right))
+    runs: list[list[tuple[int, int, int]]] = []
+    for pair in sorted(pairs):
+        run = runs[-1] if runs else []
+        steps = {tuple(b - a for a, b in zip(one, other, strict=True)) for one, other in pairwise([*run, pair])}
+        if run and run[0][0] == pair[0] and len(steps) == 1:
+            run.append(pair)
+        else:
+            runs.append([pair])
+    return [(_every([left for _, left, _ in run]), _every([right for *_, right in run])) for run in runs], rows
+
+
+def _every(rows: Sequence[int]) -> slice:
+    """These rows, each as far from the next."""
+    return slice(rows[0], rows[-1] + 1, rows[1] - rows[0] if len(rows) > 1 else 1)
+
+
 class Sum:
     """Sums of tensors of `numbers` elements, one from each of `count` parts: the same bits whoever computes which part.
 
@@ -149,6 +178,7 @@ class Sum:
         self.group, tree = group, _Tree(count)
         stacks = [self._stacked(tree, own(count, rank, group.size)) for rank in range(group.size)]
         self.steps = stacks[group.rank][1]
+        self.joins, self.places = _joins(tree, own(count, group.rank, group.size))
         nodes = [stack for stack, _ in stacks]  # of each process, from left to right
         most = max(map(len, nodes))
         depth = max([most, *(slot + 1 for slot, _ in self.steps)])
@@ -168,6 +198,23 @@ class Sum:
             compute(index, self.slots[slot])
             for right in range(slot, slot - joins, -1):
                 self.slots[right - 1].add_(self.slots[right])
+        return self._exchanged()
+
+    def of_rows(self, terms: Tensor) -> Tensor:
+        """The same of the rows of a tensor, one for each part of this process, which are overwritten.
+
+        It takes a few additions in place of one for each part.
+        """
+        for left, right in self.joins:
+            terms[left].add_(terms[right])
+        if not self.received:
+            return terms[0]
+        for slot, place in zip(self.slots, self.places, strict=False):
+            slot.copy_(terms[place])
+        return self._exchanged()
+
+    def _exchanged(self) -> Tensor:
+        """The sum of the nodes of all processes; this one's are in the first slots."""
         if self.received:
             self.exchange()
             for left, other in self.additions:

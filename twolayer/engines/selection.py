@@ -113,11 +113,16 @@ def choose_split(config: Config) -> Literal["auto", "units", "rows", "inputs"]:
 def shares_data(config: Config) -> bool:
     """Whether a process needs its own rows or columns of x alone, for a config whose split is chosen.
 
-    A batch may have any rows, and the compiled engine has all.
+    A batch may have any rows.
     """
-    if config.parts is None or config.engine == "compiled":
+    if config.parts is None:
         return False
     return config.split == "inputs" or (config.split == "rows" and not is_batched(config))
+
+
+def shares_weights(config: Config) -> bool:
+    """Whether a process needs the weights of its own units or inputs alone, for a config whose split is chosen."""
+    return config.parts is not None and config.split != "rows"
 
 
 def leader_has_all(config: Config) -> bool:
@@ -186,6 +191,15 @@ def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
     if D_in > CACHED_D_IN:
         return part_rows(H, rows)
     return min(part_rows(H, rows), max(FEWEST_ROWS, CACHED_BYTES // (itemsize * H)))
+
+
+def chunk_rows(rows: int, at_once: int, H: int) -> int:
+    """How many rows of a part of so many are computed at once: equal chunks of nearly as many as the cache holds.
+
+    A multiple of 16, or all; a chunk of a few rows at the end would take as long as one of a hundred.
+    """
+    count = max(1, (2 * rows + at_once) // (2 * at_once), -(-rows // max(1, PART // H)))
+    return min(rows, -(-rows // (16 * count)) * 16)
 
 
 def cached_rows_of_x(rows: int, D_in: int, itemsize: int) -> int:

@@ -18,7 +18,7 @@ _PROCESS = 160 * 2**20  # bytes that a process with PyTorch has for itself; meas
 
 
 def needed(config: Config, ranks: int = 1) -> int:
-    """The minimum number of bytes that a training needs on its device; with ranks, that each of them needs.
+    """The minimum number of bytes that a training needs on its device; with ranks, that each but the first needs.
 
     The data, N (D_in + D_out); the parameters and their gradients; an activation (N, H) and an output (N, D_out),
     each with its gradient, for all rows or for a part of them; for the dual form K (N, N) and the sum of the gradients
@@ -26,7 +26,7 @@ def needed(config: Config, ranks: int = 1) -> int:
     """
     if config.parts is not None:
         config = _chosen(config)
-        numbers = _data(config, ranks) + weights(config) + _of_parts(config, ranks)
+        numbers = _data(config, ranks) + _model(config, ranks) + _of_parts(config, ranks)
         return numbers * ITEMSIZE[config.dtype]
     dual = config.N * (config.N + config.H) if config.form == "dual" else 0
     activations = 2 * rows_at_once(config) * (config.H + config.D_out)
@@ -35,9 +35,11 @@ def needed(config: Config, ranks: int = 1) -> int:
 
 
 def beside_data(config: Config, ranks: int = 1) -> int:
-    """The minimum number of bytes for one more model and engine where the data are already."""
-    data = _data(_chosen(config), ranks) if config.parts is not None else _data(config)
-    return needed(config, ranks) - data * ITEMSIZE[config.dtype]
+    """The minimum number of bytes for one more model and engine where the data are already; in the first of ranks."""
+    if config.parts is not None:
+        config = _chosen(config)
+    there = _data(config, ranks) + _model(config, ranks) - weights(config)
+    return needed(config, ranks) - there * ITEMSIZE[config.dtype]
 
 
 def _of_parts(config: Config, ranks: int) -> int:
@@ -68,11 +70,14 @@ def needed_by_host(config: Config, ranks: int = 1, here: int | None = None) -> i
     """
     if ranks > 1:
         config = _chosen(config)
-        each = needed(config, ranks) if config.device == "cpu" else 4 * (_data(config, ranks) + weights(config))
-        others = (_data(config) - _data(config, ranks)) * ITEMSIZE[config.dtype]  # the data of the other ranks
+        data, model = _data(config, ranks), _model(config, ranks)
+        each = needed(config, ranks) if config.device == "cpu" else 4 * (data + model)
+        other_data, other_weights = (  # of the other ranks
+            numbers * ITEMSIZE[config.dtype] for numbers in (_data(config) - data, weights(config) - model)
+        )
         if here is None:
-            return ranks * (each + others)
-        return here * each + (others if selection.leader_has_all(config) else 0)
+            return ranks * (each + other_data + other_weights)
+        return here * each + other_weights + (other_data if selection.leader_has_all(config) else 0)
     if config.device == "cpu":
         originals = 4 * _drawn(config) if config.dtype == "float64" else 0
         return max(needed(config), originals + _drawn(config) * ITEMSIZE[config.dtype])
@@ -124,6 +129,11 @@ def _data(config: Config, ranks: int = 1) -> int:
     if config.split == "inputs":
         return config.N * (-(-config.D_in // ranks) + config.D_out)
     return -(-config.N // ranks) * (config.D_in + config.D_out)
+
+
+def _model(config: Config, ranks: int = 1) -> int:
+    """The initial weights that each of `ranks` ranks has, but for the first, which has all."""
+    return weights(config) // ranks if selection.shares_weights(config) else weights(config)
 
 
 def check(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from twolayer.engines.base import Data
+from twolayer.engines.base import Data, OwnWeights
 from twolayer.evaluation import known_rows
 from twolayer.tables.features import Array
 
@@ -18,7 +18,8 @@ def fingerprints(data: Data, model: nn.Module) -> dict[str, str]:
     """The SHA-256 of all numbers that a training starts from; for a table also of its encoding."""
     columns = json.dumps(data.columns.document()).encode() if data.columns is not None else b""
     known = data.share.sha256 if data.share is not None else None
-    found = {"data_sha256": known or _sha256([data.x, data.y], columns), "initial_sha256": _sha256(model.parameters())}
+    initial = model.sha256 if isinstance(model, OwnWeights) else _sha256(model.parameters())
+    found = {"data_sha256": known or _sha256([data.x, data.y], columns), "initial_sha256": initial}
     if data.validation is not None:
         found["validation_sha256"] = _sha256([data.validation.x, data.validation.y])
     return found

@@ -14,7 +14,7 @@ from twolayer.config.loading import AnyConfig, as_config
 from twolayer.config.schema import Config, LinearData, settled
 from twolayer.engines.base import Data, Share
 from twolayer.engines.parts import ALONE, Group
-from twolayer.engines.selection import choose_engine, choose_form, choose_split, shares_data
+from twolayer.engines.selection import choose_engine, choose_form, choose_split, shares_data, shares_weights
 from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import setting, size
 from twolayer.hardware import device, memory, threads
@@ -30,7 +30,7 @@ def prepare(config: AnyConfig, table: Table | None = None, group: Group = ALONE)
     """The config with every `auto` but `lr` resolved, and its data and initial model on the device.
 
     `table`: the contents of the config's file, if it has been read already. In a `group` of several processes the data
-    are this one's share of them. Raises ConfigError, DataError or DeviceError.
+    and the model are this one's share of them. Raises ConfigError, DataError or DeviceError.
     """
     config = as_config(config)
     if group.size == 1:  # of several the first has counted all, before any of them began
@@ -44,7 +44,7 @@ def prepare(config: AnyConfig, table: Table | None = None, group: Group = ALONE)
         raise DeviceError(f"out of memory on {config.device}: the training needs at least {sizes}")
     generator = torch.Generator().manual_seed(config.seed)  # one stream, as in the book: x, y, then the weights
     with threads.set_up(config):
-        return settled(config), load_data(config, generator, table, group), build_model(config, generator)
+        return settled(config), load_data(config, generator, table, group), build_model(config, generator, group)
 
 
 def resolve_auto(config: Config) -> Config:
@@ -111,15 +111,19 @@ def load_data(
     return Data(x.to(**to), y.to(**to))
 
 
-def build_model(config: AnyConfig, generator: torch.Generator | None = None) -> nn.Sequential:
+def build_model(config: AnyConfig, generator: torch.Generator | None = None, group: Group = ALONE) -> nn.Sequential:
     """`nn.Sequential(Linear(D_in, H), ReLU(), Linear(H, D_out))` with its initial weights, on `config.device`.
 
     The weights come from the generator (default: one seeded with `config.seed`): to get the weights that `train`
     starts from, pass the generator that `load_data` has drawn from. They are drawn in float32 on the CPU, then
-    converted and moved; torch's global generator is not changed. Raises DeviceError.
+    converted and moved; torch's global generator is not changed. In a `group` all but its first process have the
+    weights of their own units or inputs alone (`OwnWeights`), if the parts are of these. Raises DeviceError.
     """
     config = as_config(config)
     generator = generator or torch.Generator().manual_seed(config.seed)
+    to = {"device": resolve_device(config.device, config.dtype), "dtype": getattr(torch, config.dtype)}
+    if group.rank and shares_weights(config):
+        return shares.own_weights(config, generator, group, **to)
     with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator: give it our state
         torch.set_rng_state(generator.get_state())
         model = nn.Sequential(
@@ -135,4 +139,4 @@ def build_model(config: AnyConfig, generator: torch.Generator | None = None) -> 
                 nn.init.normal_(parameter, generator=generator)
             else:
                 nn.init.zeros_(parameter)
-    return model.to(resolve_device(config.device, config.dtype), getattr(torch, config.dtype))
+    return model.to(**to)

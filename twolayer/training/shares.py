@@ -1,22 +1,24 @@
-"""A process's own share of the data, where it needs some rows or columns of x alone (see `selection.shares_data`).
+"""A process's own share of the data, and of the initial weights, where it needs no more.
 
-Drawn data are one stream of numbers, which every process draws a block at a time, keeping what is its own. Of a table
-the first process says how it is encoded and which rows are trained on; each of the others reads its own.
+See `selection.shares_data` and `shares_weights`. What is drawn is one stream of numbers, which every process draws a
+block at a time, keeping what is its own. Of a table the first process says how it is encoded and which rows are trained
+on; each of the others reads its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twolayer.config.schema import Config, LinearData
-from twolayer.engines.base import Data, Share
+from twolayer.engines.base import Data, OwnWeights, Share
 from twolayer.engines.parts import Group, own_range
 from twolayer.engines.selection import leader_has_all
 from twolayer.errors import DataError
@@ -101,6 +103,91 @@ def _keep(kept: Tensor, rows: slice, start: int, block: Tensor) -> None:
     first, end = max(rows.start, start), min(rows.stop, start + len(block))
     if first < end:
         kept[first - rows.start : end - rows.start] = block[first - start : end - start]
+
+
+# --- initial weights
+
+
+def own_weights(config: Config, generator: torch.Generator, group: Group, **to: Any) -> OwnWeights:
+    """The share of this process in the weights that `setup.build_model` draws, `to` their dtype and device."""
+    H, D_in, D_out, count = config.H, config.D_in, config.D_out, config.parts or 1
+    units, inputs, all_ = slice(0, H), slice(0, D_in), slice(0, D_out)
+    if config.split == "units":
+        units = own_range(H, count, group.rank, group.size)
+    else:
+        inputs = own_range(D_in, count, group.rank, group.size)
+    digest = hashlib.sha256()
+
+    def share(draw: Callable[[Tensor], Tensor], width: int, rows: slice, columns: slice, height: int) -> Tensor:
+        kept = torch.empty(rows.stop - rows.start, columns.stop - columns.start, **to)
+        for start, numbers in _stream(height * width, draw):
+            for row, column, block in _blocks_of(numbers, start, width):
+                _keep_block(kept, rows, columns, row, column, block)
+            digest.update(numbers.to(kept.dtype).numpy().data)
+        return kept
+
+    one, (weight, bias) = slice(0, 1), _draws(config, D_in, generator)
+    first = _linear(share(weight, D_in, units, inputs, H), share(bias, 1, units, one, H))
+    weight, bias = _draws(config, H, generator)
+    second = _linear(share(weight, H, all_, units, D_out), share(bias, 1, all_, one, D_out))
+    return OwnWeights(first, second, H, units, inputs, digest.hexdigest())
+
+
+def _draws(config: Config, fan_in: int, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Overwrite numbers with weights, and with biases, of a layer with so many inputs; as `nn.Linear` by default."""
+    if config.init == "normal":
+        return lambda numbers: numbers.normal_(generator=generator), Tensor.zero_
+    std = nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in)  # as kaiming_uniform_ computes it
+    bounds = math.sqrt(3.0) * std, 1 / math.sqrt(fan_in)
+
+    def uniform(bound: float, numbers: Tensor) -> Tensor:
+        return numbers.uniform_(-bound, bound, generator=generator)
+
+    return tuple(partial(uniform, bound) for bound in bounds)
+
+
+def _stream(size: int, draw: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """All numbers of one draw of this size, some at a time, each with the number of the first one, from 0.
+
+    They are in a buffer that the next ones overwrite: the allocator would keep the memory of some that are freed.
+    """
+    step = max(TOGETHER, BLOCK // TOGETHER * TOGETHER)
+    edges = [*range(0, size, step), size]
+    if len(edges) > 2 and size - edges[-2] < TOGETHER:  # as in `_blocks`
+        del edges[-2]
+    buffer = torch.empty(min(size, step + TOGETHER))
+    for start, end in pairwise(edges):
+        yield start, draw(buffer[: end - start])
+
+
+def _blocks_of(numbers: Tensor, start: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
+    """These numbers of a matrix of this width, from the one at `start` on, as blocks: the first row and column."""
+    at = 0
+    while at < len(numbers):
+        row, column = divmod(start + at, width)
+        count = len(numbers) - at
+        if column or count < width:  # a piece of one row, else whole rows
+            count = min(width - column, count)
+        else:
+            count -= count % width
+        yield row, column, numbers[at : at + count].view(-1, min(count, width))
+        at += count
+
+
+def _keep_block(kept: Tensor, rows: slice, columns: slice, row: int, column: int, block: Tensor) -> None:
+    """Copy a block of which the first number is in this row and column of all; `kept` has these of them."""
+    top, bottom = max(rows.start, row), min(rows.stop, row + block.shape[0])
+    left, right = max(columns.start, column), min(columns.stop, column + block.shape[1])
+    if top < bottom and left < right:
+        place = kept[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+        place.copy_(block[top - row : bottom - row, left - column : right - column])
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(1, 1, device="meta")  # draws nothing
+    (layer.out_features, layer.in_features), layer.bias = weight.shape, nn.Parameter(bias.flatten())
+    layer.weight = nn.Parameter(weight)
+    return layer
 
 
 # --- tables
