@@ -84,7 +84,7 @@ docs: .venv/.test
 
 # The peers have an environment of their own; results, plots and two sections of docs/performance.md are tracked. Some of them:
 # make bench BENCH='roofline million'
-BENCH ?= loop batches roofline process million memory saving tables reading looking growth threads steps products
+BENCH ?= loop batches roofline process million memory saving tables reading looking growth threads steps products skinny
 bench: .venv-bench/.bench
 	for name in $(BENCH); do .venv-bench/bin/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	.venv-bench/bin/python benchmarks/plot.py

@@ -95,7 +95,7 @@ def commands(path: Path) -> dict[str, list[str]]:
     ours = [TWOLAYER, "train", str(path), "--target", "y", "--lr", str(LR), "--epochs", str(EPOCHS), *keys]
     ours += ["--no-save", "--quiet"]
     peers = {name: [sys.executable, __file__, name, str(path)] for name in PEERS}
-    return {"twolayer": ours, "twolayer, compiled": [*ours, "--engine", "compiled"], **peers}
+    return {"twolayer": ours, "twolayer, fused": [*ours, "--engine", "fused"], **peers}
 
 
 def run(command: list[str]) -> tuple[dict[str, float], str]:

@@ -3,8 +3,8 @@
     python benchmarks/peers.py NAME
 
 trains on the book's default problem and prints its 500 losses. Each peer imports its own library only, and is set up as
-someone who knows it well would: full batches that nobody gathers row by row, no callbacks, no logs. Like all tutorials,
-the loops in PyTorch read each loss with `.item()`.
+someone who knows it well would: no DataLoader that gathers batches row by row, no callbacks, no logs. Like all
+tutorials, the loops in PyTorch read each loss with `.item()`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ Train = Callable[[], list[float]]  # the loss before each update
 
 @dataclass(frozen=True)
 class Problem:
-    """Data, weights and learning rate: x (N, D_in), y (N, D_out), w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,)."""
+    """Data, weights and learning rate: x (N, D_in), y (N, D_out), w1 (H, D_in), b1 (H,), w2 (D_out, H), b2 (D_out,).
+
+    `order`: the rows of each update, (iterations, rows in a batch); all rows at each where it is None.
+    """
 
     x: Array
     y: Array
     weights: tuple[Array, Array, Array, Array]
     lr: float
+    order: NDArray[np.int64] | None = None
 
 
 Peer = Callable[[Problem, int], Train]  # sets up n iterations, which is not measured
@@ -53,18 +57,38 @@ def _model(problem: Problem) -> tuple[torch.Tensor, torch.Tensor, nn.Sequential]
     return torch.from_numpy(problem.x), torch.from_numpy(problem.y), model
 
 
+class _Batches:
+    """The batch of each update; it takes the place of a DataLoader, too."""
+
+    def __init__(self, problem: Problem, x: Any, y: Any, count: int) -> None:
+        self.x, self.y, self.count = x, y, count
+        self.order: Any = problem.order
+        if self.order is not None and not isinstance(x, np.ndarray):
+            import torch
+
+            self.order = torch.from_numpy(self.order).unbind()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        if self.order is None:
+            return repeat((self.x, self.y), self.count)
+        return ((self.x[rows], self.y[rows]) for rows in self.order)
+
+
 def by_hand(problem: Problem, iterations: int) -> Train:
     """The book's loop."""
     import torch
     from torch import nn
 
     x, y, model = _model(problem)
-    loss_fn = nn.MSELoss(reduction="sum")
+    loss_fn, batches = nn.MSELoss(reduction="sum"), _Batches(problem, x, y, iterations)
 
     def train() -> list[float]:
         losses = []
-        for _ in range(iterations):
-            loss = loss_fn(model(x), y)
+        for inputs, targets in batches:
+            loss = loss_fn(model(inputs), targets)
             losses.append(loss.item())
             model.zero_grad()
             loss.backward()
@@ -82,13 +106,13 @@ def by_sgd(problem: Problem, iterations: int, **options: bool) -> Train:
     from torch import nn
 
     x, y, model = _model(problem)
-    loss_fn = nn.MSELoss(reduction="sum")
+    loss_fn, batches = nn.MSELoss(reduction="sum"), _Batches(problem, x, y, iterations)
     optimizer = torch.optim.SGD(model.parameters(), lr=problem.lr, **options)
 
     def train() -> list[float]:
         losses = []
-        for _ in range(iterations):
-            loss = loss_fn(model(x), y)
+        for inputs, targets in batches:
+            loss = loss_fn(model(inputs), targets)
             losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()
@@ -100,12 +124,12 @@ def by_sgd(problem: Problem, iterations: int, **options: bool) -> Train:
 
 def by_numpy(problem: Problem, iterations: int) -> Train:
     """Back-propagation in numpy, in place where that is natural."""
-    x, y, step = problem.x, problem.y, np.float32(problem.lr)
+    batches, step = _Batches(problem, problem.x, problem.y, iterations), np.float32(problem.lr)
     w1, b1, w2, b2 = (value.copy() for value in problem.weights)
 
     def train() -> list[float]:
         losses = []
-        for _ in range(iterations):
+        for x, y in batches:
             h = x @ w1.T
             h += b1
             np.maximum(h, 0, out=h)
@@ -132,16 +156,17 @@ def _compiled() -> Any:
     import jax.numpy as jnp
 
     @partial(jax.jit, static_argnames="iterations")
-    def train(weights: Any, x: Any, y: Any, lr: float, iterations: int) -> Any:
-        def loss_fn(weights: Any) -> Any:
+    def train(weights: Any, x: Any, y: Any, lr: float, order: Any, iterations: int) -> Any:
+        def loss_fn(weights: Any, inputs: Any, targets: Any) -> Any:
             w1, b1, w2, b2 = weights
-            return jnp.sum((jax.nn.relu(x @ w1 + b1) @ w2 + b2 - y) ** 2)
+            return jnp.sum((jax.nn.relu(inputs @ w1 + b1) @ w2 + b2 - targets) ** 2)
 
-        def step(weights: Any, _: None) -> Any:
-            loss, gradients = jax.value_and_grad(loss_fn)(weights)
+        def step(weights: Any, rows: Any) -> Any:
+            batch = (x, y) if rows is None else (x[rows], y[rows])
+            loss, gradients = jax.value_and_grad(loss_fn)(weights, *batch)
             return jax.tree.map(lambda weight, gradient: weight - lr * gradient, weights, gradients), loss
 
-        return jax.lax.scan(step, weights, length=iterations)
+        return jax.lax.scan(step, weights, order, length=iterations)
 
     return train
 
@@ -152,9 +177,10 @@ def by_jax(problem: Problem, iterations: int) -> Train:
 
     w1, b1, w2, b2 = problem.weights
     x, y, *weights = (jax.device_put(value) for value in (problem.x, problem.y, w1.T.copy(), b1, w2.T.copy(), b2))
+    order = None if problem.order is None else jax.device_put(problem.order.astype(np.int32))
 
     def train() -> list[float]:
-        trained = _compiled()(tuple(weights), x, y, problem.lr, iterations=iterations)
+        trained = _compiled()(tuple(weights), x, y, problem.lr, order, iterations=iterations)
         _, losses = jax.block_until_ready(trained)
         found: list[float] = np.asarray(losses).tolist()
         return found
@@ -162,41 +188,40 @@ def by_jax(problem: Problem, iterations: int) -> Train:
     return train
 
 
-def by_sklearn(problem: Problem, iterations: int) -> Train:
-    """scikit-learn's MLPRegressor, whose loss is half the mean, with gradients of half the sum divided by N."""
+def by_sklearn(problem: Problem, iterations: int, *, whole: bool = True) -> Train:
+    """scikit-learn's MLPRegressor, whose loss is half the mean, with gradients of half the sum divided by N.
+
+    Batches are one epoch of `fit` on their rows in that order, which keeps the mean of their losses alone; or, unless
+    `whole`, a call of `partial_fit` each.
+    """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
     w1, b1, w2, b2 = problem.weights
-    N, y = len(problem.x), problem.y if problem.y.shape[1] > 1 else problem.y[:, 0]
+    x, y, order = problem.x, problem.y if problem.y.shape[1] > 1 else problem.y[:, 0], problem.order
+    N, epochs = (len(x), iterations) if order is None else (order.shape[1], 1)
     plain = {"solver": "sgd", "momentum": 0, "nesterovs_momentum": False, "alpha": 0, "shuffle": False, "batch_size": N}
-    endless = {"max_iter": iterations, "tol": 0, "n_iter_no_change": iterations + 1, "warm_start": True}
+    endless = {"max_iter": epochs, "tol": 0, "n_iter_no_change": epochs + 1, "warm_start": True}
     net = MLPRegressor(hidden_layer_sizes=len(b1), learning_rate_init=2 * N * problem.lr, **plain, **endless)
-    net.partial_fit(problem.x, y)  # makes the weights, which are then ours
+    net.partial_fit(x[:N], y[:N])  # makes the weights, which are then ours
     net.coefs_, net.intercepts_ = [w1.T.copy(), w2.T.copy()], [b1.copy(), b2.copy()]
+    factor = 2 * N * problem.y.shape[1]
 
     def train() -> list[float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `max_iter` is what ends it
-            net.fit(problem.x, y)
-        return [2 * problem.y.size * float(loss) for loss in net.loss_curve_[-iterations:]]
+            if order is None or whole:
+                net.fit(*((x, y) if order is None else (x[order.ravel()], y[order.ravel()])))
+                return [factor * float(loss) for loss in net.loss_curve_[-epochs:]]
+            losses = []
+            for rows in order:
+                net.partial_fit(x[rows], y[rows])
+                losses.append(factor * float(net.loss_))
+        return losses
 
     return train
-
-
-class _Batches:
-    """The full batch, again and again, in place of a DataLoader, which would gather it row by row."""
-
-    def __init__(self, batch: tuple[torch.Tensor, torch.Tensor], count: int) -> None:
-        self.batch, self.count = batch, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return repeat(self.batch, self.count)
 
 
 def by_skorch(problem: Problem, iterations: int) -> Train:
@@ -210,7 +235,7 @@ def by_skorch(problem: Problem, iterations: int) -> Train:
         criterion=nn.MSELoss(reduction="sum"),
         lr=problem.lr,
         max_epochs=1,
-        iterator_train=lambda *_, **__: _Batches((x, y), iterations),
+        iterator_train=lambda *_, **__: _Batches(problem, x, y, iterations),
         train_split=None,
         callbacks="disable",
     )
@@ -254,7 +279,7 @@ def by_lightning(problem: Problem, iterations: int) -> Train:
     regressor, trainer = Regressor(), Trainer(max_epochs=1, accelerator="cpu", devices=1, barebones=True)
 
     def train() -> list[float]:
-        trainer.fit(regressor, _Batches((x, y), iterations))
+        trainer.fit(regressor, _Batches(problem, x, y, iterations))
         return losses
 
     return train

@@ -1,4 +1,4 @@
-"""Draws docs/{loop,growth,roofline}.svg from the results, and writes two sections of docs/performance.md from them.
+"""Draws docs/{loop,growth,roofline}.svg from the results, and writes three sections of docs/performance.md from them.
 
 python benchmarks/plot.py
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import altair as alt
 import harness
+import loop
 import million
 import roofline
 
@@ -39,12 +40,17 @@ def duration(microseconds: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} {unit}"
 
 
+def short(shape: list[int]) -> str:
+    """A shape in few words; of batches their rows alone."""
+    return re.sub(r"batches of (\d+) of \d+", r"\1", loop.name_of_shape(shape))
+
+
 def log_scale(values: list[float]) -> alt.Scale:
     """A logarithmic scale with some room around the values."""
     return alt.Scale(type="log", domain=[min(values) / 1.6, max(values) * 1.6], nice=False)
 
 
-def loop() -> alt.VConcatChart:
+def loops() -> alt.VConcatChart:
     """A panel for each shape, a row for each program: microseconds per iteration."""
     shapes = read("loop.json")["shapes"]
     names = ["twolayer", *(name for name in shapes[0]["times"] if not name.startswith("twolayer"))]
@@ -61,7 +67,6 @@ def loop() -> alt.VConcatChart:
             {"program": name, "median": median, "text": duration(median), "far": median > middle * half**0.4}
             for name, median in medians.items()
         ]
-        N, D_in, H, D_out = one["shape"]
         ours = "datum.program == 'twolayer'"
         axis = {
             "labels": shapes.index(one) % PANELS == 0,
@@ -69,7 +74,7 @@ def loop() -> alt.VConcatChart:
             "labelFontWeight": alt.condition("datum.value == 'twolayer'", alt.value("bold"), alt.value("normal")),
         }
         base = alt.Chart(
-            alt.Data(values=rows), title=f"{N} x {D_in} → {H} → {D_out}", width=150, height=24 * len(names)
+            alt.Data(values=rows), title=short(one["shape"]).replace("->", "→"), width=150, height=24 * len(names)
         ).encode(
             alt.X("median:Q", scale=log_scale([middle / half, middle * half]), title=None).axis(
                 values=POWERS, labelExpr=DURATION
@@ -129,8 +134,7 @@ def limits() -> alt.LayerChart:
     """A row for each shape: the GFLOP/s of each engine, the product's as a line, and the memory's as a tick."""
     results = read("roofline.json")
     most = results["limits"][str(results["cores"])]
-    found = [roofline.name_of_shape(one["shape"]) for one in results["shapes"]]
-    names = [re.sub(r"batches of (\d+) of \d+", r"\1", name) for name in found]
+    names = [short(one["shape"]) for one in results["shapes"]]
     rows, memory = [], []
     for name, one in zip(names, results["shapes"], strict=True):
         for engine, found in one["engines"].items():
@@ -176,10 +180,10 @@ def save(chart: alt.TopLevelMixin, name: str) -> None:
 
 def main() -> None:
     """Draw the three, and write the sections."""
-    save(loop(), "loop.svg")
+    save(loops(), "loop.svg")
     save(growth(), "growth.svg")
     save(limits(), "roofline.svg")
-    for name, told in (("roofline", roofline.told), ("million", million.told)):
+    for name, told in (("loop", loop.told), ("roofline", roofline.told), ("million", million.told)):
         harness.section(DOCS / "performance.md", name, told(read(f"{name}.json")))
 
 

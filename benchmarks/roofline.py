@@ -2,32 +2,30 @@
 
     python benchmarks/roofline.py [rounds] [--json PATH]
 
-GFLOP/s of the matrix products of an update, the best of interleaved rounds, at the shapes of loop.py and for batches of
-64 rows; in the same run the limits, and the products of `auto` at each shape by PyTorch and nothing else. An update has
-to read its rows, and to read and write its weights, once (in the dual form K, Z0, S and the second layer): that many
-bytes at the bandwidth are the other limit, where they do not fit the cache.
+GFLOP/s of the matrix products of an update, the best of interleaved rounds, at the shapes of loop.py; in the same run
+the limits, and the products of `auto` at each shape by PyTorch and nothing else. An update has to read its rows, and to
+read and write its weights, once (in the dual form K, Z0, S and the second layer): that many bytes at the bandwidth are
+the other limit, where they do not fit the cache.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import harness
 import torch
-from loop import EPOCHS, SHAPES, name_of
+from loop import BATCHES, SHAPES, config_of, name_of, name_of_shape
 
-from twolayer.config.loading import load_config
 from twolayer.config.schema import Config
 from twolayer.engines.factory import make_engine
 from twolayer.engines.selection import operations, weights
 from twolayer.hardware.threads import cores, set_up
 from twolayer.training.setup import prepare
 
-BATCHES = (100_000, 20, 150, 1)
-BATCH_SIZE, UPDATES = 64, 200
+UPDATES = 200  # of an epoch of batches
 SIDE, NUMBERS = 2048, 2**24  # of the square matrices; in each of three vectors, far more than a cache holds
 SECONDS = 0.08  # that a measure takes, where one update takes less
 COLUMNS = ["autograd", "manual", "fused (primal)", "fused (dual)", "compiled"]
@@ -63,9 +61,7 @@ class Program:
 def program(shape: tuple[int, int, int, int], engine: str, form: str) -> Program:
     """An engine with its own data, which it has seen once."""
     N, D_in, H, D_out = shape
-    keys: dict[str, Any] = {"batch_size": BATCH_SIZE} if shape == BATCHES else {}
-    keys |= {"N": N, "D_in": D_in, "H": H, "D_out": D_out, "lr": 1e-12, "epochs": EPOCHS, "environment": {}}
-    config, data, model = prepare(load_config("default", **keys, engine=engine, form=form))
+    config, data, model = prepare(config_of(shape, 1e-12).model_copy(update={"engine": engine, "form": form}))
     with set_up(config):
         made: Any = make_engine(model, data, config)
     rows = min(N, config.batch_size or N)
@@ -137,9 +133,9 @@ def main() -> None:
     options = harness.options(__doc__ or "", rounds=3)
     limits: dict[int, dict[str, float]] = {n: {"product": 0.0, "bandwidth": 0.0} for n in {1, cores()}}
     results = []
-    for shape in [*(shape for shape, _, _ in SHAPES), BATCHES]:
+    for shape, _, _ in SHAPES:
         found = programs(shape)
-        auto = next(one for one in found if name_of(one.config) == name_of(_auto(shape)))
+        auto = next(one for one in found if name_of(one.config) == name_of(prepare(config_of(shape, 1e-12))[0]))
         alone = Program(auto.config, products(auto.config), auto.operations, 0)
         for one in (*found, alone):
             one.calibrate()
@@ -208,21 +204,6 @@ def told(results: dict[str, Any]) -> str:
 def count(threads: int) -> str:
     """One thread, or how many."""
     return "one thread" if threads == 1 else f"{threads} threads"
-
-
-def name_of_shape(shape: Sequence[int]) -> str:
-    """A shape in words."""
-    N, D_in, H, D_out = shape
-    name = f"{N} x {D_in} -> {H} -> {D_out}"
-    return f"batches of {BATCH_SIZE} of {name}" if tuple(shape) == BATCHES else name
-
-
-def _auto(shape: tuple[int, int, int, int]) -> Config:
-    """What `engine: auto` takes for a long training."""
-    N, D_in, H, D_out = shape
-    keys: dict[str, Any] = {"batch_size": BATCH_SIZE} if shape == BATCHES else {}
-    config = load_config("default", N=N, D_in=D_in, H=H, D_out=D_out, lr=1e-12, epochs=EPOCHS, environment={}, **keys)
-    return prepare(config)[0]
 
 
 if __name__ == "__main__":

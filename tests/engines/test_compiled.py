@@ -30,7 +30,14 @@ from twolayer.engines.factory import make_engine
 from twolayer.errors import DataError
 from twolayer.hardware import memory, threads
 from twolayer.hardware.threads import choose_threads, set_up
+from twolayer.system import load
 from twolayer.training.setup import prepare
+
+
+@pytest.fixture(autouse=True)
+def with_free_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where nothing else runs: beside others it takes fewer threads."""
+    monkeypatch.setattr(load, "free_cpus", lambda: 8)
 
 
 def config_of(N: int, D_in: int, H: int, D_out: int, **more: Any) -> Config:
@@ -189,6 +196,20 @@ def test_its_threads_are_those_that_its_updates_are_worth(monkeypatch: pytest.Mo
     assert [chosen(100, 3, 32, 1), chosen(1000, 20, 64, 1), chosen(50_000, 20, 64, 1)] == [1, 1, 6]
     assert chosen(50_000, 300, 300, 1, batch_size=64) == 1  # one group
     assert choose_threads(config_of(100, 3, 32, 1, threads=3)) == 3
+
+
+@pytest.mark.parametrize(("free", "taken"), [(8, 3), (3, 3), (2, 2), (1, 1), (0, 1)])
+def test_it_takes_no_more_threads_than_there_are_cpus_that_others_leave(
+    free: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "free_cpus", lambda: free)
+    config = config_of(2000, 3, 8, 1, threads=3)
+    full, data, model = prepare(config)
+    with set_up(full):
+        engine = cast(CompiledEngine, make_engine(model, data, full))
+        engine.advance(2)
+    assert len(engine.buffers) == taken
+    assert run(config, 2)[0] == run(config.model_copy(update={"threads": 1}), 2)[0]
 
 
 def test_its_memory_is_that_of_the_data_and_of_a_gradient_for_each_group() -> None:

@@ -36,6 +36,25 @@ def test_threads_are_put_back_also_after_an_error() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_beside_other_programs_more_threads_let_those_of_a_training_sleep_and_no_bit_changes(tmp_path: Path) -> None:
+    program = (
+        "import os, torch, twolayer\nfrom twolayer.hardware import threads\n"
+        "config = twolayer.load_config('default', N=1000, threads=2, form='primal', engine='fused', epochs=3)\n"
+        "def trained(free):\n"
+        "    threads.free_cpus = lambda: free\n"
+        "    with threads.set_up(config):\n"
+        "        losses = twolayer.train(config).losses\n"
+        "        held = threads.short_waits.end is not None\n"
+        "    return losses, held\n"
+        "torch.set_num_threads(2)\n"
+        "alone, beside, again = trained(2), trained(1), trained(2)\n"
+        "assert (alone[1], beside[1], again[1]) == (False, True, False)\n"
+        "assert alone[0] == beside[0] == again[0]"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=clean_environment(), check=True)
+
+
 def test_an_allocation_that_fails_is_a_device_error() -> None:
     config = load_config("default", N=10**13, threads=1)
     with (

@@ -7,22 +7,33 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.forking import clean_environment
-from twolayer.system.load import is_busy
+from twolayer.system import load
+from twolayer.system.load import free_cpus, is_busy
 
 
 @pytest.mark.parametrize(
-    ("running", "cpus", "busy"), [(1, 2, False), (2, 2, True), (3, 2, True), (4, 8, False), (5, 8, True), (1, 1, False)]
+    ("running", "cpus", "free"),
+    [(0, 2, 2), (1, 2, 2), (2, 2, 1), (3, 2, 0), (9, 2, 0), (4, 8, 5), (5, 8, 4), (1, 1, 1)],
 )
-def test_a_machine_is_busy_if_others_want_half_of_its_cpus(running: int, cpus: int, busy: bool, tmp_path: Path) -> None:
+def test_a_cpu_is_free_that_no_other_thread_wants(running: int, cpus: int, free: int, tmp_path: Path) -> None:
     (tmp_path / "loadavg").write_text(f"0.42 0.21 0.07 {running}/250 4321\n")
-    assert is_busy(tmp_path / "loadavg", cpus) == busy
+    assert free_cpus(tmp_path / "loadavg", cpus) == free
 
 
 @pytest.mark.parametrize("text", ["", "0.42 0.21", "0.42 0.21 0.07 many/250 4321\n"])
-def test_where_nothing_is_told_it_is_not_busy(text: str, tmp_path: Path) -> None:
-    assert not is_busy(tmp_path / "missing", 2)
+def test_where_nothing_is_told_all_are_free(text: str, tmp_path: Path) -> None:
+    assert free_cpus(tmp_path / "missing", 2) == 2
     (tmp_path / "loadavg").write_text(text)
-    assert not is_busy(tmp_path / "loadavg", 2)
+    assert free_cpus(tmp_path / "loadavg", 2) == 2
+
+
+@pytest.mark.parametrize(("free", "busy"), [(0, True), (4, True), (5, False), (8, False)])
+def test_a_machine_is_busy_if_others_want_half_of_its_cpus(
+    free: int, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(load, "free_cpus", lambda: free)
+    assert is_busy() == busy
 
 
 def test_the_command_lets_threads_wait_without_spinning_only_where_others_want_the_cores() -> None:

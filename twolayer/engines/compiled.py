@@ -21,6 +21,7 @@ from twolayer.engines import kernels, selection
 from twolayer.engines.base import Data, TensorState
 from twolayer.engines.losses import Objective
 from twolayer.engines.vectors import ROWS, lanes
+from twolayer.system import load
 
 Array = np.ndarray[Any, np.dtype[Any]]
 EVERY_ROW = np.empty(0, dtype=np.int64)  # in the order of x
@@ -103,6 +104,8 @@ class CompiledEngine(TensorState):
         lengths = [selection.group_rows(n, self.groups) for n in sizes]
         counts = [-(-n // length) for n, length in zip(sizes, lengths, strict=True)]
         threads = max(1, min(torch.get_num_threads(), max(counts, default=1)))
+        if threads > 1:  # one that waits for a CPU would be waited for; the bits are the same with fewer
+            threads = max(1, min(threads, load.free_cpus()))
         self._make_buffers(threads, 0 if lr is None else self.groups)
         batches = begins, ends, np.array(lengths, dtype=np.int64)
         call = self._call((x, y, order), batches, losses, lr, self.groups)

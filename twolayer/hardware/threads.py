@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import torch
 
@@ -13,6 +14,7 @@ from twolayer.engines.selection import GROUP_ROWS, is_batched, operations
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
+from twolayer.system.load import free_cpus
 
 # One thread per this many operations in an iteration: less is hardly worth sharing, and on a busy machine small ones
 # wait for each other many times as long as they compute (docs/performance.md, "Threads"). The compiled engine needs
@@ -61,6 +63,35 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
     return min(limits)
 
 
+class ShortWaits:
+    """Lets PyTorch's threads wait for each other with little spinning, at the same number of threads.
+
+    GNU OpenMP lets a thread spin for milliseconds before it sleeps, which beside other programs takes the CPU from the
+    thread that is waited for; but only a hundred times while it has more threads than there are CPUs. So a second set
+    of threads is made, which do nothing. Another OpenMP is left as it is.
+    """
+
+    def __init__(self) -> None:
+        self.end: Event | None = None
+
+    def set(self, are_on: bool) -> None:
+        """Begin or end it, where that has not been done."""
+        if are_on and self.end is None:
+            self.end = Event()
+            Thread(target=self._hold, args=(self.end,), daemon=True).start()
+        elif not are_on and self.end is not None:
+            self.end.set()
+            self.end = None
+
+    @staticmethod
+    def _hold(end: Event) -> None:
+        torch.zeros(2**16).add_(1)  # is shared among new threads: OpenMP keeps some for each thread that computes
+        end.wait()
+
+
+short_waits = ShortWaits()
+
+
 @contextmanager
 def set_up(config: Config) -> Iterator[None]:
     """Use the config's threads and precision inside; both belong to the whole process, so they are restored.
@@ -79,6 +110,7 @@ def set_up(config: Config) -> Iterator[None]:
         if before != precision and (before, precision) != ("none", "ieee"):  # "none" is full precision
             changed[backend] = before
             backend.fp32_precision = precision
+    short_waits.set(wanted > 1 and free_cpus() < wanted)  # it takes the number of threads from before
     if wanted != threads:
         torch.set_num_threads(wanted)
     try:
