@@ -23,11 +23,11 @@ FEWEST_ROWS = 64  # with fewer a product is mostly calls
 ITEMSIZE = {"float32": 4, "float64": 8}
 
 # What the compiled engine saves in an update, and for each operation in it, in seconds; up to how many inputs it does,
-# for small batches and for more rows; and from which saving on it is taken: to load it takes a second, to compile it,
-# once, some seconds (docs/performance.md, "Who takes the compiled engine").
+# for small batches and for more rows; and from which saving on it is taken: to load it takes half a second, to compile
+# it, once, some seconds (docs/performance.md, "Who takes the compiled engine").
 SAVED_SECONDS, SAVED_PER_OPERATION = 50e-6, 12e-12
 SMALL_ROWS, SMALL_D_IN, LARGE_D_IN = 128, 1024, 128
-COMPILED_PAYS = 3
+COMPILED_PAYS = 1
 
 # The compiled engine cuts its rows into groups, which threads share: at most this number, of at least these rows.
 GROUPS, GROUP_ROWS = 64, 256
