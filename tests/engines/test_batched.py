@@ -195,6 +195,19 @@ def test_from_its_state_it_goes_on_bit_for_bit(engine: str, loss: str) -> None:
         machine.load_state({name: tensor for name, tensor in saved.items() if name != "b2"}, 3)
 
 
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_rows_of_one_part_are_judged_as_those_of_several(monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
+    config, data, model = start("fused", loss)
+    engine = BatchedEngine(model, data, Objective.of(config), lr=0.05)
+    some = Data(data.x[:20], data.y[:20])
+    at_once = engine.evaluate(some)
+    engine.update(torch.arange(16))
+    engine.load_state({name: tensor.clone() for name, tensor in made(model, data, config).state().items()}, 0)
+    assert torch.equal(engine.evaluate(some), at_once)  # also with the buffers that an update has used
+    monkeypatch.setattr(engine, "part", 8)
+    torch.testing.assert_close(engine.evaluate(some), at_once)
+
+
 def test_the_model_is_packed_after_training() -> None:
     config, data, model = start("fused")
     machine = made(model, data, config)

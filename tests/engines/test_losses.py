@@ -19,7 +19,7 @@ from twolayer.engines import fused, selection
 from twolayer.engines.base import Data, Engine
 from twolayer.engines.factory import make_engine
 from twolayer.engines.fused import PlainEngine
-from twolayer.engines.losses import Objective
+from twolayer.engines.losses import ClassScore, Objective
 from twolayer.hardware.threads import set_up
 from twolayer.training.loop import fit
 from twolayer.training.metrics import final_loss
@@ -165,3 +165,15 @@ def test_a_training_gives_the_losses_and_the_final_one(engine: str) -> None:
     end = final_loss(model, data, config)
     assert end < losses[-1] < losses[0]
     assert end == pytest.approx(score(model, data, config)[0].item(), rel=1e-6)
+
+
+def test_a_score_goes_into_the_tensor_that_is_given_each_time() -> None:
+    z, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.eye(3)[[0, 1, 2, 0, 1]]
+    score, first, second = ClassScore(z, -1), torch.zeros(2), torch.zeros(2)
+    score(z, y, first)
+    expected = [-float(nn.functional.cross_entropy(z, y, reduction="sum")), float((z.argmax(1) == y.argmax(1)).sum())]
+    torch.testing.assert_close(first, torch.tensor(expected))
+    score(-z, y, second)
+    torch.testing.assert_close(first, torch.tensor(expected))
+    score(z, y, second)
+    assert torch.equal(first, second)

@@ -102,12 +102,17 @@ class BatchedEngine(TensorState):
     @torch.inference_mode()
     def evaluate(self, data: Data) -> Tensor:
         """The loss of the current weights on these data, shape ()."""
+        rows = len(data.x)
+        if rows <= self.part:
+            self.check()
+            self._forward(data.x, data.y)
+            return self.sums / self._scales(rows)[1]
         self.sum_of_parts.zero_()
         for x, y in self._parts(data.x, data.y):
             self.check()
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums) / self._scales(len(data.x))[1]
+        return self.sum_of_parts.to(self.sums) / self._scales(rows)[1]
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
@@ -119,8 +124,7 @@ class BatchedEngine(TensorState):
     @torch.no_grad()
     def sync(self) -> None:
         """Write the weights into the model's parameters."""
-        for parameter, own in zip(self.parameters, (self.w1, self.b1, self.w2, self.b2), strict=True):
-            parameter.copy_(own)
+        torch._foreach_copy_(self.parameters, [self.w1, self.b1, self.w2, self.b2])
 
     def _parts(self, x: Tensor, y: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         return list(zip(torch.split(x, self.part), torch.split(y, self.part), strict=True))

@@ -60,6 +60,8 @@ class ClassScore:
         self.log_p, self.log_p_of_class = torch.empty_like(z), torch.empty_like(z)
         picked = torch.empty_like(z.narrow(self.dim, 0, 1))
         self.argmax, self.correct = picked.long(), picked
+        self.sums: Tensor | None = None  # where the last sums went, and views of the two
+        self.sum_views: tuple[Tensor, Tensor]
 
     def __call__(self, z: Tensor, y: Tensor, sums: Tensor) -> None:
         """Write the log-likelihood and the number of correct rows into `sums`, shape (..., 2).
@@ -68,9 +70,11 @@ class ClassScore:
         """
         if not z.is_contiguous():  # log_softmax would make a copy of its own
             z = self.log_p_of_class.copy_(z)
+        if sums is not self.sums:
+            self.sums, self.sum_views = sums, (sums[..., 0], sums[..., 1])
         log_softmax(z, self.dim, False, out=self.log_p)
         torch.argmax(z, self.dim, True, out=self.argmax)
         torch.mul(self.log_p, y, out=self.log_p_of_class)  # may overwrite z, which is no longer needed
-        torch.sum(self.log_p_of_class, (-2, -1), out=sums[..., 0])
+        torch.sum(self.log_p_of_class, (-2, -1), out=self.sum_views[0])
         torch.gather(y.expand_as(z), self.dim, self.argmax, out=self.correct)
-        torch.sum(self.correct, (-2, -1), out=sums[..., 1])
+        torch.sum(self.correct, (-2, -1), out=self.sum_views[1])

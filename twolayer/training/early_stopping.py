@@ -29,8 +29,7 @@ class EarlyStopping:
         """Keep the model's weights if `loss` is lower; True if it is time to stop."""
         if loss < self.loss:
             self.loss, self.at = loss, done
-            for name, tensor in self.own.items():
-                self.weights[name].copy_(tensor)
+            torch._foreach_copy_(list(self.weights.values()), list(self.own.values()))
             return False
         return done - max(self.at, self.since) >= self.patience
 

@@ -32,7 +32,7 @@ class Epoch:
         self.sizes = [(i + 1) * N // self.count - i * N // self.count for i in range(self.count)]
         self.batches: Sequence[Tensor] = ()  # the rows of each update; all rows, in their own order, where it is empty
         if config.batch_size is not None and config.batch_size < N:
-            self.batches = torch.split(epoch_order(config.seed, number, N).to(data.x.device), self.sizes)
+            self.batches = torch.split_with_sizes(epoch_order(config.seed, number, N).to(data.x.device), self.sizes)
         self.losses = data.x.new_empty(self.count, *Objective.of(config).shape)
 
     def advance(self, engine: Engine, count: int) -> None:

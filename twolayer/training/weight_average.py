@@ -33,19 +33,17 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The engine has the average for its weights within the block, and its own after it, bit for bit."""
-        for aside, tensor in zip(self.aside, self.weights.values(), strict=True):
-            aside.copy_(tensor)
+        own = list(self.weights.values())
+        torch._foreach_copy_(self.aside, own)
         self.keep()
         try:
             yield
         finally:
-            for aside, tensor in zip(self.aside, self.weights.values(), strict=True):
-                tensor.copy_(aside)
+            torch._foreach_copy_(own, self.aside)
 
     def keep(self) -> None:
         """Give the engine the average for its weights."""
-        for name, tensor in self.weights.items():
-            tensor.copy_(self.mean[name])
+        torch._foreach_copy_(list(self.weights.values()), list(self.mean.values()))
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs."""
