@@ -51,7 +51,7 @@ def test_the_host_holds_what_is_drawn_and_for_a_gpu_nothing_else() -> None:
 def test_a_config_that_fits_passes_and_one_that_does_not_is_refused_with_its_size() -> None:
     memory.check(load_config("default"))
     with pytest.raises(
-        ConfigError, match=r"big\.yaml  64 x 1000000000000 -> 100 -> 10 needs at least 960 TiB of memory"
+        ConfigError, match=r"big\.yaml: 64 x 1000000000000 -> 100 -> 10 needs at least 960 TiB of memory"
     ):
         memory.check(load_config("default", D_in=10**12), "big.yaml")
     with pytest.raises(ConfigError, match="of memory, and"):
