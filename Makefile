@@ -48,7 +48,7 @@ release-check: .venv-release/.release
 test-versions:
 	$(PYTHON) tests/versions.py $(ARGS)
 
-# On a machine with a GPU (docs/gpu.md): the tests of CUDA, `doctor`, and benchmarks of at most eight minutes. Elsewhere
+# On a machine with a GPU (docs/gpu.md): the tests of CUDA, `doctor`, and benchmarks of at most six minutes. Elsewhere
 # the parts that need none, and one line. $(GPU) is a Python that has torch with CUDA and twolayer[dev].
 GPU ?= .venv/bin/python
 gpu: .venv/.test

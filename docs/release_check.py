@@ -135,7 +135,7 @@ def main() -> int:
             step(f"install the {kind}", lambda d=distribution, p=place: install(d, p, cuda=given.cuda))  # type: ignore[misc]
             if (place / "bin" / "twolayer").exists():
                 step(f"run the {kind}", lambda p=place, k=kind: use(p / "bin", folder / f"use-{k}"))  # type: ignore[misc]
-    print(f"{failed} steps failed" if failed else "everything is in order")
+    print(f"failed steps: {failed}" if failed else "everything is in order")
     return int(failed > 0)
 
 

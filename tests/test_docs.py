@@ -57,6 +57,26 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_every_row_of_what_was_tried_has_a_command_that_runs_something() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    tables = page[page.index("## What was tried") :].split("\n\n")
+    rows = [row for table in tables if table.startswith("|") for row in table.splitlines()[2:]]
+    commands = [shlex.split(re.findall(r"`([^`]+)` \|$", row)[0]) for row in rows]
+    assert len(commands) > 30
+    for command in commands:
+        if command[0] == "pytest":
+            paths = [ROOT / word for word in command if word.startswith("tests/")]
+            files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+            names = re.findall(r"^def (test_\w+)", "".join(file.read_text() for file in files), re.MULTILINE)
+            words = set(re.findall(r"\w+", command[command.index("-k") + 1])) if "-k" in command else set()
+            assert names, command
+            assert [word for word in words - {"or"} if not any(word in name for name in names)] == [], command
+        elif command[0] == "make":
+            assert (ROOT / "tests" / "fuzz" / "corpus" / command[2].removeprefix("TARGETS=")).is_dir(), command
+        else:
+            assert (ROOT / (command[1].replace(".", "/") + ".py")).is_file(), command
+
+
 def test_every_page_of_the_docs_is_named_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"(docs/{page.name})" in readme for page in PAGES if page.parent.name == "docs")

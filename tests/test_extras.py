@@ -32,13 +32,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Command]]:
-    """Run command lines as if a package were not installed: their exit codes and stderr."""
+    """Run command lines as if some packages were not installed: their exit codes and stderr."""
     monkeypatch.chdir(place)
 
-    def missing(package: str) -> Command:
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("twolayer", package)]:
+    def missing(packages: str) -> Command:
+        names = packages.split()
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("twolayer", *names)]:
             monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setitem(sys.modules, package, None)
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
         main = importlib.import_module("twolayer.cli.main")
 
         def run(*arguments: str) -> tuple[int, str]:
@@ -56,9 +58,6 @@ def without(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for name in [name for name in sys.modules if name.partition(".")[0] == "twolayer"]:
         del sys.modules[name]
     sys.modules.update(before)
-
-
-DATA = "error: reading tables needs polars: pip install 'twolayer[data]'\n"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +82,7 @@ DATA = "error: reading tables needs polars: pip install 'twolayer[data]'\n"
             marks=pytest.mark.deep,
         ),
         ("fastexcel", "excel", ["data t.xlsx", "train t.xlsx --target y", "predict table t.xlsx"]),
+        ("polars fastexcel", "excel", ["data t.xlsx", "train t.xlsx --target y"]),
         ("numba", "fast", ["train --engine compiled"]),
         ("altair", "report", ["plot drawn -o x.svg", "report drawn"]),
         pytest.param("vl_convert", "report", ["plot drawn -o x.svg", "report drawn"], marks=pytest.mark.deep),
@@ -90,6 +90,7 @@ DATA = "error: reading tables needs polars: pip install 'twolayer[data]'\n"
         pytest.param("jinja2", "report", ["report drawn"], marks=pytest.mark.deep),
         ("PIL", "report", ["report drawn"]),
         ("onnx", "export", ["export table -o model.onnx"]),
+        ("polars onnx", "export", ["export drawn -o model.onnx", "export table -o model.onnx"]),
         ("tensorboard", "tensorboard", ["train scratch --tensorboard", "train --resume drawn --epochs 9"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("3.11-lowest", "3.12-torch==2.11.0", "3.13-newest", "3.14-newest")
+NAMES = ("3.11-lowest", "3.12-torch==2.14.1", "3.13-newest", "3.14-newest")
 PLACE = Path(os.environ.get("ENVIRONMENTS", "~/.cache/twolayer/environments")).expanduser()
 
 

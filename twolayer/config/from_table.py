@@ -17,7 +17,7 @@ from twolayer.config.yaml12 import Path
 from twolayer.errors import Origin, Problem, extra
 from twolayer.files import expand_home
 from twolayer.formatting import setting
-from twolayer.tables.options import COLUMN_LISTS, FileData, split_names
+from twolayer.tables.options import COLUMN_LISTS, FileData, extra_of, split_names
 
 if TYPE_CHECKING:
     from twolayer.tables.dataset import Table
@@ -28,7 +28,7 @@ Tables: TypeAlias = "list[tuple[object, Table]]"  # at most one, with all that i
 
 def which_target(path: str) -> str:
     """The message if no target is given."""
-    with extra("polars", "data"):
+    with extra("polars", extra_of(path)):
         from twolayer.tables import sources
 
     names = sources.open_table(FilePath(path), path, named=()).names
@@ -108,7 +108,7 @@ def column_names(data: FileData, named: Sequence[str] = ()) -> list[str]:
 
     Behind a link the table must have one of the columns `named`; see `sources.open_table`.
     """
-    with extra("polars", "data"):
+    with extra("polars", extra_of(data.path)):
         from twolayer.tables import sources
 
     source = sources.open_table(
@@ -162,10 +162,10 @@ def _read(config: Config, loss: str | None, *, keep_survey: bool = False) -> Tab
 
 
 def _read_anew(config: Config, loss: str | None, *, keep_survey: bool) -> Table:
-    with extra("polars", "data"):
+    data = cast(FileData, config.data)
+    with extra("polars", extra_of(data.path)):
         from twolayer.tables import dataset  # slow to import
 
-    data = cast(FileData, config.data)
     return dataset.read(
         data,
         validation=config.validation,

@@ -59,6 +59,8 @@ def export(run: str | os.PathLike[str], path: str | os.PathLike[str], *, force: 
     rows whose predictions are known first; the result says how far it was off. A file that exists is only replaced with
     `force`. Raises RunError, and DataError if a library is missing.
     """
+    if Path(path).suffix.lower() == ".onnx":  # its extra brings polars, too: name that one
+        from twolayer.exporters import onnx_graph  # noqa: F401
     with extra("polars", "data"):
         from twolayer.exporters import writing
 

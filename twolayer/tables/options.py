@@ -45,6 +45,11 @@ def _is_json_table(path: str) -> bool:
     return start.startswith(b"[") or (is_line and rest.lstrip().startswith(b"{"))
 
 
+def extra_of(path: str) -> str:
+    """The extra whose packages read a table."""
+    return "excel" if path.lower().endswith(EXCEL) else "data"
+
+
 def table_suffix(name: str) -> str | None:
     """The suffix of a table's name in lower case, without that of a compression; None if it is not a table's.
 

@@ -22,6 +22,7 @@ from twolayer.cli.resolving import reading_keys, resolve_data, training_that_wor
 from twolayer.errors import RunError, TableError, extra
 from twolayer.formatting import alike
 from twolayer.runs import model_file, names
+from twolayer.tables.options import extra_of
 from twolayer.tables.panics import without_panics
 
 commands = typer.Typer()
@@ -64,7 +65,7 @@ def data_command(
         _show_for_run(path, run, set_ or [], context, format_)
         return
     named = resolve_data(path, set_ or [], context)
-    with extra("polars", "data"):
+    with extra("polars", extra_of(named.data.path)):
         from twolayer.tables import describe
 
     with without_panics():
@@ -92,7 +93,7 @@ def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, 
         raise RunError("--target and --run exclude each other: a run has its target", usage=True)
     given = reading_keys(sets)
     columns = model_file.encoding_of(names.find_model(run))
-    with extra("polars", "data"):
+    with extra("polars", extra_of(path)):
         from twolayer.tables import for_run
 
     with without_panics():

@@ -43,6 +43,8 @@ def export(
     """
     path = names.find_model(run)
     with computing():
+        if out.suffix.lower() == ".onnx":  # its extra brings polars, too: name that one
+            from twolayer.exporters import onnx_graph  # noqa: F401
         from twolayer.exporters import writing  # a second, nearly all of it torch
 
     process.start_computing()

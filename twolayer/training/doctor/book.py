@@ -32,7 +32,7 @@ _SCALAR = "6d5a6511c0e899b5a50a2e8ebf0ed4f62e79e4a349c9d414c71000e2bc1c7e1f"
 _AVX2 = "ec1042516f635087c53fbecf81921e2727ae0623891ad36c9287dae65cf785a0"
 CHECKSUMS = {
     (torch, capability, "x86_64"): digest
-    for torch in ("2.11", "2.13", "2.15")
+    for torch in ("2.11", "2.13", "2.14", "2.15")
     for capability, digest in (("DEFAULT", _SCALAR), ("AVX2", _AVX2), ("AVX512", _AVX2))
 }
 
