@@ -149,7 +149,7 @@ def test_where_a_rank_does_not_have_the_run_folder_the_first_writes_and_reads_th
     split: str, tmp_path: Path
 ) -> None:
     words = [*SETS, *sets(f"split={split}"), "-q", "--checkpoint-every", "25"]
-    blind = "from twolayer.training import together\ntogether.open_told = lambda text: None"
+    blind = "from twolayer.training import together\ntogether.open_announced = lambda text: None"
     saved = [(0, "saved; see: twolayer show run, twolayer report run\n"), (0, "")]
     assert beside(tmp_path, blind, *words, "--epochs", "25", "--out", "run") == saved
     whole = [*words, *sets("parts=12")]

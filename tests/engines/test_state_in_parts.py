@@ -25,7 +25,7 @@ from twolayer.engines.parts import Group
 from twolayer.errors import RunError, StateError
 from twolayer.files import Folder
 from twolayer.hardware.threads import set_up
-from twolayer.runs.checkpoint import PartFolder, SavedParts, open_told
+from twolayer.runs.checkpoint import PartFolder, SavedParts, open_announced
 from twolayer.training.setup import prepare
 
 SPLITS = ["units, primal", "units, dual", "inputs"]
@@ -62,7 +62,7 @@ class Trial:
             return Threads(count).run(work)[0]
 
     def open(self, text: str, rank: int) -> PartFolder | None:
-        return None if rank in self.blind else open_told(text)
+        return None if rank in self.blind else open_announced(text)
 
     def write(self, engine: Any, model: Any) -> tuple[dict[str, Tensor], list[bytes], list[Tensor]]:
         """The state after DONE iterations, its checksums, and what comes after it."""
@@ -156,12 +156,12 @@ def test_a_probe_leaves_nothing_and_finds_the_folder_also_after_a_move(tmp_path:
     folder = PartFolder(Folder(tmp_path / "one"))
     (tmp_path / "one").rename(tmp_path / "moved")
     (tmp_path / "one").mkdir()  # another folder of the old name
-    with folder.told() as text:
-        found = open_told(text)
+    with folder.announced() as text:
+        found = open_announced(text)
         assert found is not None
-        assert open_told(text.replace("moved", "other")) is None
-        assert open_told(text.replace("moved", "missing")) is None
-    assert open_told(text) is None
+        assert open_announced(text.replace("moved", "other")) is None
+        assert open_announced(text.replace("moved", "missing")) is None
+    assert open_announced(text) is None
     found.write(7, 2, {"a": torch.arange(3.0)})
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["7.part-2.safetensors"]
     assert (tmp_path / "moved" / "7.part-2.safetensors").exists()

@@ -95,16 +95,16 @@ def test_what_was_not_timed_is_said() -> None:
     config = load_config("default", parts=12, split="units")
     others, one = ranks.Others(Place(0, 2, 0, 2), 1, 1), one_process(config)
 
-    def told(computes: float | None, alone: float | None) -> list[str]:
-        return list(ranks.told(others, config, Pace(computes, 4e-4, alone, one)))
+    def lines(computes: float | None, alone: float | None) -> list[str]:
+        return list(ranks.pace_lines(others, config, Pace(computes, 4e-4, alone, one)))
 
     shared, timed = "2 ranks, 12 parts of units", "an update computes for 200 µs and exchanges for 400 µs"
     slower = "2 ranks make this slower: one process without parts, 1 thread, needs 500 µs"
-    assert told(2e-4, 7e-4) == [shared, timed]
-    assert told(2e-4, 5e-4) == [shared, timed, slower]
+    assert lines(2e-4, 7e-4) == [shared, timed]
+    assert lines(2e-4, 5e-4) == [shared, timed, slower]
     need = size(memory.needed(one))
-    assert told(2e-4, None) == [
+    assert lines(2e-4, None) == [
         shared, timed, f"one process without parts, 1 thread, is not timed: it needs {need} of memory",
     ]  # fmt: skip
     little = "an update exchanges for 400 µs; there is too little memory to time more of it"
-    assert told(None, None) == [shared, little]
+    assert lines(None, None) == [shared, little]

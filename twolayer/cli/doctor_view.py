@@ -133,7 +133,7 @@ def _checks(name: Section, own: Sequence[Finding], *, is_whole: bool) -> Iterato
         yield _line(name, ("passed", "green"), ": " if is_whole else " so far: ", _what(name, own))
     first = list({one.engine or one.name: one for one in reversed(wrong)}.values())[::-1]
     for one in first[:_MOST]:
-        yield Text(f"  {_told(one)}")
+        yield Text(f"  {_in_a_line(one)}")
     if len(first) > _MOST:
         yield Text(f"  and {len(first) - _MOST} more; --format jsonl has all")
     if name == "ranks" and (cost := [one for one in own if one.status == "fact"]):
@@ -164,7 +164,7 @@ def _exchange(cost: Sequence[Finding]) -> str:
     return f"an exchange takes {duration(latency / 1e6, unit)}" + "".join(f" and moves {one:.3g} GB/s" for one in rest)
 
 
-def _told(one: Finding) -> str:
+def _in_a_line(one: Finding) -> str:
     """What is wrong, in a line: engine, iteration, expected and got."""
     iteration = f"iteration {one.iteration}" if one.iteration else None
     parts = [part for part in (one.engine, one.name, iteration, one.note) if part]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twolayer.training.pace import Pace
 
 PARTS = 12  # where the config says nothing: each of 1, 2, 3, 4 and 6 ranks gets as many as the others
-ENDS = 3.0  # seconds in which a process ends that has been told to
+ENDS = 3.0  # seconds in which a process ends that is to end
 JOIN, EXCHANGE = 60, 300  # seconds that ranks wait for each other: to start, and in training
 
 RanksOption = Annotated[
@@ -138,7 +138,7 @@ class Others:
 
 
 def in_parts(resolved: Resolved, size: int, origin: Origin) -> Resolved:
-    """The config with parts for so many ranks. Raises ConfigError where it cannot have them."""
+    """The config with parts for `size` ranks. Raises ConfigError where it cannot have them."""
     config = resolved.config.model_copy(update={"parts": resolved.config.parts or PARTS})
     problems = [Problem(origin, key, what) for key, what in config.conflicts_of_parts()]
     if size > (config.parts or 0):
@@ -274,7 +274,7 @@ def _end(code: int, place: Place, rank: int) -> str:
     return f"has ended with exit code {code}" + (f": {said[0][:300]}" if said else "")
 
 
-def told(others: Others | None, config: Config, pace: Pace | None) -> Iterator[str]:
+def pace_lines(others: Others | None, config: Config, pace: Pace | None) -> Iterator[str]:
     """How the training is shared out, how long an update takes, and whether one process would be faster."""
     if others is None or pace is None:
         return

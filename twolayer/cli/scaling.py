@@ -95,7 +95,7 @@ def _show(timed: Scaling, form: Format) -> None:
         padded = [first.ljust(widths[0]), *map(str.rjust, middle, widths[1:-1]), last]
         out().print("  ".join(padded).rstrip())
     terminal.say("")
-    for line in _told(timed, figures):
+    for line in _remarks(timed, figures):
         terminal.say(line)
 
 
@@ -110,7 +110,7 @@ def _cells(row: dict[str, Any], unit: str) -> list[str]:
     return [str(row["ranks"]), median, exchanging, speed_up, f"{100 * row['efficiency']:.0f} %", bits]
 
 
-def _told(timed: Scaling, figures: Sequence[dict[str, Any]]) -> list[str]:
+def _remarks(timed: Scaling, figures: Sequence[dict[str, Any]]) -> list[str]:
     one, cores = timed.one, timed.cores
     lines = []
     if timed.alone is None:

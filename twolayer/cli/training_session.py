@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from twolayer.cli import process, progress, terminal
-from twolayer.cli.ranks import Others, document, met, told
+from twolayer.cli.ranks import Others, document, met, pace_lines
 from twolayer.cli.training_lines import about, summary
 from twolayer.config.schema import Config
 from twolayer.config.validation import Resolved
@@ -175,7 +175,7 @@ class Session:
                     terminal.note(
                         f"lr {config.lr:g} is above {limit:.3g}, the largest stable learning rate at the start"
                     )
-        for line in told(self.others, config, pace(fit)):
+        for line in pace_lines(self.others, config, pace(fit)):
             terminal.note(line)
         about(self.name, device_name(config.device), config.engine_name, config.threads, config.seed, stderr=aside)
 

@@ -71,7 +71,7 @@ class BatchedEngine(TensorState):
         return selection.part_rows(H, rows)
 
     def _allocate(self, rows: int) -> None:
-        """Make the buffers for so many rows at once."""
+        """Make the buffers for this number of rows at once."""
         D_out, H = self.w2.shape
         self.h, self.grad_h = (self.x.new_empty(rows, H) for _ in range(2))
         self.z, self.other = (self.x.new_empty(rows, D_out) for _ in range(2))

@@ -147,7 +147,7 @@ class CompiledEngine(TensorState):
         )
 
     def _make_buffers(self, threads: int, groups: int) -> None:
-        """Allocate what so many threads need for so many groups, unless it is there."""
+        """Allocate what the threads need for the groups, unless it is there."""
         C, _, D_out, L = self.shape
         if len(self.gradients) < (size := (groups + threads) * len(self.weights)):
             self.gradients = self.x.new_empty(size)
@@ -211,13 +211,13 @@ class CompiledCall:
         )
 
     def alone(self, at_once: int) -> None:
-        """Do the updates in this thread, so many in a call; none at all only compiles the kernel."""
+        """Do the updates in this thread, `at_once` in a call; none at all only compiles the kernel."""
         count = len(self.losses)
         for first in range(0, max(1, count), at_once):
             self((first, min(first + at_once, count)), (0, self.groups), 0, finishes=True)
 
     def by_group(self, counts: Sequence[int], check: Callable[[], None]) -> None:
-        """Do updates that take long, each a group at a time, of which there are so many."""
+        """Do updates that take long, a group at a time; `counts` has the groups of each."""
         for u, count in enumerate(counts):
             for group in range(count):
                 self((u, u + 1), (group, group + 1), 0, finishes=False)
@@ -225,7 +225,7 @@ class CompiledCall:
             self((u, u + 1), (0, 0), 0, finishes=True)
 
     def in_threads(self, threads: int, counts: Sequence[int], at_once: int, check: Callable[[], None]) -> None:
-        """Do each update in several threads, which share its groups, of which there are so many; each some at once."""
+        """Do each update in several threads, which share its groups; each thread takes `at_once` of them at a time."""
         with ThreadPoolExecutor(threads - 1) as pool:
             for u, count in enumerate(counts):
                 for first in range(0, count, threads * at_once):

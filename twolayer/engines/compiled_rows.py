@@ -79,7 +79,7 @@ class CompiledRowsEngine(CompiledEngine):
     ) -> Tensor:
         """The loss on each batch of rows; an update after each where it `learns`."""
         losses = self.x.new_empty(len(sizes), *self.objective.shape)
-        block = ROWS if rows[2].size else 0  # the kernel takes so many rows at once; a batch may have few
+        block = ROWS if rows[2].size else 0  # what the kernel takes at once; a batch may have fewer rows
         cuts = [edges(size, self.parts, block) for size in sizes]
         parts = [self._own_chunks(begin - self.first, cut) for begin, cut in zip(begins, cuts, strict=True)]
         flat = np.array([chunk for of_batch in parts for part in of_batch for chunk in part], dtype=np.int64)
@@ -139,7 +139,7 @@ class CompiledRowsEngine(CompiledEngine):
         scores.copy_(sums)
 
     def _finish(self, total: Tensor, rows: int, out: Tensor, *, learns: bool) -> None:
-        """Write the loss on so many rows into `out`, and update the weights where it `learns`."""
+        """Write the loss on `rows` rows into `out`, and update the weights where it `learns`."""
         numerator, denominator = self.objective.gradient_scale(rows, self.shape[2])
         if learns:
             rate = min(numerator * self.lr / denominator, torch.finfo(self.x.dtype).max)  # PyTorch refuses a larger one
@@ -159,7 +159,7 @@ class CompiledRowsEngine(CompiledEngine):
         return found
 
     def _sum(self, count: int) -> Sum:
-        """Sums of gradients and of scores over so many parts."""
+        """Sums of gradients and of scores over the parts."""
         if count not in self.all_sums:
             self.all_sums[count] = Sum(len(self.weights), count, self.x, self.group)
         return self.all_sums[count]

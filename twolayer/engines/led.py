@@ -123,7 +123,7 @@ class LedEngine:
     def _open(self, folder: PartFolder) -> bool:
         """Let the others open a folder of parts; whether all have it."""
         if self.opened is None or self.opened[0] != folder:
-            with folder.told() as text:
+            with folder.announced() as text:
                 tell(self.group, Call.OPEN, len(text.encode()))
                 tell_bytes(text.encode(), self.group)
                 self.opened = folder, is_true_in_all(True, self.group)
@@ -253,8 +253,8 @@ def follow(make: Make, group: Group, between: Callable[[], None], open_: Open = 
 
 
 def _read_parts(engine: StateInParts, folder: PartFolder | None, done: int, count: int, group: Group) -> None:
-    told = heard_bytes(SHA256 * count, group)
-    sums = [told[start : start + SHA256] for start in range(0, len(told), SHA256)]
+    data = heard_bytes(SHA256 * count, group)
+    sums = [data[start : start + SHA256] for start in range(0, len(data), SHA256)]
     common = exchange_state(_empty(engine.common(), engine.x.device), group)
     engine.read_parts(folder, sums, common, done, by_all=folder is not None)
 

@@ -194,7 +194,7 @@ def cached_rows(D_in: int, H: int, rows: int, itemsize: int) -> int:
 
 
 def chunk_rows(rows: int, at_once: int, H: int) -> int:
-    """How many rows of a part of so many are computed at once: equal chunks of nearly as many as the cache holds.
+    """How many of a part's rows are computed at once: equal chunks of nearly as many as the cache holds.
 
     A multiple of 16, or all; a chunk of a few rows at the end would take as long as one of a hundred.
     """

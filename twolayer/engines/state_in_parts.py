@@ -23,7 +23,7 @@ SHA256, TEXT = 32, 512  # bytes
 class PartFolder(Protocol):
     """A folder in which each part of a state is a file. Methods raise RunError."""
 
-    def told(self) -> AbstractContextManager[str]:
+    def announced(self) -> AbstractContextManager[str]:
         """A context in which other processes find the folder by the text, if it is on a disk of theirs."""
 
     def write(self, done: int, part: int, tensors: Mapping[str, Tensor]) -> bytes:
@@ -114,7 +114,7 @@ class StateInParts:
                 except RunError as error:
                     failed.append(error)
         if by_all:
-            for rank, (sums, text) in enumerate(self._told(written, "".join(map(str, failed)))):
+            for rank, (sums, text) in enumerate(self._outcomes(written, "".join(map(str, failed)))):
                 written |= sums
                 if rank and text:
                     failed.append(RunError(f"rank {rank} on {text}"))
@@ -122,15 +122,15 @@ class StateInParts:
             raise failed[0]
         return [written[part] for part in sorted(written)]
 
-    def _told(self, written: Mapping[int, bytes], error: str) -> Iterator[tuple[dict[int, bytes], str]]:
+    def _outcomes(self, written: Mapping[int, bytes], error: str) -> Iterator[tuple[dict[int, bytes], str]]:
         """What each process has written, and why it could not write more; empty where it could."""
         sums = b"".join(written.get(part, bytes(SHA256)) for part in range(self._count()))
         text = f"{socket.gethostname()}: {error}".encode()[:TEXT] if error else b""
         own = torch.tensor(list(sums + text.ljust(TEXT, b"\0")), dtype=torch.uint8)
         all_ = [torch.empty_like(own) for _ in range(self.group.size)] if self.group.size > 1 else [own]
         self.group.gather(own, all_)
-        for rank, told in enumerate(all_):
-            data = bytes(told.tolist())
+        for rank, numbers in enumerate(all_):
+            data = bytes(numbers.tolist())
             parts = self._own(rank)
             sums_of = {part: data[SHA256 * part : SHA256 * (part + 1)] for part in parts}
             yield sums_of, data[SHA256 * self._count() :].rstrip(b"\0").decode(errors="replace")

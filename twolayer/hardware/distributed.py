@@ -23,7 +23,7 @@ from twolayer.hardware.launchers import Place
 Store: TypeAlias = Any
 _ProcessGroup: TypeAlias = Any
 
-LATE = 3.0  # seconds in which a failed process has told why, or has ended
+LATE = 3.0  # seconds in which a failed process says why, or ends
 
 
 class Ranks:

@@ -80,8 +80,8 @@ class PartFolder:
     folder: Folder
 
     @contextmanager
-    def told(self) -> Iterator[str]:
-        """A context in which `open_told` finds the folder by the text, in any process that has it on a disk."""
+    def announced(self) -> Iterator[str]:
+        """A context in which `open_announced` finds the folder by the text, in any process that has it on a disk."""
         name = temporary_name()
         with named(self.folder.path):
             os.close(self.folder.create(name))
@@ -122,8 +122,8 @@ class SavedParts:
     shapes: Sequence[Mapping[str, Tensor]]
 
 
-def open_told(text: str) -> PartFolder | None:
-    """The folder that another process has told of (see `PartFolder.told`); None where this one cannot write there."""
+def open_announced(text: str) -> PartFolder | None:
+    """The folder of `PartFolder.announced` in another process; None where this one cannot write there."""
     path, probe = json.loads(text)
     with suppress(OSError):
         folder = Folder(Path(path))
@@ -137,7 +137,7 @@ def open_told(text: str) -> PartFolder | None:
 
 
 def file_name(iteration: int, updates: int = 0) -> str:
-    """The name of the checkpoint after so many iterations, or epochs, and updates of the next epoch."""
+    """The name of the checkpoint after a number of iterations, or epochs, and of updates of the next epoch."""
     return f"{iteration}-{updates}.safetensors" if updates else f"{iteration}.safetensors"
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured:
-    """The seconds of an update on so many ranks, and those in which they exchange numbers: one of each per round."""
+    """The seconds of an update on these ranks, and those in which they exchange numbers: one of each per round."""
 
     config: Config
     ranks: int

@@ -134,7 +134,7 @@ def own_weights(config: Config, generator: torch.Generator, group: Group, **to: 
 
 
 def _draws(config: Config, fan_in: int, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """Overwrite numbers with weights, and with biases, of a layer with so many inputs; as `nn.Linear` by default."""
+    """Overwrite numbers with weights, and with biases, of a layer with `fan_in` inputs; as `nn.Linear` by default."""
     if config.init == "normal":
         return lambda numbers: numbers.normal_(generator=generator), Tensor.zero_
     std = nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in)  # as kaiming_uniform_ computes it
@@ -205,14 +205,14 @@ def read_own(config: Config, columns: Encoding, group: Group) -> Table:
     from twolayer.tables.dataset import Table
     from twolayer.tables.own_rows import read_rows
 
-    told = {}
+    rows_of = {}
     for rank in range(1, group.size):
         rows, _ = own(config, rank, group.size)
         numbers = torch.empty(rows.stop - rows.start, dtype=torch.int64)
         group.broadcast(numbers, 0)
         if rank == group.rank:
-            told[rank] = numbers.numpy()
+            rows_of[rank] = numbers.numpy()
     _, inputs = own(config, group.rank, group.size)
     path = cast(FileData, config.data).path
-    x, y = read_rows(path, columns, told[group.rank], inputs, config.dtype)
-    return Table(columns, x, y, None, None, config.N, told[group.rank])
+    x, y = read_rows(path, columns, rows_of[group.rank], inputs, config.dtype)
+    return Table(columns, x, y, None, None, config.N, rows_of[group.rank])

@@ -59,7 +59,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ended:
-    """A point has ended, with this result. `losses` are those of the job's rows, as far as there are so many."""
+    """A point has ended, with this result. `losses` are those of the job's rows, as far as there are any."""
 
     result: Result
     losses: Mapping[int, float]

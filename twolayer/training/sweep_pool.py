@@ -34,7 +34,7 @@ def resolved(points: Iterable[Point]) -> list[Config]:
 
 
 def most_jobs(threads: int) -> int:
-    """How many processes the machine has room for, where a point has so many threads.
+    """How many processes the machine has room for, where a point has that number of threads.
 
     Each point has the threads that it has alone: fewer would change its last digits.
     """
@@ -77,7 +77,7 @@ class _Worker:
 
 
 class Pool:
-    """As `sweep_points.Trainer`, with so many processes."""
+    """As `sweep_points.Trainer`, with several processes."""
 
     def __init__(self, job: Job, count: int) -> None:
         self.job, self.count, self.is_stopping, self.exit_code = job, count, False, 130
@@ -89,14 +89,14 @@ class Pool:
 
     def events(self, points: Sequence[tuple[Point, str]]) -> Generator[Event, None, None]:
         """Train these points; beside each is the name of its run folder, if it has one already."""
-        waiting, is_told = deque(points), False
+        waiting, is_announced = deque(points), False
         with selectors.DefaultSelector() as selector:
             try:
                 while waiting and not self.is_stopping and len(self.workers) < self.count:
                     self._start(selector, waiting)
                 while any(worker.point is not None for worker in self.workers):
-                    if self.is_stopping and not is_told:
-                        is_told = True
+                    if self.is_stopping and not is_announced:
+                        is_announced = True
                         for worker in self.workers:
                             worker.send({"stop": self.exit_code})
                     for key, _ in selector.select(_PAUSE):

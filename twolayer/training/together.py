@@ -22,7 +22,7 @@ from twolayer.errors import DataError, DeviceError
 from twolayer.formatting import counted, setting
 from twolayer.hardware import memory, threads
 from twolayer.hardware.launchers import Place
-from twolayer.runs.checkpoint import open_told
+from twolayer.runs.checkpoint import open_announced
 from twolayer.tables.features import Encoding
 from twolayer.tables.options import FileData
 from twolayer.training import shares
@@ -94,12 +94,12 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
 
     `signalled` gives the exit code of a signal that has come, else 0.
     """
-    told: list[int] = []
+    passed_on: list[int] = []
 
     def tell() -> None:
-        if (code := signalled()) and not told:
+        if (code := signalled()) and not passed_on:
             ranks.signal(code)
-            told.append(code)
+            passed_on.append(code)
 
     shared, configs = json.loads(ranks.heard("configs"))
     if not configs:
@@ -118,7 +118,7 @@ def work(ranks: Ranks, signalled: Callable[[], int]) -> None:
 
 
 def _follow(model: nn.Sequential, data: Data, config: Config, ranks: Ranks, tell: Callable[[], None]) -> None:
-    follow(lambda group: make_engine(model, data, config, group), ranks, tell, open_told)
+    follow(lambda group: make_engine(model, data, config, group), ranks, tell, open_announced)
 
 
 def _placed(config: Config, place: Place) -> Config:

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def told(folder: Path, *names: str) -> list[dict[str, Any]]:
+def printed(folder: Path, *names: str) -> list[dict[str, Any]]:
     """The rows of `compare --format jsonl`."""
     done = without_torch("compare", *names, "--format", "jsonl", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
@@ -94,11 +94,11 @@ def losses(run: Path) -> list[float]:
 def test_what_was_set_otherwise_is_said_exactly_and_only_that(
     name: str, expected: dict[str, tuple[Any, Any]], folder: Path
 ) -> None:
-    assert differing(told(folder, "a", name)) == expected
+    assert differing(printed(folder, "a", name)) == expected
 
 
 def test_the_figures_are_those_of_the_histories(folder: Path) -> None:
-    rows = {row["what"]: row for row in told(folder, "a", "engine")}
+    rows = {row["what"]: row for row in printed(folder, "a", "engine")}
     a, b = losses(folder / "runs/a"), losses(folder / "runs/engine")
     first = next(t for t, (x, y) in enumerate(zip(a, b, strict=True), 1) if x != y)
     shares = [abs(y - x) / x for x, y in zip(a, b, strict=True)]
@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_the_histories(folder: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_where_a_diverged_run_differs_most(folder: Path) -> None:
-    rows = {row["what"]: row for row in told(folder, "a", "diverged")}
+    rows = {row["what"]: row for row in printed(folder, "a", "diverged")}
     found = losses(folder / "runs/diverged")
     assert not math.isfinite(found[-1])
     assert rows["loss differs most at"]["value"] == len(found)
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_is_where_a_diverged_run_differs_most(folder: 
 
 
 def test_epochs_are_not_held_against_iterations(folder: Path) -> None:
-    rows = {row["what"]: row for row in told(folder, "a", "table")}
+    rows = {row["what"]: row for row in printed(folder, "a", "table")}
     assert (rows["unit"]["reference"], rows["unit"]["value"]) == ("iteration", "epoch")
     assert (rows["rows"]["reference"], rows["rows"]["value"], rows["rows"]["difference"]) == (40, 5, None)
     assert rows["loss differs from"]["value"] is None
@@ -142,7 +142,7 @@ def test_csv_has_every_digit_and_reads_back(folder: Path) -> None:
     done = without_torch("compare", "a", "seed", "step", "--format", "csv", cwd=folder)
     found = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(found[0]) == list(comparison.COLUMNS)
-    expected = told(folder, "a", "seed", "step")
+    expected = printed(folder, "a", "seed", "step")
     assert len(found) == len(expected)
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
@@ -156,13 +156,13 @@ def test_what_computed_is_said_where_it_differs(folder: Path, tmp_path: Path) ->
         shutil.copytree(folder / "runs/a", tmp_path / "runs" / name)
     info = json.loads((tmp_path / "runs/b/run.json").read_text())
     change_info(tmp_path / "runs/b", torch="9.9", initial_sha256="0" * 64, resumed=[{"torch": "9.10"}, {}, 1])
-    assert differing(told(tmp_path, "a", "b")) == {
+    assert differing(printed(tmp_path, "a", "b")) == {
         "torch": (info["torch"], "9.9, then 9.10"),
         "initial_sha256": (info["initial_sha256"], "0" * 64),
     }
     page = without_torch("report", "a", "b", cwd=tmp_path)
     assert (page.returncode, page.stderr) == (0, "wrote report.html\n")
-    for value in (*differing(told(tmp_path, "a", "b"))["torch"], "0" * 64):
+    for value in (*differing(printed(tmp_path, "a", "b"))["torch"], "0" * 64):
         assert f"<td>{value}</td>" in (tmp_path / "report.html").read_text()
     shown = without_torch("compare", "a", "b", cwd=tmp_path).stdout
     assert re.search(rf"^initial_sha256 +{info['initial_sha256'][:12]} +0{{12}}$", shown, re.MULTILINE)
@@ -258,7 +258,7 @@ def test_losses_of_another_kind_are_shown_and_not_compared(folder: Path) -> None
     for name in ("first loss", "best loss", "last loss", "final loss"):
         assert cells[name][2] == "other loss"
     assert "loss differs from" not in cells
-    rows = {row["what"]: row for row in told(folder, "a", "mean")}
+    rows = {row["what"]: row for row in printed(folder, "a", "mean")}
     assert rows["last loss"]["value"] == losses(folder / "runs/mean")[-1]
     assert rows["last loss"]["difference"] is None
     assert rows["loss differs from"]["value"] is None

@@ -197,7 +197,7 @@ def _new(
     tensorboard: bool,
 ) -> Session:
     """A training in a new run folder."""
-    resolved = _told(_resolved(config, sets, context, others, saved=True))
+    resolved = _with_notes(_resolved(config, sets, context, others, saved=True))
     interval = checkpoint_interval.parse(every or "30s")
     writer = _event_writer() if tensorboard else None
     sessions = _sessions(others)
@@ -207,7 +207,7 @@ def _new(
 
 def _unsaved(config: str, sets: list[str], context: typer.Context, others: Others | None) -> Session:
     """A training without a run folder."""
-    resolved = _told(_resolved(config, sets, context, others, saved=False))
+    resolved = _with_notes(_resolved(config, sets, context, others, saved=False))
     sessions = _sessions(others)
     resolved, _ = _with_fold_scores(resolved, context)
     return sessions.unsaved(resolved, config, others)
@@ -244,7 +244,7 @@ def _resumed(
 ) -> Session:
     """A training that continues in its run folder, with the run's own options where none are given."""
     run = folder.open_for_resume(names.find(name))
-    resolved = _told(resolve_again(run, sets, context, alone=others is None))
+    resolved = _with_notes(resolve_again(run, sets, context, alone=others is None))
     if others is not None:
         resolved = others.check(resolved, saved=True, resumed=True)
     try:
@@ -258,7 +258,7 @@ def _resumed(
     return _sessions(others).resumed(run, resolved, interval, writer, others)
 
 
-def _told(resolved: Resolved) -> Resolved:
+def _with_notes(resolved: Resolved) -> Resolved:
     """The same, after the notes on its table have been printed."""
     for line in resolved.table.notes if resolved.table is not None else ():
         terminal.note(line)
