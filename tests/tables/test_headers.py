@@ -188,7 +188,7 @@ def test_only_a_quote_that_we_would_write_is_taken_off() -> None:
 def test_the_header_of_a_config_is_checked(tmp_path: Path, twolayer: Run) -> None:
     (tmp_path / "t.csv").write_text(ABALONE)
     done = twolayer("check", "t.csv", "--target", "2", "--set", "data.header=maybe")
-    assert "data.header: must be auto, first, none or a list of names, not 'maybe'" in done.stderr
+    assert "error: --set data.header=maybe: must be auto, first, none or a list of names, not 'maybe'" in done.stderr
     done = twolayer("data", "t.csv", "--target", "0,2", "--set", "data.header=none", "--format", "jsonl")
     assert [json.loads(line)["used as"].partition(",")[0] for line in done.stdout.splitlines()][::2] == ["target"] * 2
     done = twolayer("data", "t.csv", "--target", "rings", "--set", "data.header=[sex, long, rings]")

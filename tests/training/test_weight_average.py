@@ -189,5 +189,5 @@ def test_a_file_with_batches_is_averaged_by_default_and_nothing_else(classes: Pa
     with pytest.raises(ConfigError, match="average is set"):
         load_config("default", environment={}, form="dual", average=0.9)
     for wrong in (0, 1, 1.5, -0.1, "yes"):
-        with pytest.raises(ConfigError, match=r"average= *must be a number between 0 and 1"):
+        with pytest.raises(ConfigError, match=r"average=: must be a number between 0 and 1"):
             load_config("default", environment={}, average=wrong)

@@ -37,6 +37,7 @@ from twolayer.runs.folder import Run
 
 KEPT = 2
 DTYPES = {  # by the names of the format
+    torch.complex64: "C64",
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
