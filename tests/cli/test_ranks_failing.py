@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.forking import Forked, clean_environment
 from tests.helpers.ranks import Ended, Training, differences, free_port, launched, others, sets, train, wait
 from twolayer.cli import rank_process
+from twolayer.formatting import duration
 from twolayer.hardware.launchers import Place
 from twolayer.system import network
 from twolayer.system.console import SIGNALS
@@ -178,8 +179,12 @@ def test_one_that_is_late_to_hear_that_the_run_is_completed_has_exit_code_0(tmp_
 
 
 def test_one_that_ends_while_the_group_is_made_is_not_waited_for_beyond_the_timeout(tmp_path: Path) -> None:
-    first, second = beside(tmp_path, KILLED, *SETS, "-q", "--no-save", "--join-timeout", "2")
-    assert first == (1, f"error: rank 0 on {socket.gethostname()}: the others have not connected within 2 s\n")
+    for seconds in (2, 20, 200):  # on a busy machine the second may take longer to come at all
+        first, second = beside(tmp_path, KILLED, *SETS, "-q", "--no-save", "--join-timeout", str(seconds))
+        if "did not come" not in first[1]:
+            break
+    late = f"the others have not connected within {duration(seconds)}"
+    assert first == (1, f"error: rank 0 on {socket.gethostname()}: {late}\n")
     assert second[0] == -signal.SIGKILL
 
 
