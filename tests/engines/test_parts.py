@@ -318,7 +318,7 @@ def test_the_cut_covers_everything_once_and_nearly_equally(size: int, parts: int
     [
         ({}, "units"),  # dual: 64 x 10 numbers against 101,110
         ({"form": "primal"}, "units"),
-        ({"N": 50_000, "D_in": 20, "H": 64, "D_out": 1}, "rows"),
+        ({"N": 50_000, "D_in": 20, "H": 64, "D_out": 1, "epochs": 100}, "rows"),
         ({"batch_size": 32}, "rows"),
         ({"engine": "compiled"}, "rows"),
         ({"parts": None}, "auto"),

@@ -23,7 +23,7 @@ from twolayer.training.loop import Fit
 from twolayer.training.pace import Pace, one_process, pace
 from twolayer.training.setup import prepare, resolve_auto
 
-BATCHES = {"N": 512, "D_in": 8, "H": 32, "D_out": 1, "batch_size": 64, "epochs": 10_000, "lr": 1e-6}
+BATCHES = {"N": 512, "D_in": 8, "H": 32, "D_out": 1, "batch_size": 64, "epochs": 20_000, "lr": 1e-6}
 
 
 class Deaf(Alone):

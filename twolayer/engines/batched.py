@@ -8,6 +8,7 @@ of the time. The gradient's factor is part of the learning rate, and a loss is a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from twolayer.engines import selection
 from twolayer.engines.base import Data, TensorState, constant, relu_backward, views
 from twolayer.engines.losses import ClassScore, Objective
+from twolayer.engines.small_batches import SmallBatches
 
 
 class _Buffers:
@@ -43,11 +45,14 @@ class BatchedEngine(TensorState):
         self.parameters = [parameter.detach() for parameter in model.parameters()]
         w1, b1, w2, b2 = self.parameters
         (H, D_in), D_out = w1.shape, len(w2)
-        self.weights = torch.cat([w1.t().flatten(), b1, w2.flatten(), b2])
+        self.weights = torch.cat([w1.t().flatten(), b1, torch.cat([w2, b2[:, None]], 1).flatten()])
         self.gradient, self.total = torch.empty_like(self.weights), torch.empty_like(self.weights)
-        shapes = [(D_in, H), (H,), (D_out, H), (D_out,)]
-        self.w1_t, self.b1, self.w2, self.b2 = views(self.weights, shapes)
-        self.grad_w1_t, self.grad_b1, self.grad_w2, self.grad_b2 = views(self.gradient, shapes)
+        shapes = [(D_in + 1, H), (D_out, H + 1)]  # A' = [W1 b1]' and B = [W2 b2]
+        self.a_t, self.b = views(self.weights, shapes)
+        self.grad_a_t, self.grad_b = views(self.gradient, shapes)
+        self.w1_t, self.b1, self.w2, self.b2 = self.a_t[:-1], self.a_t[-1], self.b[:, :-1], self.b[:, -1]
+        self.grad_w1_t, self.grad_b1 = self.grad_a_t[:-1], self.grad_a_t[-1]
+        self.grad_w2, self.grad_b2 = self.grad_b[:, :-1], self.grad_b[:, -1]
         self.w1, self.w2_t = self.w1_t.t(), self.w2.t()
 
         # PyTorch refuses a larger rate for the dtype; with this one the training diverges, and says so.
@@ -62,6 +67,9 @@ class BatchedEngine(TensorState):
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.buffers: dict[int, _Buffers] = {}
         self.scales: dict[int, tuple[float, Tensor]] = {}
+        self.small = SmallBatches(
+            (self.x, self.y), (self.a_t, self.b), (self.grad_a_t, self.grad_b), objective, self.part, self.scales_of
+        )
 
     def _cached_rows(self, rows: int) -> int:
         """How many of these rows are computed at once."""
@@ -94,6 +102,17 @@ class BatchedEngine(TensorState):
     @torch.inference_mode()
     def updates(self, batches: Sequence[Tensor], out: Tensor) -> None:
         """An `update` for each batch; writes their losses into `out`, (len(batches),) or (len(batches), 2)."""
+        start = 0
+        for is_small, group in groupby(batches, self.small.fits):
+            some = list(group)
+            slots = out[start : start + len(some)]
+            if is_small:
+                self.small.updates(some, self.lr, slots)
+            else:
+                self._update_each(some, slots)
+            start += len(some)
+
+    def _update_each(self, batches: Sequence[Tensor], out: Tensor) -> None:
         for rows, slot in zip(batches, out.unbind(), strict=True):
             n = rows.shape[0]  # len() takes a microsecond
             parts = (rows,) if n <= self.part else torch.split(rows, self.part)
@@ -106,13 +125,13 @@ class BatchedEngine(TensorState):
         if rows <= self.part:
             self.check()
             self._forward(data.x, data.y)
-            return self.sums / self._scales(rows)[1]
+            return self.sums / self.scales_of(rows)[1]
         self.sum_of_parts.zero_()
         for x, y in self._parts(data.x, data.y):
             self.check()
             self._forward(x, y)
             self.sum_of_parts.add_(self.sums)
-        return self.sum_of_parts.to(self.sums) / self._scales(rows)[1]
+        return self.sum_of_parts.to(self.sums) / self.scales_of(rows)[1]
 
     def load_state(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue from a state saved after `done` iterations. StateError if its names, shapes or dtypes differ."""
@@ -139,7 +158,7 @@ class BatchedEngine(TensorState):
         x, y = self.batches[n]
         return torch.index_select(self.x, 0, rows, out=x), torch.index_select(self.y, 0, rows, out=y)
 
-    def _scales(self, rows: int) -> tuple[float, Tensor]:
+    def scales_of(self, rows: int) -> tuple[float, Tensor]:
         """The factor of the gradient, and the divisor that turns the sums into the loss, for n rows."""
         if rows not in self.scales:
             outputs = self.y.shape[1]
@@ -153,13 +172,13 @@ class BatchedEngine(TensorState):
 
     def _descend(self, parts: Iterable[tuple[Tensor, Tensor]], count: int, rows: int, out: Tensor) -> None:
         """One update from `count` parts with `rows` rows in all; writes their loss before it into `out`."""
-        grad_factor, divisor = self._scales(rows)
+        grad_factor, divisor = self.scales_of(rows)
         gradient = self.gradient
         if count > 1:
             gradient = self.total.zero_()
             self.sum_of_parts.zero_()
         for x, y in parts:
-            self._backward(x, self._forward(x, y))
+            self._backward(x, y, self._forward(x, y))
             if count > 1:
                 self.check()
                 gradient.add_(self.gradient)
@@ -170,7 +189,7 @@ class BatchedEngine(TensorState):
         torch.div(self.sums, divisor, out=out)
 
     def _forward(self, x: Tensor, y: Tensor) -> _Buffers:
-        """Compute a part's residual, in its buffers, and its sum of squares or score, in `sums`."""
+        """Compute a part's residual or log-probabilities, in its buffers, and its loss or score, in `sums`."""
         v = self.buffers.get(x.shape[0])
         if v is None:
             v = self.buffers[x.shape[0]] = _Buffers(self, x.shape[0])
@@ -182,11 +201,12 @@ class BatchedEngine(TensorState):
             torch.sum(v.other, (0, 1), out=self.sums)
         else:
             v.score(v.z, y, self.sums)
-            torch.exp(v.score.log_p, out=v.other).sub_(y)
         return v
 
-    def _backward(self, x: Tensor, v: _Buffers) -> None:
+    def _backward(self, x: Tensor, y: Tensor, v: _Buffers) -> None:
         """Compute a part's gradient, without its factor."""
+        if v.score is not None:
+            torch.exp(v.score.log_p, out=v.other).sub_(y)
         torch.mm(v.residual_t, v.h, out=self.grad_w2)
         torch.sum(v.residual, 0, out=self.grad_b2)
         torch.mm(v.residual, self.w2, out=v.grad_h)

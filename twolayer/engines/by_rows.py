@@ -74,7 +74,7 @@ class RowsEngine(BatchedEngine):
                 slot.add_(sums.view(-1))
 
         total = Sum(sums.view(-1).numel(), len(edges(self.N, self.count)) - 1, self.x, self.group)(compute)
-        return total.view(sums.shape) / self._scales(self.N)[1]
+        return total.view(sums.shape) / self.scales_of(self.N)[1]
 
     def exchanged(self) -> Sum | None:
         """The sum that an update on all rows exchanges."""
@@ -111,12 +111,12 @@ class RowsEngine(BatchedEngine):
         def compute(index: int, slot: Tensor) -> None:
             slot.zero_()
             for x, y in parts[index]:
-                self._backward(x, self._forward(x, y))
+                self._backward(x, y, self._forward(x, y))
                 self.check()
                 slot[:numbers].add_(self.gradient)
                 slot[numbers:].add_(self.sums)
 
         total = self._sum(rows)(compute)
-        grad_factor, divisor = self._scales(rows)
+        grad_factor, divisor = self.scales_of(rows)
         self.weights.add_(total[:numbers], alpha=-min(grad_factor * self.lr, self.largest_rate))
         torch.div(total[numbers:].view(self.sums.shape), divisor, out=out)

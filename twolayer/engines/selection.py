@@ -22,12 +22,13 @@ CACHED_X_BYTES = 2**22  # of x, where all parts of the hidden units read it
 FEWEST_ROWS = 64  # with fewer a product is mostly calls
 ITEMSIZE = {"float32": 4, "float64": 8}
 
-# What the compiled engine saves in an update, and for each operation in it, in seconds; up to how many inputs it does,
-# for small batches and for more rows; and from which saving on it is taken: to load it takes half a second, and to
-# compile it, once, two and a half more (docs/performance.md, "Who takes the compiled engine").
-SAVED_SECONDS, SAVED_PER_OPERATION = 50e-6, 12e-12
+# What the compiled engine saves in an update, for each hidden activation in it and for each operation, in seconds; up
+# to how many inputs it does, for small batches and for more rows; and from which saving on it is taken: to load it
+# takes half a second, and to compile it, once, two and a half more (docs/performance.md, "Who takes the compiled
+# engine").
+SAVED_SECONDS, SAVED_PER_UNIT, SAVED_PER_OPERATION = 10e-6, 0.7e-9, 5e-12
 SMALL_ROWS, SMALL_D_IN, LARGE_D_IN = 128, 1024, 128
-COMPILED_PAYS = 2
+COMPILED_PAYS = 1
 
 # The compiled engine cuts its rows into groups, which threads share: at most this number, of at least these rows.
 GROUPS, GROUP_ROWS = 64, 256
@@ -71,7 +72,8 @@ def compiled_saves(config: Config) -> float:
     if config.form != "auto" or choose_form(config.model_copy(update={"engine": "fused"})) == "dual":
         return 0
     updates = config.epochs * (batches(config.N, config.batch_size) if config.batch_size else 1)
-    return updates * (SAVED_SECONDS + SAVED_PER_OPERATION * operations(config, rows))
+    saved = SAVED_SECONDS + SAVED_PER_UNIT * rows * config.H + SAVED_PER_OPERATION * operations(config, rows)
+    return updates * saved
 
 
 def choose_form(config: Config) -> Literal["auto", "primal", "dual"]:

@@ -252,7 +252,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[byt
     contents, end = list[memoryview](), 0
     for name in sorted(plain, key=lambda name: (-plain[name].itemsize, name)):
         tensor, start = plain[name], end
-        contents.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        flat = tensor.as_strided((tensor.numel(),), (1,))  # a dimension of one may have any stride
+        contents.append(flat.view(torch.uint8).numpy().data)
         end += tensor.nbytes
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()

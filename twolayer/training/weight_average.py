@@ -27,8 +27,7 @@ class WeightAverage:
     def add(self, done: int) -> None:
         """Include the weights after `done` epochs."""
         share = (1 - self.decay) / (1 - self.decay**done)
-        for name, tensor in self.weights.items():
-            self.mean[name].lerp_(tensor, share)
+        torch._foreach_lerp_(list(self.mean.values()), list(self.weights.values()), share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

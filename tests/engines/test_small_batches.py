@@ -1,0 +1,106 @@
+"""Small batches, whose rows are fetched together: the same bits however the calls are cut, and torch.optim.SGD's."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.engines.test_batched import batches_of, close, made, start, weights
+from tests.helpers.oracles import allocations, same, sgd_on
+from tests.helpers.processes import examples
+from twolayer.engines import small_batches
+from twolayer.engines.batched import BatchedEngine
+from twolayer.hardware.threads import set_up
+
+
+def trained(
+    batches: list[Tensor], calls: list[int], loss: str, shape: tuple[int, ...], **more: Any
+) -> tuple[Tensor, list[Tensor]]:
+    """The losses of updates from these batches, so many in each call, and the weights after them."""
+    config, data, model = start("fused", loss, shape, 1, **{"lr": 1e-2} | more)
+    machine = made(model, data, config)
+    losses, at = torch.empty(len(batches), *(() if loss == "mse" else (2,)), dtype=data.x.dtype), 0
+    with set_up(config):
+        for count in [*calls, len(batches)]:
+            end = min(at + count, len(batches))
+            if end > at:
+                machine.updates(batches[at:end], losses[at:end])
+            at = end
+        machine.sync()
+    return losses, weights(model)
+
+
+@given(
+    loss=st.sampled_from(["mse", "cross_entropy"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    shape=st.tuples(st.integers(2, 300), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5)),
+    size=st.integers(1, 70),
+    calls=st.lists(st.integers(1, 9), max_size=6),
+)
+@examples(60)
+def test_a_batch_gives_the_same_bits_wherever_a_call_ends(
+    loss: str, dtype: str, shape: tuple[int, ...], size: int, calls: list[int]
+) -> None:
+    batches = batches_of(shape[0], min(size, shape[0]), 2)
+    at_once = trained(batches, [], loss, shape, dtype=dtype)
+    assert same(*([losses, *after] for losses, after in (at_once, trained(batches, calls, loss, shape, dtype=dtype))))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("D_out", [1, 3])
+def test_several_batches_in_a_call_are_torchs_sgd(loss: str, D_out: int, threads: int) -> None:
+    shape = (200, 6, 9, D_out)
+    batches = batches_of(200, 33, 3)
+    losses, after = trained(batches, [], loss, shape, threads=threads)
+    config, data, model = start("fused", loss, shape, 1, lr=1e-2)
+    expected = torch.stack(sgd_on(model, data, config, cast(list[Tensor | None], batches)))
+    torch.testing.assert_close(losses, expected, rtol=1e-11, atol=0)
+    close(after, weights(model), 1e-11)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_a_larger_batch_among_small_ones_is_computed_by_itself(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (200, 6, 9, 3)
+    batches = [torch.arange(start, start + n) for start, n in ((0, 8), (8, 50), (60, 8), (70, 9), (80, 100))]
+    expected, weights_expected = trained(batches, [], loss, shape)
+    monkeypatch.setattr(small_batches, "NUMBERS", 90)  # 9 rows of 9 hidden units and a one
+    losses, after = trained(batches, [], loss, shape)
+    torch.testing.assert_close(losses, expected, rtol=1e-11, atol=0)
+    close(after, weights_expected, 1e-11)
+    assert same(*([a, *b] for a, b in ((losses, after), trained(batches, [1, 1, 2], loss, shape))))
+
+
+def test_views_are_kept_for_a_limited_number_of_sequences_of_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_batches, "PLANS", 3)
+    config, data, model = start("fused", shape=(60, 6, 9, 3))
+    machine = made(model, data, config)
+    assert isinstance(machine, BatchedEngine)
+    for n in range(1, 9):
+        machine.updates([torch.arange(n), torch.arange(n + 1)], torch.empty(2, dtype=torch.float64))
+        assert 1 <= len(machine.small.plans) <= 3
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_nothing_is_allocated_by_calls_with_the_same_sizes(loss: str) -> None:
+    config, data, model = start("fused", loss, (200, 6, 9, 3), dtype="float32")
+    machine = made(model, data, config)
+    batches = batches_of(200, 33, 1)
+    losses = torch.empty(len(batches), *(() if loss == "mse" else (2,)))
+    machine.updates(batches, losses)
+    assert allocations(lambda: machine.updates(batches, losses)) == []
+
+
+def test_a_batch_that_diverges_spoils_no_loss_before_it() -> None:
+    shape = (60, 6, 9, 3)
+    batches = batches_of(60, 10, 1)
+    expected, _ = trained(batches[:3], [], "mse", shape, lr=1e300)
+    losses, _ = trained(batches, [], "mse", shape, lr=1e300)
+    assert torch.isfinite(losses[0])
+    assert not torch.isfinite(losses[3:]).any()
+    assert same([losses[:3]], [expected])
