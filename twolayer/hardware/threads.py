@@ -10,22 +10,21 @@ from threading import Event, Thread
 import torch
 
 from twolayer.config.schema import Config
-from twolayer.engines.selection import GROUP_ROWS, is_batched, operations
+from twolayer.engines.selection import GROUP_ROWS, operations, rows_at_once
 from twolayer.errors import DeviceError
 from twolayer.formatting import size
 from twolayer.hardware import memory
 from twolayer.system.load import free_cpus
 
-# One thread per this many operations in an iteration: less is hardly worth sharing, and on a busy machine small ones
-# wait for each other many times as long as they compute (docs/performance.md, "Threads"). The compiled engine needs
-# fewer microseconds for them, and its threads are handed their work by Python.
-THREAD_OPERATIONS = 4_000_000
+# One thread per this many operations on the rows that are computed at once: less is hardly worth sharing, and on a busy
+# machine threads wait for each other many times as long as they compute (docs/performance.md, "Threads"). The threads of
+# the compiled engine are handed their work by Python.
+THREAD_OPERATIONS = 25_000_000
 THREAD_OPERATIONS_COMPILED = 8_000_000
-THREAD_OPERATIONS_BATCH = 20_000_000  # the products of a batch are too small to share
 
 
 def choose_threads(config: Config) -> int:
-    """The CPU threads of a config whose engine and form are chosen; `auto`: more, the larger the iterations are."""
+    """The CPU threads of a config whose engine and form are chosen; `auto`: more, the more is computed at once."""
     if config.threads != "auto":
         return config.threads
     if config.parts is not None:  # products are the same bits at one thread alone
@@ -34,8 +33,8 @@ def choose_threads(config: Config) -> int:
     if config.engine == "compiled":
         shared = rows // GROUP_ROWS  # what threads share
         return max(1, min(operations(config, rows) // THREAD_OPERATIONS_COMPILED, shared, cores()))
-    each = THREAD_OPERATIONS_BATCH if is_batched(config) else THREAD_OPERATIONS
-    return max(1, min(operations(config, rows) // each, cores()))
+    at_once = min(rows, rows_at_once(config))
+    return max(1, min(operations(config, at_once) // THREAD_OPERATIONS, cores()))
 
 
 def cores() -> int:

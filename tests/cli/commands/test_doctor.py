@@ -25,6 +25,7 @@ from twolayer.engines import selection
 from twolayer.engines.batched import BatchedEngine
 from twolayer.engines.dual import DualEngine
 from twolayer.engines.manual import ManualEngine
+from twolayer.engines.small_batches import SmallBatches
 from twolayer.hardware import environment
 from twolayer.training import benchmark, inspection
 from twolayer.training.doctor import answers, book, determinism, endurance, examination, known_product, speed
@@ -104,7 +105,7 @@ def test_when_all_is_well_it_is_short_and_says_so_last(doctor: Doctor, tmp_path:
     assert re.fullmatch(r"All \d+ checks passed, in .*", lines[-1])
     for section in ("answers      passed: ", "determinism  passed: ", "speed        "):
         assert sum(line.startswith(section) for line in lines) == 1
-    assert "by 7 engines" in text
+    assert "by 8 engines" in text
     shown = re.search(r"\$ twolayer doctor\n(.*?)```", PAGE.read_text(), flags=re.S)
     assert shown is not None
     assert labels(shown[1]) == labels(text)
@@ -125,7 +126,7 @@ def test_every_line_of_jsonl_is_as_its_schema_says_and_csv_has_the_same(doctor: 
     assert {"product of whole numbers, 1 thread", "drawn x", "numpy's weights, float64", "at other addresses"} <= names
     engines = {row["engine"] for row in rows if row["name"] == "the book's losses"}
     assert engines == {row["engine"] for row in rows if row["name"] == "resumed"}
-    assert len(engines) == 7
+    assert len(engines) == 8
     code, text = doctor("--format", "csv", only=["gradients"])
     header, *cells = csv.reader(io.StringIO(text))
     assert code == 0
@@ -149,13 +150,15 @@ def test_engines_that_are_wrong_by_a_thousandth_are_named_with_iteration_expecte
     monkeypatch.setattr(ManualEngine, "advance", lambda self, count: 1.001 * loss(self, count))
     monkeypatch.setattr(DualEngine, "set_lr", lambda self, lr: rate(self, 1.001 * lr))
     monkeypatch.setattr(BatchedEngine, "advance", lambda self, count: float("nan") * nan(self, count))
+    small = SmallBatches.updates
+    monkeypatch.setattr(SmallBatches, "updates", lambda self, rows, lr, out: small(self, rows, 1.001 * lr, out))
     code, text = doctor("--format", "jsonl", only=["losses", "against_numpy"])
     found = wrong(text)
     assert code == 1
-    assert {row["engine"] for row in found} == {"manual", "fused (dual)", "fused (in parts)"}
+    assert {row["engine"] for row in found} == {"manual", "fused (dual)", "fused (in parts)", "fused (batches)"}
     by_numpy = {row["engine"]: row for row in found if row["name"] == "numpy's losses, float64"}
     first = {engine: row["iteration"] for engine, row in by_numpy.items()}
-    assert first == {"manual": 1, "fused (dual)": 2, "fused (in parts)": 1}
+    assert first == {"manual": 1, "fused (dual)": 2, "fused (in parts)": 1, "fused (batches)": 2}
     assert by_numpy["manual"]["got"] == pytest.approx(1.001 * by_numpy["manual"]["expected"], rel=1e-12)
     assert by_numpy["fused (in parts)"]["got"] is None
     code, text = doctor(only=["losses", "against_numpy"])
@@ -228,7 +231,7 @@ def test_an_engine_that_fails_is_wrong_and_the_others_are_still_tried(
     monkeypatch.setattr(ManualEngine, "advance", fails)
     code, text = doctor(only=["losses"])
     assert code == 1
-    assert "answers      FAILED: 1 of 7 checks\n" in text
+    assert "answers      FAILED: 1 of 8 checks\n" in text
     assert "  manual: runs: RuntimeError: no kernel image is available\n" in text
     assert "Traceback" not in text
 
@@ -284,7 +287,7 @@ def test_with_no_extra_installed_it_exits_with_0(doctor: Doctor, monkeypatch: py
     assert code == 0
     assert "extras       none; without data, excel, report, export, tensorboard, fast" in text
     assert "compiled is left out: needs numba: pip install 'twolayer[fast]'" in text
-    assert "by 6 engines" in text
+    assert "by 7 engines" in text
 
 
 def test_the_speed_never_decides(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

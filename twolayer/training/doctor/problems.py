@@ -57,6 +57,17 @@ def _engines(config: Config) -> Iterator[tuple[str, Make]]:
     # What these choose for large x and for many rows, here at the same sizes as the others.
     yield "fused (large x)", lambda model, data: PlainEngine(model, data, objective, lr=lr)
     yield "fused (in parts)", lambda model, data: BatchedEngine(model, data, objective, lr=lr)
+    yield "fused (batches)", lambda model, data: _Batches(model, data, objective, lr=lr)
+
+
+class _Batches(BatchedEngine):
+    """What the engine for tables does with small batches: all rows are one, in each iteration."""
+
+    def advance(self, iterations: int) -> Tensor:
+        """Do n iterations; the loss before each update."""
+        losses = self.x.new_empty(iterations, *self.objective.shape)
+        self.updates([torch.arange(len(self.x), device=self.x.device)] * iterations, losses)
+        return losses
 
 
 def names() -> list[str]:
