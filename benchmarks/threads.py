@@ -4,7 +4,7 @@
 
 Microseconds per iteration of `engine: auto`, medians of interleaved rounds; then the default config alone and twice at
 the same time, as processes; then several threads by how often they spin; then `threads: auto` and one thread beside
-processes that spin, one and two for each core, and that are started after the training.
+processes that spin, one, two, five and twelve for each core, and that are started after the training.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ BUSY_SHAPES = [  # and the engine
     ((256, 256, 256, 16), "fused"),
     ((1000, 100, 100, 10), "fused"),
     ((350, 256, 256, 16), "fused"),
-    ((256, 5000, 512, 16), "fused"),
     ((500, 300, 300, 10), "fused"),
+    ((2000, 200, 100, 3), "fused"),
+    ((1024, 512, 512, 32), "fused"),
     ((2000, 50, 64, 1), "compiled"),
     ((50000, 20, 64, 1), "compiled"),
 ]
@@ -214,7 +215,11 @@ def main() -> None:
 
     print("\n| beside others | engine | others | auto takes | auto | 1 thread | auto / 1 thread | at most 2 |")
     print("|---|---|---|---|---|---|---|---|")
-    for row in (row for others in (cores(), 2 * cores()) for row in beside_others(max(3, options.rounds), others)):
+    for row in (
+        row
+        for others in (cores(), 2 * cores(), 5 * cores(), 12 * cores())
+        for row in beside_others(max(3, options.rounds), others)
+    ):
         auto, one = row["times"].values()
         ratio = statistics.median(a / b for a, b in zip(auto, one, strict=True))
         cells = f"{row['threads']} | {statistics.median(auto):.4g} | {statistics.median(one):.4g} | {ratio:.2f}"

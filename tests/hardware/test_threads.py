@@ -20,11 +20,11 @@ def test_small_iterations_take_one_thread_and_large_ones_all(monkeypatch: pytest
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     monkeypatch.setattr(threads, "_quota", lambda: float("inf"))
     dual: dict[str, Any] = {"engine": "fused", "form": "dual"}
-    small, wide = load_config("scratch"), load_config("default", H=7000, **dual)
+    small, wide = load_config("scratch"), load_config("default", H=10_000, **dual)
     large = load_config("default", N=4096, D_in=1024, H=1024, D_out=64)
     assert [choose_threads(config) for config in (small, load_config("default", **dual), wide, large)] == [1, 1, 3, 6]
     assert [choose_threads(config.model_copy(update={"threads": 3})) for config in (small, large)] == [3, 3]
-    batches = [load_config("default", N=6400, D_in=D_in, H=300, D_out=10, batch_size=64) for D_in in (200, 1000)]
+    batches = [load_config("default", N=6400, D_in=D_in, H=300, D_out=10, batch_size=64) for D_in in (200, 1600)]
     assert [choose_threads(config) for config in batches] == [1, 3]
     skinny: dict[str, Any] = {"N": 500_000, "D_in": 20, "H": 64, "D_out": 1}
     in_parts = load_config("default", engine="fused", form="primal", **skinny)

@@ -17,9 +17,9 @@ from twolayer.hardware import memory
 from twolayer.system.load import free_cpus
 
 # One thread per this many operations on the rows that are computed at once: less is hardly worth sharing, and on a busy
-# machine threads wait for each other many times as long as they compute (docs/performance.md, "Threads"). The threads of
-# the compiled engine are handed their work by Python.
-THREAD_OPERATIONS = 25_000_000
+# machine threads wait for each other many times as long as they compute (docs/performance.md, "Threads"). Those of the
+# compiled engine are handed their work by Python.
+THREAD_OPERATIONS = 40_000_000
 THREAD_OPERATIONS_COMPILED = 8_000_000
 
 
