@@ -21,6 +21,7 @@ _PLURALS = {
     "it": "them",
 }
 _SHOWN = 6  # columns of a note
+_FIRST = 1000  # rows of a target that are looked at before all are
 _FEW_NUMBERS = 10  # a target of so few whole numbers may be meant as classes
 
 
@@ -74,6 +75,8 @@ def targets(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str] | 
     if classes is not None or loss is not None or len(names) != 1:
         return []
     cells = frame[names[0]].drop_nulls()
+    if cells.head(_FIRST).n_unique() > _FEW_NUMBERS:  # more rows have no fewer
+        return []
     distinct = cells.unique().cast(pl.Float64)
     if not 1 < len(distinct) <= _FEW_NUMBERS or 3 * len(distinct) > len(cells) or (distinct != distinct.round(0)).any():
         return []

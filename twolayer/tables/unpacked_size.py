@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from twolayer.tables.row_errors import opened
 
 _CELL = 8  # bytes of a cell in a frame, at least: a number, or half of the reference to a text
 _PART = 2**20
+_LONG = 2**12
 
 
 def csv_bytes(raw: Path | bytes, columns: int, enough: int) -> int:
@@ -20,11 +23,13 @@ def csv_bytes(raw: Path | bytes, columns: int, enough: int) -> int:
     need, is_quoted = -columns * _CELL, False  # the first line is not a row
     with opened(raw) as file:
         while need <= enough and (part := file.read(_PART)):
-            pieces = part.split(b'"')
-            rows = sum(piece.count(b"\n") for piece in pieces[is_quoted::2])
+            if is_quoted or b'"' in part:
+                pieces = part.split(b'"')
+                rows = sum(map(_lines, pieces[is_quoted::2]))
+                is_quoted ^= len(pieces) % 2 == 0  # an odd number of quotes
+            else:
+                rows = _lines(part)
             need += rows * columns * _CELL
-            if len(pieces) % 2 == 0:  # an odd number of quotes
-                is_quoted = not is_quoted
     return need
 
 
@@ -35,8 +40,15 @@ def ndjson_bytes(raw: Path | bytes, columns: int, enough: int) -> int:
     need = 0
     with opened(raw) as file:
         while need <= enough and (part := file.read(_PART)):
-            need += part.count(b"\n") * columns * _CELL
+            need += _lines(part) * columns * _CELL
     return need
+
+
+def _lines(part: bytes) -> int:
+    """How many lines end in it; several times as fast as its own `count` where it is long."""
+    if len(part) < _LONG:
+        return part.count(b"\n")
+    return int(np.count_nonzero(np.frombuffer(part, dtype=np.uint8) == ord("\n")))
 
 
 def _length(raw: Path | bytes) -> int:
