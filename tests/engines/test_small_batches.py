@@ -104,3 +104,12 @@ def test_a_batch_that_diverges_spoils_no_loss_before_it() -> None:
     assert torch.isfinite(losses[0])
     assert not torch.isfinite(losses[3:]).any()
     assert same([losses[:3]], [expected])
+
+
+@pytest.mark.parametrize(("D_in", "D_out"), [(3, 2047), (2047, 3)])
+def test_what_is_fetched_at_once_is_limited_for_many_inputs_and_for_many_outputs(D_in: int, D_out: int) -> None:
+    config, data, model = start("fused", shape=(512, D_in, 4, D_out))
+    machine = made(model, data, config)
+    assert isinstance(machine, BatchedEngine)
+    machine.updates(batches_of(512, 64, 1), torch.empty(8, dtype=torch.float64))
+    assert 128 * 2047 <= max(machine.small.buffers.x.numel(), machine.small.buffers.y.numel()) <= small_batches.NUMBERS

@@ -18,8 +18,8 @@ from torch import Tensor
 from twolayer.engines.base import relu_backward
 from twolayer.engines.losses import ClassScore, Objective, softmax
 
-# At most so many batches are fetched at once, with at most so many numbers of x; a batch of more numbers, of x or of
-# hidden activations, is not small.
+# At most so many batches are fetched at once, with at most so many numbers of x and of y; a batch of more numbers, of
+# these or of hidden activations, is not small.
 BATCHES, NUMBERS = 64, 2**18
 PLANS = 64  # for at most so many sequences of batch sizes the views are kept
 
@@ -119,7 +119,8 @@ class SmallBatches:
         self.buffers = _Rows(self.x, self.y, objective, 0)
         self.plans: dict[tuple[int, ...], _Plan] = {}
         self.all_hidden: dict[int, _Hidden] = {}
-        self.largest = min(part, NUMBERS // max(weights[0].shape)) if self.x.device.type == "cpu" else 0
+        (D_in_1, H), D_out = weights[0].shape, len(weights[1])
+        self.largest = min(part, NUMBERS // max(D_in_1, H, D_out)) if self.x.device.type == "cpu" else 0
 
     def fits(self, rows: Tensor) -> bool:
         """Whether these rows are a small batch."""
@@ -128,7 +129,7 @@ class SmallBatches:
     def updates(self, batches: Sequence[Tensor], lr: float, out: Tensor) -> None:
         """An update for each batch of rows (int64); writes their losses into `out`, (count,) or (count, 2)."""
         largest = max(rows.shape[0] for rows in batches)
-        count = min(BATCHES, NUMBERS // (largest * len(self.weights[0])))
+        count = min(BATCHES, NUMBERS // (largest * max(map(len, self.weights))))
         for start in range(0, len(batches), count):
             some = batches[start : start + count]
             plan = self._plan(tuple(rows.shape[0] for rows in some))
