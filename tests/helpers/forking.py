@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from traceback import extract_tb
 from typing import IO, Any, NoReturn, Self
 
 # What the commands import, and what those modules import when they first work.
@@ -442,12 +443,19 @@ def main(server: socket.socket, kind: str) -> NoReturn:
     _build_once()
     gc.collect()
     gc.freeze()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child gets it when it has become the command
     sys.argv = _child(server)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with as_on_windows() if kind == "windows" else contextlib.nullcontext():
             code = _run(sys.argv)
     except SystemExit as end:
         code = int(end.code or 0)
+    except KeyboardInterrupt as stopped:
+        package = str(Path(__file__).parents[2] / "twolayer")
+        if any(frame.filename.startswith(package) for frame in extract_tb(stopped.__traceback__)):
+            raise
+        code = 130  # before the command has begun: real processes have tests of their own
     if kind == "bare" and "torch" in sys.modules:
         sys.stderr.write("torch was imported")
     sys.stdout.flush()
