@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -29,7 +30,7 @@ class Epoch:
         self.rows = N = config.N
         self.reduction, self.validated, self.done = config.reduction, tuple(validated), 0
         self.count = updates_per_epoch(config)
-        self.sizes = [(i + 1) * N // self.count - i * N // self.count for i in range(self.count)]
+        self.sizes = _sizes(N, self.count)
         self.batches: Sequence[Tensor] = ()  # the rows of each update; all rows, in their own order, where it is empty
         if config.batch_size is not None and config.batch_size < N:
             self.batches = torch.split_with_sizes(epoch_order(config.seed, number, N).to(data.x.device), self.sizes)
@@ -81,6 +82,12 @@ def epoch_order(seed: int, epoch: int, N: int) -> Tensor:
     """The order of the rows in an epoch, int64 (N,), drawn on the CPU: the same on every device and when resumed."""
     digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
     return torch.randperm(N, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
+
+
+@lru_cache(maxsize=1)  # the same for every epoch
+def _sizes(N: int, count: int) -> list[int]:
+    """The rows of each of so many updates, nearly equal."""
+    return [(i + 1) * N // count - i * N // count for i in range(count)]
 
 
 def _dot(values: Sequence[float], weights: Sequence[float]) -> float:
