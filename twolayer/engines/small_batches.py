@@ -21,7 +21,9 @@ from twolayer.engines.losses import ClassScore, Objective, softmax
 # At most so many batches are fetched at once, with at most so many numbers of x and of y; a batch of more numbers, of
 # these or of hidden activations, is not small.
 BATCHES, NUMBERS = 64, 2**18
-PLANS = 64  # for at most so many sequences of batch sizes the views are kept
+# For at most so many sequences of batch sizes the views are kept. Of a long epoch 64 batches in a row have at most 65
+# sequences, wherever they begin, and each call may end with another one.
+PLANS = 256
 
 # A batch starts at a multiple of so many rows, which is one of 64 bytes: the address decides the order of addition in
 # some operations, and a batch must give the same bits wherever it stands.
@@ -188,6 +190,7 @@ class SmallBatches:
             rows = sum(map(_aligned, sizes))
             if self.buffers.rows < rows or len(self.plans) == PLANS:
                 self.plans.clear()
+                self.all_hidden.clear()
             if self.buffers.rows < rows:
                 self.buffers = _Rows(self.x, self.y, self.objective, rows)
             plan = self.plans[sizes] = _Plan(self, self.buffers, sizes)
