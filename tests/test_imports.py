@@ -237,6 +237,12 @@ def test_what_only_looks_does_not_load_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_help_does_not_wait_for_numpy_polars_or_torch() -> None:
+    program = "import sys, twolayer.cli.main; print(*{'numpy', 'polars', 'torch', 'safetensors'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
 @pytest.mark.deep
 def test_every_module_can_be_the_first_that_is_imported() -> None:
     # A process that has all that they import from others forks a child for each module, which has none of ours.

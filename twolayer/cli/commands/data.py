@@ -21,7 +21,7 @@ from twolayer.cli.options import (
 from twolayer.cli.resolving import reading_keys, resolve_data, training_that_works
 from twolayer.errors import RunError, TableError, extra
 from twolayer.formatting import alike
-from twolayer.runs import model_file, names
+from twolayer.runs import names
 from twolayer.tables.options import extra_of
 from twolayer.tables.panics import without_panics
 
@@ -91,6 +91,8 @@ def _show_for_run(path: str, run: str, sets: list[str], context: typer.Context, 
     """Print how a run's model reads a table, and why it cannot predict from it, if so."""
     if context.params.get("target"):
         raise RunError("--target and --run exclude each other: a run has its target", usage=True)
+    from twolayer.runs import model_file  # with numpy, which help need not wait for
+
     given = reading_keys(sets)
     columns = model_file.encoding_of(names.find_model(run))
     with extra("polars", extra_of(path)):
