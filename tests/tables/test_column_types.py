@@ -37,6 +37,22 @@ def test_a_column_is_what_its_cells_are(cells: list[Any], kind: str, values: lis
 
 
 @pytest.mark.parametrize(
+    ("cells", "options", "example"),
+    [
+        (["2", "30000"], {"decimal": ","}, ""),  # as any number is written: nothing is to be said
+        (["30000", "2,5"], {"decimal": ","}, "2,5"),
+        (["30000", "1.500"], {"decimal": ","}, "1.500"),  # 1500, and not the number that it would be otherwise
+        (["1e3", "5", "-7.25"], {}, ""),
+        (["$5", "$1,000"], {}, "$1,000"),
+    ],
+)
+def test_the_example_of_a_notation_is_a_cell_that_is_another_number_or_none_without_it(
+    cells: list[str], options: dict[str, Any], example: str
+) -> None:
+    assert column(cells, **options).example == example
+
+
+@pytest.mark.parametrize(
     ("cells", "refused", "decide"),
     [
         (["0", "1", "2", "3+"], "1 of 4 values are not numbers; the first is '3+' in row 4", "data.categories"),

@@ -108,6 +108,10 @@ def test_a_csv_comes_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"a,b\n1,x\n2,\xff\xfe\n", "t.csv: row 2, column b: is not UTF-8; save the file as UTF-8"),
         (b"\xff,b\n1,2\n", "t.csv: is not UTF-8, in its first line; save it as UTF-8"),
         (b'a,b\n1,2\n1,"x\n', "t.csv: row 2: a quote is opened and not closed"),
+        (
+            b'a;b\n1;2\n"1,5",3\n',
+            't.csv: row 2: after a quoted cell comes no ";"; if another sign separates the cells, set data.separator',
+        ),
     ],
 )
 def test_a_damaged_csv_is_refused_with_the_place(tmp_path: Path, content: bytes, message: str) -> None:

@@ -132,11 +132,12 @@ def _numbers(cells: pl.Series, known: pl.Series, data: FileData) -> Column | Non
     plain = found.notation == Notation() and not known.cast(pl.Float64, strict=False).null_count()
     used = None if plain else found.notation
     values = known.to_frame("cell").select("cell", value=notation.parse(pl.col("cell"), used))
+    other = values.filter(pl.col("cell").cast(pl.Float64, strict=False).ne_missing(pl.col("value")))["cell"]
     return Column(
         without_numbers(_mapped(cells, values), data.na),
         "number",
         notation=used,
-        example="" if plain else _longest(known),
+        example=_longest(other) if len(other) else "",
     )
 
 

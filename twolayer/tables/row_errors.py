@@ -139,11 +139,14 @@ def check_csv(
         except LineTooLongError as error:
             return str(error), blank
         except csv.Error as error:
-            return f"row {number + 1}: {_csv_error(error)}", blank
+            return f"row {number + 1}: {_csv_error(error, separator)}", blank
     return "", blank
 
 
-def _csv_error(error: csv.Error) -> str:
+def _csv_error(error: csv.Error, separator: str) -> str:
     if "end of data" in str(error):
         return "a quote is opened and not closed"
+    if "expected after" in str(error):
+        mark = "a tab" if separator == "\t" else f'"{separator}"'
+        return f"after a quoted cell comes no {mark}; if another sign separates the cells, set data.separator"
     return "has a CR without an LF, outside quotes" if "new-line" in str(error) else str(error)
