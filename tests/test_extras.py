@@ -82,7 +82,11 @@ def without(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             marks=pytest.mark.deep,
         ),
         ("fastexcel", "excel", ["data t.xlsx", "train t.xlsx --target y", "predict table t.xlsx"]),
-        ("polars fastexcel", "excel", ["data t.xlsx", "train t.xlsx --target y"]),
+        (
+            "polars fastexcel",
+            "excel",
+            ["data t.xlsx", "train t.xlsx --target y", "predict table t.xlsx", "evaluate table t.xlsx"],
+        ),
         ("numba", "fast", ["train --engine compiled"]),
         ("altair", "report", ["plot drawn -o x.svg", "report drawn"]),
         pytest.param("vl_convert", "report", ["plot drawn -o x.svg", "report drawn"], marks=pytest.mark.deep),

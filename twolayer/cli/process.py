@@ -86,11 +86,14 @@ def _exit_at_the_second(signals: socket.socket) -> None:
 
 
 @contextmanager
-def computing() -> Iterator[None]:
-    """A context for imports that need torch: raises TwolayerError if torch or polars is missing or cannot be loaded."""
+def computing(extra: str = "data") -> Iterator[None]:
+    """A context for imports that need torch: raises TwolayerError if torch or polars is missing or cannot be loaded.
+
+    `extra` is the one that brings all that reads the table.
+    """
     try:
         yield
     except (ImportError, OSError) as error:
         if (getattr(error, "name", "") or "").partition(".")[0] == "polars":
-            raise DataError("reading tables needs polars: pip install 'twolayer[data]'") from None
+            raise DataError(f"reading tables needs polars: pip install 'twolayer[{extra}]'") from None
         raise DeviceError(f"PyTorch cannot be imported: {error}") from None

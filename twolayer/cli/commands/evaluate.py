@@ -13,6 +13,7 @@ from twolayer.cli.resolving import reading_keys
 from twolayer.cli.score_tables import print_scores
 from twolayer.formatting import counted
 from twolayer.runs import names
+from twolayer.tables.options import extra_of
 
 if TYPE_CHECKING:
     from twolayer.evaluation.scores import Scores
@@ -35,7 +36,7 @@ def evaluate(
     the units of the training; R2, RMSE and MAE are in those of the target.
     """
     path, given = names.find_model(run), reading_keys(set_ or [])
-    with computing():
+    with computing(extra_of(data)):
         from twolayer.evaluation import table_scores  # a second, nearly all of it torch
 
     process.start_computing()

@@ -16,6 +16,7 @@ from twolayer.errors import DataError, RunError
 from twolayer.files import replacing
 from twolayer.formatting import counted
 from twolayer.runs import names
+from twolayer.tables.options import extra_of
 
 commands = typer.Typer()
 
@@ -46,7 +47,7 @@ def predict(
     after the rows before it. FILE is written whole, or not at all.
     """
     path, given = names.find_model(run), reading_keys(set_ or [])
-    with computing():
+    with computing(extra_of(data)):
         from twolayer.evaluation import encoded_rows, predictor  # a second, nearly all of it torch
         from twolayer.tables import writers
 
