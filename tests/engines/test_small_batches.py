@@ -69,7 +69,7 @@ def test_a_larger_batch_among_small_ones_is_computed_by_itself(loss: str, monkey
     shape = (200, 6, 9, 3)
     batches = [torch.arange(start, start + n) for start, n in ((0, 8), (8, 50), (60, 8), (70, 9), (80, 100))]
     expected, weights_expected = trained(batches, [], loss, shape)
-    monkeypatch.setattr(small_batches, "NUMBERS", 90)  # 9 rows of 9 hidden units and a one
+    monkeypatch.setattr(small_batches, "SMALL_HIDDEN", 81)  # 9 rows of 9 hidden units
     losses, after = trained(batches, [], loss, shape)
     torch.testing.assert_close(losses, expected, rtol=1e-11, atol=0)
     close(after, weights_expected, 1e-11)
@@ -96,20 +96,66 @@ def test_nothing_is_allocated_by_calls_with_the_same_sizes(loss: str) -> None:
     assert allocations(lambda: machine.updates(batches, losses)) == []
 
 
-def test_a_batch_that_diverges_spoils_no_loss_before_it() -> None:
+@pytest.mark.parametrize(("dtype", "lr"), [("float32", 3e38), ("float64", 1.5e308)])  # PyTorch refuses twice as much
+def test_a_batch_that_diverges_spoils_no_loss_before_it(dtype: str, lr: float) -> None:
     shape = (60, 6, 9, 3)
     batches = batches_of(60, 10, 1)
-    expected, _ = trained(batches[:3], [], "mse", shape, lr=1e300)
-    losses, _ = trained(batches, [], "mse", shape, lr=1e300)
+    expected, _ = trained(batches[:3], [], "mse", shape, lr=lr, dtype=dtype, reduction="sum")
+    losses, _ = trained(batches, [], "mse", shape, lr=lr, dtype=dtype, reduction="sum")
     assert torch.isfinite(losses[0])
     assert not torch.isfinite(losses[3:]).any()
     assert same([losses[:3]], [expected])
 
 
-@pytest.mark.parametrize(("D_in", "D_out"), [(3, 2047), (2047, 3)])
-def test_what_is_fetched_at_once_is_limited_for_many_inputs_and_for_many_outputs(D_in: int, D_out: int) -> None:
-    config, data, model = start("fused", shape=(512, D_in, 4, D_out))
+def test_what_is_fetched_at_once_is_limited_for_many_inputs_and_for_many_outputs() -> None:
+    for D_in, D_out, size in ((2047, 3, 64), (3, 60, 64), (2047, 3, 10)):
+        config, data, model = start("fused", shape=(2048, D_in, 4, D_out))
+        machine = made(model, data, config)
+        assert isinstance(machine, BatchedEngine)
+        batches = batches_of(2048, size, 1)
+        machine.updates(batches, torch.empty(len(batches), dtype=torch.float64))
+        x, y = machine.small.buffers.x.numel(), machine.small.buffers.y.numel()
+        assert max(x, 4 * y) > small_batches.NUMBERS / 2
+        assert max(x, 4 * y) <= small_batches.NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("loss", "D_in", "H", "D_out", "small", "large"),
+    [
+        ("mse", 3, 4, 64, 64, 65),
+        ("cross_entropy", 3, 4, 64, 256, 257),
+        ("mse", 1023, 4, 1, 128, 129),
+        ("mse", 300, 1000, 1, 262, 263),
+        ("mse", 4095, 4, 1, 16, 1),  # 15 rows of 4096 numbers would be fetched for nothing
+    ],
+)
+def test_a_batch_whose_arithmetic_costs_more_than_calls_is_computed_by_itself(
+    loss: str, D_in: int, H: int, D_out: int, small: int, large: int
+) -> None:
+    config, data, model = start("fused", loss, (300, D_in, H, D_out))
     machine = made(model, data, config)
     assert isinstance(machine, BatchedEngine)
-    machine.updates(batches_of(512, 64, 1), torch.empty(8, dtype=torch.float64))
-    assert 128 * 2047 <= max(machine.small.buffers.x.numel(), machine.small.buffers.y.numel()) <= small_batches.NUMBERS
+    assert [machine.small.fits(torch.arange(n)) for n in (small, large)] == [True, False]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("D_in", "H", "size"), [(200, 100, 300), (30, 20, 128), (30, 1, 100), (1, 1, 60)])
+def test_an_update_in_float32_is_rounded_once(D_in: int, H: int, size: int, threads: int) -> None:
+    errors = []
+    for dtype in ("float32", "float64"):
+        config, data, model = start("fused", shape=(1200, D_in, H, 2), dtype=dtype, lr=1e-4, threads=threads)
+        machine = made(model, data, config)
+        assert isinstance(machine, BatchedEngine)
+        batches = batches_of(1200, size, 5)
+        assert all(map(machine.small.fits, batches))
+        with set_up(config):
+            machine.updates(batches, torch.empty(len(batches), dtype=data.x.dtype))
+            machine.sync()
+        errors.append(weights(model))
+    config, data, model = start("fused", shape=(1200, D_in, H, 2), dtype="float32", lr=1e-4, threads=threads)
+    with set_up(config):
+        sgd_on(model, data, config, cast(list[Tensor | None], batches))
+    single, exact = errors
+    for own, torchs, right in zip(single, weights(model), exact, strict=True):
+        ours, theirs = (float((each.double() - right).norm()) for each in (own, torchs))
+        assert ours <= 1.5 * theirs + 3e-8 * float(right.norm())

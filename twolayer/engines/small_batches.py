@@ -18,9 +18,16 @@ from torch import Tensor
 from twolayer.engines.base import relu_backward
 from twolayer.engines.losses import ClassScore, Objective, softmax
 
-# At most so many batches are fetched at once, with at most so many numbers of x and of y; a batch of more numbers, of
-# these or of hidden activations, is not small.
+# At most so many batches are fetched at once, with at most so many numbers of x, and a quarter as many of y.
 BATCHES, NUMBERS = 64, 2**18
+# A batch of more numbers of x, of y or of hidden activations is not small: alone it took less time. Squared errors are
+# added up one by one, of classes only a number for each row.
+SMALL_X, SMALL_HIDDEN = 2**17, 2**18
+SMALL_Y = {"mse": 2**12, "cross_entropy": 2**14}
+SMALL_GAP = 2**14  # numbers of x or of y that are fetched for nothing, after the rows of a batch
+# To a matrix MKL adds a product of more rows than its block (192, where it was measured) part by part, rounding each
+# time; and of a single hidden unit row by row.
+BLOCK = 128
 # For at most so many sequences of batch sizes the views are kept. Of a long epoch 64 batches in a row have at most 65
 # sequences, wherever they begin, and each call may end with another one.
 PLANS = 256
@@ -67,6 +74,7 @@ class _Batch(NamedTuple):
     z: Tensor  # E', (D_out, n); of classes the outputs, (n, D_out)
     hidden: _Hidden
     factor: float  # of the gradient
+    is_long: bool  # whether a product with it has more rows than a block
 
 
 class _Plan:
@@ -85,11 +93,13 @@ class _Plan:
                 b.z[start : start + size].view((D_out, size) if small.is_mse else (size, D_out)),
                 small.hidden(size),
                 small.scales_of(size)[0],
+                False,
             )
             for start, size in zip(starts[:-1], sizes, strict=True)
         ]
         each = D_out if small.is_mse else 1  # scores of a row
-        self.batch = torch.full((n * each,), count)  # which batch a score is of; `count` for those of gaps
+        # Which batch a score is of; `count` for those of gaps.
+        self.batch = torch.full((n * each,), count, dtype=torch.int32)
         for i, (start, size) in enumerate(zip(starts[:-1], sizes, strict=True)):
             self.batch[start * each : (start + size) * each] = i
         self.divisors = torch.stack([small.scales_of(size)[1] for size in sizes]).double()
@@ -121,17 +131,22 @@ class SmallBatches:
         self.buffers = _Rows(self.x, self.y, objective, 0)
         self.plans: dict[tuple[int, ...], _Plan] = {}
         self.all_hidden: dict[int, _Hidden] = {}
-        (D_in_1, H), D_out = weights[0].shape, len(weights[1])
-        self.largest = min(part, NUMBERS // max(D_in_1, H, D_out)) if self.x.device.type == "cpu" else 0
+        self.largest = 0  # rows of a small batch
+        self.widest = max(len(weights[0]), 4 * len(weights[1]))
+        if self.x.device.type == "cpu":
+            D_in_1, H = weights[0].shape
+            with_gap = min(SMALL_X // D_in_1, SMALL_Y[objective.loss] // len(weights[1])) // ALIGNED * ALIGNED
+            self.largest = min(part, SMALL_HIDDEN // H, with_gap)
 
     def fits(self, rows: Tensor) -> bool:
         """Whether these rows are a small batch."""
-        return rows.shape[0] <= self.largest
+        n = rows.shape[0]
+        return n <= self.largest and (_aligned(n) - n) * self.widest <= SMALL_GAP
 
     def updates(self, batches: Sequence[Tensor], lr: float, out: Tensor) -> None:
         """An update for each batch of rows (int64); writes their losses into `out`, (count,) or (count, 2)."""
         largest = max(rows.shape[0] for rows in batches)
-        count = min(BATCHES, NUMBERS // (largest * max(map(len, self.weights))))
+        count = min(BATCHES, NUMBERS // (_aligned(largest) * self.widest))
         for start in range(0, len(batches), count):
             some = batches[start : start + count]
             plan = self._plan(tuple(rows.shape[0] for rows in some))
@@ -148,11 +163,11 @@ class SmallBatches:
 
     def _descend(self, batches: Sequence[_Batch], lr: float) -> None:
         """An update from each batch; its residual, of classes its outputs, are in z then."""
-        # With several threads MKL adds a product to a matrix part by part, rounding each time.
-        exact_updates = torch.get_num_threads() > 1
+        # With several threads, too, MKL adds a product to a matrix part by part.
+        is_rounded = torch.get_num_threads() > 1 or self.weights[0].shape[1] == 1
         (a_t, b), (grad_a_t, grad_b), is_mse = self.weights, self.gradients, self.is_mse
         a, w2_t, largest_rate = a_t.t(), b[:, :-1].t(), torch.finfo(b.dtype).max
-        for x_ones_t, y_t, z, hidden, factor in batches:
+        for x_ones_t, y_t, z, hidden, factor, is_long in batches:
             h_ones_t, h_t, h_ones, grad_h_t, grad_h, outputs_t, outputs, residual_t = hidden
             torch.mm(a, x_ones_t, out=h_t).relu_()
             if is_mse:
@@ -164,7 +179,7 @@ class SmallBatches:
             torch.mm(w2_t, residual_t, out=grad_h_t)
             relu_backward(grad_h_t, h_t, 0, grad_input=grad_h_t)
             rate = -min(factor * lr, largest_rate)
-            if exact_updates:
+            if is_rounded or is_long:
                 b.add_(torch.mm(residual_t, h_ones, out=grad_b), alpha=rate)
                 a_t.add_(torch.mm(x_ones_t, grad_h, out=grad_a_t), alpha=rate)
             else:

@@ -242,10 +242,10 @@ def _names(folder: Folder) -> list[str]:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[bytes | memoryview]:
-    """A safetensors file, in pieces: what is before its checksum, that, and the rest. No tensor on the CPU is copied.
+    """A safetensors file, in pieces: what is before its checksum, that, and the rest.
 
-    The metadata, JSON, have the SHA-256 of the file with 64 zeros in that place. They are a single entry, as
-    `safetensors` itself writes it; the tensors are in its order.
+    No contiguous tensor on the CPU is copied. The metadata, JSON, have the SHA-256 of the file with 64 zeros in that
+    place. They are a single entry, as `safetensors` itself writes it; the tensors are in its order.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header: dict[str, Any] = {"__metadata__": {"twolayer": json.dumps({**metadata, "sha256": BLANK})}}
