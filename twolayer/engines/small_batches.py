@@ -1,9 +1,10 @@
-"""Updates from small batches on a CPU, where calling an operation costs more than its arithmetic: seven for each.
+"""Updates from small batches on a CPU, where calling an operation costs more than its arithmetic: seven to nine each.
 
 The rows of several batches are fetched at once, and their losses are computed at once. As in `fused.PrimalEngine` the
 biases are folded into the products, and most is stored transposed: with X+ = [X 1], A = [W1 b1], B = [W2 b2] and
 H+' = [relu(A X+') 1] the residual is E' = B H+' - Y', for classes softmax(B H+') - Y', and an update is
-B <- B - r E' H+ and A' <- A' - r X+' G, with the gradient G of the hidden units: one operation each.
+B <- B - r E' H+ and A' <- A' - r X+' G, with the gradient G of the hidden units: one operation each, or two where one
+would round more often.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class _Plan:
                 b.z[start : start + size].view((D_out, size) if small.is_mse else (size, D_out)),
                 small.hidden(size),
                 small.scales_of(size)[0],
-                False,
+                size > BLOCK,
             )
             for start, size in zip(starts[:-1], sizes, strict=True)
         ]
